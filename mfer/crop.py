@@ -1,0 +1,222 @@
+"""The crop contract: one function makes every face that the network ever sees.
+
+Training, evaluation, analysis, labelling and Grad-CAM all warp a face with :func:`warp_faces` by the matrix of
+:func:`align_matrix`. The settings are part of a model's card and of an analysis' identity.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mfer.errors import ConfigError
+
+__all__ = ["MEAN_LANDMARKS_48PX", "CropContract", "align_matrix", "normalise", "warp_faces"]
+
+#: Mean MTCNN landmarks of the 28,561 FER+ training pictures in their 48 px pixel coordinates, made symmetric:
+#: eyes, nose, mouth corners. Also the fallback where a labelled 48 px face shows the detector no landmarks.
+MEAN_LANDMARKS_48PX = (
+    (14.71, 17.96),
+    (32.29, 17.96),
+    (23.50, 28.33),
+    (16.21, 37.44),
+    (30.79, 37.44),
+)
+#: Template name -> five points in the unit square of the crop (pixel centre convention removed).
+_TEMPLATES: dict[str, tuple[tuple[float, float], ...]] = {
+    # the framing of FER pictures themselves: forehead to chin fills the crop
+    "ferplus_tight": tuple(((x + 0.5) / 48, (y + 0.5) / 48) for x, y in MEAN_LANDMARKS_48PX),
+    # face.evoLVe's 112 px template, as MFER was published: more forehead, hair and neck
+    "face_evolve": tuple(
+        ((x + 0.5) / 112, (y + 0.5) / 112)
+        for x, y in (
+            (38.2946, 51.6963),
+            (73.5318, 51.5014),
+            (56.0252, 71.7366),
+            (41.5493, 92.3655),
+            (70.7299, 92.2041),
+        )
+    ),
+}
+#: ITU-R BT.601 luma, which is also what Pillow's "L" is.
+_LUMA = (0.299, 0.587, 0.114)
+
+
+@dataclass(frozen=True)
+class CropContract:
+    """How a face becomes network input.
+
+    ``template`` names the five target points, ``side_px`` the crop side, ``colour`` is ``grey`` or ``rgb``,
+    pixels outside the picture repeat its border, and a face larger than the crop is first averaged over
+    ``round(scale)`` pixel blocks (``low_pass = "box"``), so that a sharp large face and a small one look alike.
+    ``mean`` and ``std`` normalise pixels in 0..1.
+    """
+
+    template: str = "ferplus_tight"
+    side_px: int = 48
+    colour: str = "grey"
+    low_pass: str = "box"
+    mean: float = 0.5
+    std: float = 0.25
+
+    def __post_init__(self) -> None:
+        for field, allowed in (
+            ("template", tuple(_TEMPLATES)),
+            ("colour", ("grey", "rgb")),
+            ("low_pass", ("box",)),
+        ):
+            if getattr(self, field) not in allowed:
+                raise ConfigError(f"crop {field} is {getattr(self, field)!r}; allowed: {', '.join(allowed)}")
+        if not 16 <= self.side_px <= 512:
+            raise ConfigError(f"crop side_px is {self.side_px}; allowed: 16 to 512")
+
+    @property
+    def channels(self) -> int:
+        return 1 if self.colour == "grey" else 3
+
+    @property
+    def crop_id(self) -> str:
+        """Twelve hex digits that differ where the crop would."""
+        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:12]
+
+    def template_px(self) -> np.ndarray:
+        """The five target points in crop pixels, float64 [5,2]; integer coordinates are pixel centres."""
+        return np.asarray(_TEMPLATES[self.template]) * self.side_px - 0.5
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> CropContract:
+        if unknown := set(values) - {f.name for f in fields(cls)}:
+            raise ConfigError(f"this version does not know the crop settings {sorted(unknown)}")
+        return cls(**values)
+
+
+def align_matrix(landmarks_px: np.ndarray, crop: CropContract) -> np.ndarray:
+    """Similarity transforms that bring five landmarks nearest to the template, in the least-squares sense.
+
+    Args:
+        landmarks_px: float [F,5,2], frame pixels.
+        crop: the contract whose template is aimed at.
+
+    Returns:
+        crop_from_frame float32 [F,2,3]. Rotation, one scale and a shift, no reflection: the closed form of
+        Umeyama (1991) in two dimensions. Degenerate landmarks (all on one point) give a finite matrix.
+    """
+    source = np.asarray(landmarks_px, dtype=np.float64)
+    target = crop.template_px()
+    source_mean, target_mean = source.mean(1, keepdims=True), target.mean(0)
+    s, t = source - source_mean, target - target_mean
+    spread = np.maximum((s**2).sum((1, 2)), 1e-6)
+    a = (s * t).sum((1, 2)) / spread
+    b = (s[..., 0] * t[:, 1] - s[..., 1] * t[:, 0]).sum(1) / spread
+    matrix = np.empty((len(source), 2, 3))
+    matrix[:, 0, 0], matrix[:, 0, 1] = a, -b
+    matrix[:, 1, 0], matrix[:, 1, 1] = b, a
+    matrix[:, :, 2] = target_mean - np.einsum("fij,fj->fi", matrix[:, :, :2], source_mean[:, 0])
+    return matrix.astype(np.float32)
+
+
+def warp_faces(
+    frames: Tensor | Sequence[Tensor], frame_row: np.ndarray, crop_from_frame: np.ndarray, crop: CropContract
+) -> Tensor:
+    """Cut faces out of frames.
+
+    Args:
+        frames: uint8 [T,H,W,C] with C 1 or 3, or a sequence of uint8 [H,W,C] of differing sizes.
+        frame_row: int64 [F], the frame of each face.
+        crop_from_frame: float32 [F,2,3], maps frame pixels to crop pixels (any affine map of full rank).
+        crop: the contract.
+
+    Returns:
+        uint8 [F,C,S,S] on the frames' device. Grey contracts turn RGB into BT.601 luma.
+    """
+    side = crop.side_px
+    n_faces = len(frame_row)
+    device = frames[0].device if len(frames) else torch.device("cpu")
+    if n_faces == 0:
+        return torch.zeros(0, crop.channels, side, side, dtype=torch.uint8, device=device)
+
+    a, b, tx, c, d, ty = np.asarray(crop_from_frame, np.float64).transpose(1, 2, 0).reshape(6, -1)
+    det = a * d - b * c
+    det = np.where(np.abs(det) < 1e-12, 1e-12, det)
+    frame_from_crop = (
+        np.stack([d, -b, b * ty - d * tx, -c, a, c * tx - a * ty]).T.reshape(-1, 2, 3) / det[:, None, None]
+    )
+    block = np.maximum(np.rint(1 / np.sqrt(np.abs(det))), 1).astype(int)  # frame pixels per crop pixel
+
+    if isinstance(frames, Tensor) and block.max() == 1 and frames.shape[1] * frames.shape[2] <= 4 * side * side:
+        whole = frames[torch.as_tensor(frame_row, device=device)]  # labelled faces: the picture is the patch
+        return _sample(_colour(whole, crop.channels), None, frame_from_crop, side)
+
+    corners = np.array([[0, 0, 1], [side - 1, 0, 1], [0, side - 1, 1], [side - 1, side - 1, 1]], dtype=np.float64)
+    reach = np.einsum("fij,kj->fki", frame_from_crop, corners)  # [F,4,2]
+    low = np.floor(reach.min(1)) - block[:, None]
+    high = np.ceil(reach.max(1)) + block[:, None] + 1
+
+    patches: list[Tensor] = []
+    origin = np.zeros((n_faces, 2))
+    for i in range(n_faces):
+        picture = frames[int(frame_row[i])]
+        height, width = picture.shape[:2]
+        k = min(int(block[i]), height, width)
+        block[i] = k
+        x0, y0 = (int(np.clip(low[i, j], 0, size - k)) for j, size in ((0, width), (1, height)))
+        x1, y1 = (int(np.clip(high[i, j], at + k, size)) for j, at, size in ((0, x0, width), (1, y0, height)))
+        origin[i] = x0, y0
+        patch = _colour(picture[y0:y1, x0:x1], crop.channels)
+        if k > 1:
+            patch = F.avg_pool2d(patch[None], k, ceil_mode=True, count_include_pad=False)[0]
+        patches.append(patch)
+
+    # Patch pixel p covers frame pixels origin + k*p .. origin + k*(p+1) - 1, so its centre is there plus (k-1)/2.
+    patch_from_crop = frame_from_crop.copy()
+    patch_from_crop[:, :, 2] -= origin + (block[:, None] - 1) / 2
+    patch_from_crop /= block[:, None, None]
+    sizes = np.array([[p.shape[2], p.shape[1]] for p in patches])
+    wide, high = sizes.max(0)
+    stack = torch.stack([F.pad(p, (0, wide - p.shape[2], 0, high - p.shape[1])) for p in patches])  # [F,C,h,w]
+    return _sample(stack, sizes, patch_from_crop, side)
+
+
+def _colour(patch: Tensor, channels: int) -> Tensor:
+    """uint8 [...,h,w,C] -> float32 [...,channels,h,w] in 0..255."""
+    patch = patch.movedim(-1, -3).float()  # [...,h,w,C] -> [...,C,h,w]
+    if patch.shape[-3] == channels:
+        return patch
+    if channels == 3:
+        return patch.expand(*patch.shape[:-3], 3, -1, -1)
+    return (patch * patch.new_tensor(_LUMA)[:, None, None]).sum(-3, keepdim=True)
+
+
+def _sample(stack: Tensor, sizes: np.ndarray | None, patch_from_crop: np.ndarray, side: int) -> Tensor:
+    """Bilinear samples with repeated borders, float [F,C,h,w] -> uint8 [F,C,S,S]; ``sizes`` [F,2] says how much of
+    each patch is real where the rest is padding."""
+    device = stack.device
+    high, wide = stack.shape[2:]
+    matrix = torch.as_tensor(patch_from_crop, dtype=torch.float32, device=device)
+    at = torch.arange(side, dtype=torch.float32, device=device)
+    grid = (
+        matrix[:, None, None, :, 0] * at[None, None, :, None]
+        + matrix[:, None, None, :, 1] * at[None, :, None, None]
+        + matrix[:, None, None, :, 2]
+    )  # [F,S,S,2], patch pixels
+    if sizes is not None:  # the border repeats at the patch's own edge, not at the padding's
+        grid = torch.minimum(grid, torch.as_tensor(sizes - 1, dtype=torch.float32, device=device)[:, None, None])
+    scale = torch.tensor([max(wide - 1, 1), max(high - 1, 1)], dtype=torch.float32, device=device)
+    sampled = F.grid_sample(stack, grid / scale * 2 - 1, mode="bilinear", padding_mode="border", align_corners=True)
+    return (sampled + 0.5).clamp_(0, 255).to(torch.uint8)
+
+
+def normalise(pixels: Tensor, crop: CropContract) -> Tensor:
+    """uint8 crops [F,C,S,S] -> float32 network input."""
+    return pixels.float().div_(255).sub_(crop.mean).div_(crop.std)

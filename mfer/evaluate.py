@@ -1,0 +1,187 @@
+"""What a model scores on labelled faces, with intervals, as one object that prints, serialises and draws."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mfer.errors import ConfigError
+from mfer.faces import LabelledFaces
+from mfer.metrics import Figure, Figures, confusion_matrix, figures, softmax, unseen_interval
+
+__all__ = ["Evaluation", "Predict", "evaluate"]
+
+#: uint8 crops [N,C,S,S] -> logits [N,K] before temperature, features [N,D].
+Predict = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True, repr=False)
+class Evaluation:
+    """Probabilities of N faces and what they are worth.
+
+    prob float64 [N,K] after temperature, target float32 [N,K] and majority int64 [N] as in LabelledFaces, features
+    float32 [N,D]. figures holds all faces; agreed_figures only those with an absolute majority, as the FER+ authors
+    evaluate. confusion int64 [K,K] counts faces by majority (rows) and top class (columns).
+    """
+
+    model: str
+    source: str
+    split: str
+    licence: str
+    class_names: tuple[str, ...]
+    names: list[str]
+    prob: np.ndarray
+    target: np.ndarray
+    majority: np.ndarray
+    agreed: np.ndarray
+    features: np.ndarray
+    temperature: float
+    figures: Figures
+    agreed_figures: Figures
+    confusion: np.ndarray
+    dropped: Mapping[str, int] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __repr__(self) -> str:
+        return f"Evaluation({self.title}: accuracy {self.figures.accuracy}, ece {self.figures.ece})"
+
+    @property
+    def title(self) -> str:
+        """Model, faces, split and number of faces."""
+        return f"{self.model} on {self.source} (split {self.split}, n = {len(self):,})"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers; intervals are 95 % and what could not be measured is None."""
+        low, high = unseen_interval(self.figures.accuracy.value, len(self), len(self))
+        return {
+            "model": self.model,
+            "data": self.source,
+            "split": self.split,
+            "n": len(self),
+            "dropped": dict(self.dropped),
+            "class_names": list(self.class_names),
+            "temperature": self.temperature,
+            **_figures_dict(self.figures, self.class_names),
+            "unseen_accuracy_interval": [low, high],
+            "agreed": {"n": self.agreed_figures.n, **_figures_dict(self.agreed_figures, self.class_names)},
+            "confusion": self.confusion.tolist(),
+        }
+
+    def to_json(self) -> str:
+        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
+
+    def table(self) -> str:
+        """Figures, recall and confusion matrix as text for a terminal."""
+        shown = (
+            ("accuracy", self.figures.accuracy),
+            ("mean recall", self.figures.mean_recall),
+            ("calibration error", self.figures.ece),
+            ("neg. log-likelihood", self.figures.nll),
+            ("KL from raters", self.figures.kl),
+            (f"accuracy, agreed {self.agreed_figures.n:,}", self.agreed_figures.accuracy),
+        )
+        lines = [self.title, *(f"  dropped: {n} {why}" for why, n in self.dropped.items() if n), ""]
+        lines += [f"  {name:<24}{figure}" for name, figure in shown]
+        width = max(9, *(len(name) for name in self.class_names)) + 1
+        lines += ["", f"  {'class':<{width}}{'faces':>7}   recall"]
+        for name, n, figure in zip(self.class_names, self.confusion.sum(1), self.figures.per_class_recall, strict=True):
+            lines.append(f"  {name:<{width}}{n:>7}   {figure if n else '-'}")
+        lines += ["", "  " + "majority".ljust(width) + "".join(f"{name[:8]:>9}" for name in self.class_names)]
+        for name, row in zip(self.class_names, self.confusion, strict=True):
+            lines.append("  " + name.ljust(width) + "".join(f"{count:>9}" for count in row))
+        return "\n".join(lines)
+
+
+def evaluate(
+    predict: Predict,
+    faces: LabelledFaces,
+    crops: np.ndarray | Tensor,
+    *,
+    model: str,
+    split: str = "all",
+    temperature: float = 1.0,
+    batch: int = 256,
+    progress: Callable[[int], None] | None = None,
+) -> Evaluation:
+    """Score every face and compare with its label.
+
+    Args:
+        predict: a model from crops to logits and features; its classes are those of ``faces``, in that order
+            (``LabelledFaces.with_classes`` arranges that).
+        faces: the labels.
+        crops: uint8 [N,C,S,S], the aligned faces in the same order.
+        model: its name, for titles.
+        split: which part of the data this is, for titles.
+        temperature: divides the logits.
+        batch: faces per call of predict.
+        progress: told the number of faces after every call.
+
+    Raises:
+        ConfigError: no faces, or numbers of crops, classes and labels that do not fit.
+    """
+    n, k = len(faces), len(faces.class_names)
+    if n == 0:
+        raise ConfigError(f"{faces.source}: no faces to evaluate; dropped {dict(faces.dropped)}")
+    if len(crops) != n:
+        raise ConfigError(f"{len(crops)} crops for {n} labelled faces; prepare the faces again")
+    logits, features = [], []
+    for start in range(0, n, batch):
+        chunk = torch.as_tensor(crops[start : start + batch])
+        some_logits, some_features = predict(chunk)
+        logits.append(some_logits.detach().double().cpu().numpy())
+        features.append(some_features.detach().float().cpu().numpy())
+        if progress is not None:
+            progress(len(chunk))
+    prob = softmax(np.concatenate(logits), temperature)
+    if prob.shape != (n, k):
+        raise ConfigError(f"the model gives {prob.shape[1]} classes, the faces have {', '.join(faces.class_names)}")
+    agreed = faces.agreed
+    return Evaluation(
+        model=model,
+        source=faces.source,
+        split=split,
+        licence=faces.licence,
+        class_names=faces.class_names,
+        names=faces.names,
+        prob=prob,
+        target=faces.target,
+        majority=faces.majority,
+        agreed=agreed,
+        features=np.concatenate(features),
+        temperature=temperature,
+        figures=figures(prob, faces.target, faces.majority),
+        agreed_figures=figures(prob[agreed], faces.target[agreed], faces.majority[agreed]),
+        confusion=confusion_matrix(prob, faces.majority),
+        dropped=faces.dropped,
+    )
+
+
+def _figures_dict(measured: Figures, class_names: tuple[str, ...]) -> dict[str, Any]:
+    names = ("accuracy", "mean_recall", "ece", "nll", "kl")
+    single: dict[str, Figure] = {name: getattr(measured, name) for name in names}
+    recall = dict(zip(class_names, measured.per_class_recall, strict=True))
+    return {
+        **{name: _number(figure.value) for name, figure in single.items()},
+        "per_class_recall": {name: _number(figure.value) for name, figure in recall.items()},
+        "intervals": {
+            **{name: _interval(figure) for name, figure in single.items()},
+            "per_class_recall": {name: _interval(figure) for name, figure in recall.items()},
+        },
+    }
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _interval(figure: Figure) -> list[float | None]:
+    return [_number(figure.low), _number(figure.high)]

@@ -1,0 +1,188 @@
+"""The MFER network: a ConvNeXt with DS attention and a multiscale classifier.
+
+Source: "Multiscale Facial Expression Recognition Based on Dynamic Global and Static Local Attention",
+IEEE TAFFC 2024, doi 10.1109/TAFFC.2024.3458464. Where the paper's figures and the authors' code differ, the
+blocks follow the code, because that is what was trained.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import timm
+import torch
+from timm.models.convnext import ConvNeXtBlock
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mfer.depthwise import DepthwiseConv2d
+from mfer.errors import ConfigError
+
+__all__ = ["ARCHITECTURES", "MFER", "Architecture", "DSAttention", "MultiscaleClassifier"]
+
+#: Architecture name -> timm backbone.
+ARCHITECTURES: dict[str, str] = {
+    f"mfer_{size}": f"convnext_{size}" for size in ("base", "tiny", "nano", "pico", "femto", "atto")
+}
+#: DS attention follows these stages (0-based), as published.
+DS_STAGES = (2, 3)
+#: The feature is cut into this many quarters; head i sees the first 2 + i of them.
+N_HEADS = 3
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Everything that fixes the shape of an MFER; recorded in a model's card.
+
+    ``ds`` is ``dense`` (published), ``depthwise`` or ``none``; ``stem`` is ``patch4`` (published, stride 4) or
+    ``conv2`` (3x3, stride 2, for faces of 40 to 64 px); ``layer_scale`` is its starting value.
+    """
+
+    name: str = "mfer_base"
+    n_classes: int = 8
+    in_channels: int = 3
+    ds: str = "dense"
+    multiscale: bool = True
+    stem: str = "patch4"
+    layer_scale: float = 1e-6
+    drop_path: float = 0.0
+
+    def __post_init__(self) -> None:
+        allowed: dict[str, tuple[Any, ...]] = {
+            "name": tuple(ARCHITECTURES),
+            "ds": ("dense", "depthwise", "none"),
+            "stem": ("patch4", "conv2"),
+            "in_channels": (1, 3),
+        }
+        for field, values in allowed.items():
+            got = getattr(self, field)
+            if got not in values:
+                raise ConfigError(f"architecture {field} is {got!r}; allowed: {', '.join(map(str, values))}")
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Architecture:
+        known = {f.name for f in fields(cls)}
+        if unknown := set(values) - known:
+            raise ConfigError(f"unknown architecture settings {sorted(unknown)}; known: {sorted(known)}")
+        return cls(**values)
+
+
+class DSAttention(nn.Module):
+    """Dynamic global and static local attention, float [N,C,H,W] -> [N,C,H,W].
+
+    With x as [N,HW,C]: key = W2 GELU(W1 x) * x, query = LN(GELU(conv7x7(x))), value = W3 x and
+    out = x + softmax over positions (query + key) * value, element by element.
+    """
+
+    def __init__(self, channels: int, depthwise: bool = False) -> None:
+        super().__init__()
+        self.key = nn.Sequential(nn.Linear(channels, channels // 8), nn.GELU(), nn.Linear(channels // 8, channels))
+        self.query_conv = DepthwiseConv2d(channels, 7) if depthwise else nn.Conv2d(channels, channels, 7, padding=3)
+        self.query_norm = nn.LayerNorm(channels)
+        self.value = nn.Linear(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, c, h, w = x.shape
+        tokens = x.flatten(2).transpose(1, 2)  # [N,C,H,W] -> [N,HW,C]
+        local = self.query_conv(x).flatten(2).transpose(1, 2)  # [N,C,H,W] -> [N,HW,C]
+        query = self.query_norm(F.gelu(local))
+        key = self.key(tokens) * tokens
+        out = tokens + torch.softmax(query + key, dim=1) * self.value(tokens)
+        return out.transpose(1, 2).reshape(n, c, h, w)  # [N,HW,C] -> [N,C,H,W]
+
+
+class MultiscaleClassifier(nn.Module):
+    """Three heads on growing prefixes of the feature; their logits are added. float [N,C] -> [N,K]."""
+
+    def __init__(self, channels: int, n_classes: int) -> None:
+        super().__init__()
+        if channels % 4:
+            raise ConfigError(
+                f"the multiscale classifier cuts the feature in quarters; {channels} is not divisible by 4"
+            )
+        self.widths = [channels // 4 * (2 + i) for i in range(N_HEADS)]
+        self.heads = nn.ModuleList(
+            nn.Sequential(nn.Linear(w, w), nn.GELU(), nn.Linear(w, n_classes)) for w in self.widths
+        )
+
+    def head_logits(self, feature: Tensor) -> Tensor:
+        """Logits of every head for themselves, float [heads,N,K]: training puts its loss on each."""
+        return torch.stack([head(feature[:, :w]) for head, w in zip(self.heads, self.widths, strict=True)])
+
+    def forward(self, feature: Tensor) -> Tensor:
+        return self.head_logits(feature).sum(0)
+
+
+class _SingleClassifier(nn.Linear):
+    """The plain linear classifier of the ablation, with the interface of MultiscaleClassifier."""
+
+    def head_logits(self, feature: Tensor) -> Tensor:
+        return self(feature)[None]
+
+
+class MFER(nn.Module):
+    """Expression logits from aligned faces.
+
+    ``forward`` takes float [N,C,S,S], normalised as the crop contract says, and returns logits float [N,K].
+    ``forward_features`` gives the last feature map [N,D,h,w], ``forward_head`` logits from it, and
+    ``embed`` the pooled and normalised feature [N,D] that the feature losses and the classifier see.
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        self.architecture = architecture
+        backbone: Any = timm.create_model(
+            ARCHITECTURES[architecture.name],
+            pretrained=False,
+            num_classes=0,
+            in_chans=architecture.in_channels,
+            drop_path_rate=architecture.drop_path,
+            ls_init_value=architecture.layer_scale,
+            conv_mlp=False,  # the same sums as 1x1 convolutions, as matrix products, which a CPU does faster
+        )
+        for block in backbone.modules():
+            if isinstance(block, ConvNeXtBlock):
+                block.conv_dw = DepthwiseConv2d(block.conv_dw.in_channels, 7)
+                nn.init.trunc_normal_(block.conv_dw.weight, std=0.02)
+                nn.init.zeros_(block.conv_dw.bias)
+        widths = [info["num_chs"] for info in backbone.feature_info]
+        self.stem = backbone.stem
+        if architecture.stem == "conv2":
+            self.stem[0] = nn.Conv2d(architecture.in_channels, widths[0], 3, stride=2, padding=1)
+            nn.init.trunc_normal_(self.stem[0].weight, std=0.2)
+            nn.init.zeros_(self.stem[0].bias)
+        self.stages = backbone.stages
+        self.attention = nn.ModuleDict(
+            {
+                str(stage): DSAttention(widths[stage], depthwise=architecture.ds == "depthwise")
+                for stage in (DS_STAGES if architecture.ds != "none" else ())
+            }
+        )
+        self.feature_dim: int = widths[-1]
+        self.norm = nn.LayerNorm(self.feature_dim)
+        classifier = MultiscaleClassifier if architecture.multiscale else _SingleClassifier
+        self.classifier = classifier(self.feature_dim, architecture.n_classes)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for i, stage in enumerate(self.stages):
+            x = stage(x)
+            if str(i) in self.attention:
+                x = self.attention[str(i)](x)
+        return x
+
+    def pool(self, feature_map: Tensor) -> Tensor:
+        return self.norm(feature_map.mean((2, 3)))  # [N,D,h,w] -> [N,D]
+
+    def forward_head(self, feature_map: Tensor) -> Tensor:
+        return self.classifier(self.pool(feature_map))
+
+    def embed(self, x: Tensor) -> Tensor:
+        return self.pool(self.forward_features(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(x))

@@ -1,0 +1,96 @@
+"""Labelled faces whose landmarks are known, as one stack of pictures that the crop function can cut from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mfer.crop import MEAN_LANDMARKS_48PX, CropContract, align_matrix, warp_faces
+from mfer.faces import LabelledFaces
+
+__all__ = ["PreparedFaces", "mean_landmarks"]
+
+#: Larger pictures are shrunk to this side in the stack: four times the usual crop, so that nothing visible is lost.
+STACK_SIDE_PX = 192
+
+
+def mean_landmarks(height_px: int, width_px: int) -> np.ndarray:
+    """Where the five points lie on average in a picture framed as FER2013 frames faces, float32 [5,2].
+
+    The documented fallback for a labelled picture in which the detector finds no face.
+    """
+    unit = (np.asarray(MEAN_LANDMARKS_48PX) + 0.5) / 48
+    return (unit * (width_px, height_px) - 0.5).astype(np.float32)
+
+
+@dataclass(frozen=True, repr=False)
+class PreparedFaces:
+    """pictures uint8 [N,H,W,C]; landmarks_px float32 [N,5,2] in them; found bool [N], false where the fallback stands
+    in; faces, the labels, in the same order."""
+
+    pictures: Tensor
+    landmarks_px: np.ndarray
+    found: np.ndarray
+    faces: LabelledFaces
+
+    def __post_init__(self) -> None:
+        n = len(self.faces)
+        if len(self.pictures) != n or self.landmarks_px.shape != (n, 5, 2) or self.found.shape != (n,):
+            raise ValueError(f"{n} faces, pictures {list(self.pictures.shape)}, landmarks {self.landmarks_px.shape}")
+
+    def __len__(self) -> int:
+        return len(self.faces)
+
+    def __repr__(self) -> str:
+        return f"PreparedFaces({len(self)} faces, pictures {list(self.pictures.shape)}, {self.found.mean():.1%} found)"
+
+    @classmethod
+    def stack(cls, faces: LabelledFaces, landmarks_px: np.ndarray, found: np.ndarray, channels: int) -> PreparedFaces:
+        """Stack the pictures; those of differing sizes are shrunk and padded to one, their landmarks with them."""
+        if isinstance(faces.pictures, np.ndarray):
+            pictures = torch.from_numpy(faces.pictures)
+            return cls(pictures[..., None] if pictures.ndim == 3 else pictures, landmarks_px, found, faces)
+        side = STACK_SIDE_PX
+        pictures = torch.zeros(len(faces), side, side, channels, dtype=torch.uint8)
+        landmarks_px = landmarks_px.copy()
+        for i in range(len(faces)):
+            picture = torch.from_numpy(np.array(faces.pictures[i]))
+            picture = picture[..., None] if picture.ndim == 2 else picture
+            x = picture.permute(2, 0, 1)[None].float()  # [H,W,C] -> [1,C,H,W]
+            if channels == 1 and x.shape[1] == 3:
+                x = (x * x.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
+            factor = min(1.0, side / max(x.shape[2:]))
+            if factor < 1:
+                size = (max(1, int(x.shape[2] * factor)), max(1, int(x.shape[3] * factor)))
+                landmarks_px[i] = (landmarks_px[i] + 0.5) * (size[1] / x.shape[3], size[0] / x.shape[2]) - 0.5
+                x = F.interpolate(x, size=size, mode="area")
+            x = F.pad(x, (0, side - x.shape[3], 0, side - x.shape[2]), mode="replicate")
+            pictures[i] = (x[0] + 0.5).to(torch.uint8).permute(1, 2, 0).expand(-1, -1, channels)
+        return cls(pictures, landmarks_px, found, faces)
+
+    def take(self, index: np.ndarray | slice) -> PreparedFaces:
+        """The faces at a boolean mask [N], a slice or integer rows."""
+        rows = np.arange(len(self))[index]
+        return PreparedFaces(
+            self.pictures[torch.from_numpy(rows)], self.landmarks_px[rows], self.found[rows], self.faces.take(rows)
+        )
+
+    def with_classes(self, class_names: tuple[str, ...]) -> PreparedFaces:
+        """The same faces with a model's classes; those the model lacks are left out."""
+        faces = self.faces.with_classes(class_names)
+        if len(faces) == len(self):
+            return replace(self, faces=faces)
+        kept = np.isin(np.array(self.faces.names), np.array(faces.names))
+        return replace(self.take(kept), faces=faces)
+
+    def to(self, device: torch.device) -> PreparedFaces:
+        """The same faces with their pictures on a device."""
+        return replace(self, pictures=self.pictures.to(device))
+
+    def crops(self, crop: CropContract) -> Tensor:
+        """Every face as the contract cuts it, uint8 [N,C,S,S]."""
+        return warp_faces(self.pictures, np.arange(len(self)), align_matrix(self.landmarks_px, crop), crop)

@@ -1,0 +1,126 @@
+"""A training recipe: one frozen object, read from TOML, changed by options, stored whole in the model's card."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from mfer.augment import Augmentation
+from mfer.crop import CropContract
+from mfer.errors import ConfigError
+from mfer.network import Architecture
+
+__all__ = ["Recipe", "recipe_names"]
+
+
+@dataclass(frozen=True)
+class Optimisation:
+    """How the weights move.
+
+    ``optimizer`` is ``adamw`` or ``muon`` (AdamW where a parameter is no matrix); ``schedule`` is ``cosine`` or
+    ``exponential`` (times ``decay`` every epoch, as published). ``ema`` is the decay of the averaged weights per
+    step, 0 for none. ``feature_loss`` is weighted by ``feature_loss_weight``. For the first
+    ``small_share`` of the epochs faces of ``small_side_px`` are used, which is quicker (0: never).
+    """
+
+    epochs: int = 30
+    batch_size: int = 128
+    optimizer: str = "muon"
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.98)
+    warmup_epochs: float = 0.5
+    schedule: str = "cosine"
+    decay: float = 0.95
+    label_smoothing: float = 0.05
+    soft_targets: bool = True
+    feature_loss: str = "dsf"
+    feature_loss_weight: float = 1e-3
+    ema: float = 0.998
+    clip_norm: float = 5.0
+    small_side_px: int = 0
+    small_share: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, allowed in (
+            ("optimizer", ("adamw", "muon")),
+            ("schedule", ("cosine", "exponential")),
+            ("feature_loss", ("none", "centre", "island", "lgm", "dsf")),
+        ):
+            if getattr(self, name) not in allowed:
+                raise ConfigError(f"optimisation {name} is {getattr(self, name)!r}; allowed: {', '.join(allowed)}")
+        if self.epochs < 1 or self.batch_size < 1 or self.learning_rate <= 0:
+            raise ConfigError("epochs, batch_size and learning_rate must be positive")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that fixes a training run but the data: architecture, crop, optimisation, augmentation."""
+
+    name: str
+    description: str = ""
+    architecture: Architecture = field(default_factory=Architecture)
+    crop: CropContract = field(default_factory=CropContract)
+    optimisation: Optimisation = field(default_factory=Optimisation)
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+    def __post_init__(self) -> None:
+        if self.architecture.in_channels != self.crop.channels:
+            raise ConfigError(
+                f"the network takes {self.architecture.in_channels} channels and the crop is {self.crop.colour};"
+                " in_channels must be 1 for grey and 3 for rgb"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Recipe:
+        sections = {f.name: f.default_factory for f in dataclasses.fields(cls) if callable(f.default_factory)}
+        if unknown := set(values) - set(sections) - {"name", "description"}:
+            raise ConfigError(f"unknown recipe sections {sorted(unknown)}; known: {sorted(sections)}")
+        built = {key: _section(kind, key, values.get(key, {})) for key, kind in sections.items()}  # type: ignore[arg-type]
+        return cls(values.get("name", "unnamed"), values.get("description", ""), **built)
+
+    @classmethod
+    def load(cls, name_or_path: str) -> Recipe:
+        """Read a recipe that ships with the package, by name, or any TOML file, by path."""
+        path = Path(name_or_path)
+        if path.suffix == ".toml":
+            if not path.is_file():
+                raise ConfigError(f"no recipe file {path}")
+            text = path.read_text()
+        elif name_or_path in recipe_names():
+            text = (resources.files("mfer") / "recipes" / f"{name_or_path}.toml").read_text()
+        else:
+            raise ConfigError(
+                f"no recipe {name_or_path!r}; there are {', '.join(recipe_names())}, or give a .toml file"
+            )
+        try:
+            values = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"{name_or_path}: {error}") from error
+        return cls.from_dict({"name": path.stem, **values})
+
+    def replace(self, **optimisation: Any) -> Recipe:
+        """A copy with other optimisation settings; None leaves a setting as it is."""
+        changed = {k: v for k, v in optimisation.items() if v is not None}
+        return dataclasses.replace(self, optimisation=dataclasses.replace(self.optimisation, **changed))
+
+
+def _section(kind: type, key: str, values: dict[str, Any]) -> Any:
+    known = {f.name for f in dataclasses.fields(kind)}
+    if unknown := set(values) - known:
+        raise ConfigError(f"[{key}] has unknown settings {sorted(unknown)}; known: {sorted(known)}")
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that ship with the package."""
+    folder = resources.files("mfer") / "recipes"
+    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))

@@ -1,0 +1,336 @@
+"""Training: one loop, from prepared faces and a recipe to a calibrated checkpoint.
+
+Every random number comes from (seed, step), so that a run which was killed and resumed from its last state ends with
+the same weights as one that was left alone.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mfer.augment import disturb_matrix, disturb_pixels, mix
+from mfer.crop import CropContract, align_matrix, normalise, warp_faces
+from mfer.errors import ConfigError
+from mfer.losses import make_feature_loss
+from mfer.metrics import figures, fit_temperature, softmax
+from mfer.muon import Muon, parameter_groups
+from mfer.network import MFER
+from mfer.prepared import PreparedFaces
+from mfer.recipe import Recipe
+
+__all__ = ["EpochReport", "Trained", "Trainer", "predict_logits"]
+
+_STATE_FILE = "state.safetensors"
+_LOG_FILE = "epochs.jsonl"
+
+
+@dataclasses.dataclass(frozen=True)
+class EpochReport:
+    """One line of a run's log; accuracy, mean recall and nll are of the averaged weights on the selection half."""
+
+    epoch: int
+    loss: float
+    accuracy: float
+    mean_recall: float
+    nll: float
+    images_per_s: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """The outcome: the averaged weights of the best epoch, its number and the fitted temperature."""
+
+    model: MFER
+    epoch: int
+    temperature: float
+    reports: list[EpochReport]
+
+
+class Trainer:
+    """Train one recipe.
+
+    Args:
+        recipe: what to train.
+        train: faces to learn from.
+        valid: faces (the selection half) that choose the epoch and the temperature.
+        folder: where the state to resume from and the log go; one folder, one run.
+        device: ``cpu`` or ``cuda``.
+        shards: a CPU batch is cut in so many parts, each with its own thread, which beats threads inside an
+            operation at these sizes. Drop path draws random numbers inside the network and needs shards = 1.
+        initial: weights to start from (a model to refresh); None starts from scratch.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        train: PreparedFaces,
+        valid: PreparedFaces,
+        folder: Path,
+        device: str = "cpu",
+        shards: int = 1,
+        initial: dict[str, Tensor] | None = None,
+    ) -> None:
+        if train.faces.class_names != valid.faces.class_names:
+            raise ConfigError(f"training classes {train.faces.class_names} are not {valid.faces.class_names}")
+        if len(train) < 2 or not len(valid):
+            raise ConfigError(f"{len(train)} faces to train and {len(valid)} to select on; too few")
+        recipe = dataclasses.replace(
+            recipe, architecture=dataclasses.replace(recipe.architecture, n_classes=len(train.faces.class_names))
+        )
+        self.recipe = recipe
+        self.folder = folder
+        self.device = torch.device(device)
+        self.train_faces, self.valid_faces = train.to(self.device), valid.to(self.device)
+        self.shards = 1 if self.device.type != "cpu" or recipe.architecture.drop_path > 0 else max(1, shards)
+        self.pool = ThreadPoolExecutor(self.shards, initializer=torch.set_num_threads, initargs=(1,))
+        self.loader = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
+        self.ahead: Future[tuple[Tensor, Tensor, Tensor]] | None = None
+        opt = recipe.optimisation
+        torch.manual_seed(opt.seed)
+        self.model = MFER(recipe.architecture)
+        if initial is not None:
+            self.model.load_state_dict(initial, strict=True)
+        self.feature_loss = make_feature_loss(opt.feature_loss, recipe.architecture.n_classes, self.model.feature_dim)
+        self.model.to(self.device)
+        self.feature_loss.to(self.device)
+        self.average = copy.deepcopy(self.model).eval()
+        self.best = {k: v.clone() for k, v in self.average.state_dict().items()}
+        self.optimizer = _make_optimizer(
+            recipe, self.model, self.feature_loss, self.pool.map if self.shards > 1 else map
+        )
+        self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.steps_per_epoch = max(1, len(train) // opt.batch_size)
+        self.step = 0
+        self.reports: list[EpochReport] = []
+        self.best_epoch = -1
+        self.loss_sum = 0.0
+
+    @property
+    def n_steps(self) -> int:
+        return self.steps_per_epoch * self.recipe.optimisation.epochs
+
+    def run(self, progress: Callable[[int, int, float], None] | None = None, save_every_s: float = 120.0) -> Trained:
+        """Train to the end, from the saved state where there is one.
+
+        Args:
+            progress: called after every step with (steps done, steps in all, running loss).
+            save_every_s: seconds between saved states.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._resume()
+        saved = started = time.monotonic()
+        started_step = self.step
+        while self.step < self.n_steps:
+            self.loss_sum += self._train_step()
+            self.step += 1
+            in_epoch = (self.step - 1) % self.steps_per_epoch + 1
+            if progress:
+                progress(self.step, self.n_steps, self.loss_sum / in_epoch)
+            ended = in_epoch == self.steps_per_epoch
+            if ended:
+                seconds = time.monotonic() - started
+                rate = (self.step - started_step) * self.recipe.optimisation.batch_size / max(seconds, 1e-9)
+                self._end_epoch(self.step // self.steps_per_epoch - 1, rate)
+            if ended or time.monotonic() - saved > save_every_s:
+                self._save()
+                saved = time.monotonic()
+        self.average.load_state_dict(self.best)
+        logits = predict_logits(self.average, self.valid_faces.crops(self.recipe.crop), self.recipe.crop)
+        temperature = fit_temperature(logits, self.valid_faces.faces.majority)
+        return Trained(self.average, self.best_epoch, temperature, self.reports)
+
+    # one step
+
+    def _train_step(self) -> float:
+        opt = self.recipe.optimisation
+        torch.manual_seed(opt.seed * 1_000_003 + self.step)  # drop path draws from the global generator
+        x, target, majority = self.ahead.result() if self.ahead else self._batch(self.step)
+        more = self.shards > 1 and self.step + 1 < self.n_steps
+        self.ahead = self.loader.submit(self._batch, self.step + 1) if more else None
+        lr = opt.learning_rate * self._lr_factor()
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.model.train()
+        losses, grads = self._gradients(x, target, majority)
+        for p, grad in zip(self.parameters, grads, strict=True):
+            p.grad = grad
+        nn.utils.clip_grad_norm_(self.parameters, opt.clip_norm)
+        self.optimizer.step()
+        self._update_average()
+        loss = float(losses)
+        if not math.isfinite(loss):
+            raise ConfigError(f"the loss is {loss} at step {self.step}; lower learning_rate (now {opt.learning_rate})")
+        return loss
+
+    def _batch(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The disturbed faces of a step and what to learn from them; the same whenever it is asked for."""
+        opt, faces = self.recipe.optimisation, self.train_faces
+        epoch, at = divmod(step, self.steps_per_epoch)
+        order = np.random.default_rng([opt.seed, 1, epoch]).permutation(len(faces))
+        rows = order[at * opt.batch_size : (at + 1) * opt.batch_size]
+        rng = np.random.default_rng([opt.seed, 2, step])
+        crop = self._crop_of(epoch)
+        matrix = disturb_matrix(align_matrix(faces.landmarks_px[rows], crop), crop, self.recipe.augmentation, rng)
+        pixels = warp_faces(faces.pictures, rows, matrix, crop).float().div_(255)
+        x = (disturb_pixels(pixels, self.recipe.augmentation, rng) - crop.mean) / crop.std
+        majority = torch.as_tensor(faces.faces.majority[rows], device=self.device)
+        if opt.soft_targets:
+            target = torch.as_tensor(faces.faces.target[rows], device=self.device)
+        else:
+            target = F.one_hot(majority, len(faces.faces.class_names)).float()
+        target = target * (1 - opt.label_smoothing) + opt.label_smoothing / target.shape[1]
+        if self.recipe.augmentation.mixup:
+            x, target = mix(x, target, self.recipe.augmentation.mixup, rng)
+        return x, target, majority
+
+    def _crop_of(self, epoch: int) -> CropContract:
+        opt = self.recipe.optimisation
+        if opt.small_side_px and epoch < opt.small_share * opt.epochs:
+            return dataclasses.replace(self.recipe.crop, side_px=opt.small_side_px)
+        return self.recipe.crop
+
+    def _gradients(self, x: Tensor, target: Tensor, majority: Tensor) -> tuple[Tensor, list[Tensor]]:
+        def part(rows: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+            share = len(rows) / len(x)
+            loss = self._loss(x[rows], target[rows], majority[rows]) * share
+            return loss.detach(), torch.autograd.grad(loss, self.parameters, materialize_grads=True)
+
+        parts = torch.arange(len(x), device=self.device).chunk(self.shards)
+        done = list(self.pool.map(part, parts)) if self.shards > 1 else [part(parts[0])]
+        grads = [
+            torch.stack(same).sum(0) if len(same) > 1 else same[0] for same in zip(*(g for _, g in done), strict=True)
+        ]
+        return torch.stack([loss for loss, _ in done]).sum(), grads
+
+    def _loss(self, x: Tensor, target: Tensor, majority: Tensor) -> Tensor:
+        """The published sum: cross-entropy of every head, plus the weighted feature loss."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            feature = self.model.embed(x)
+            head_logits = self.model.classifier.head_logits(feature)  # [heads,N,K]
+        log_prob = F.log_softmax(head_logits.float(), dim=2)
+        entropy = -(target * log_prob).sum(2).mean(1).sum()
+        weight = self.recipe.optimisation.feature_loss_weight
+        return entropy + weight * self.feature_loss(feature.float(), majority)
+
+    def _lr_factor(self) -> float:
+        opt = self.recipe.optimisation
+        warm = max(1, round(opt.warmup_epochs * self.steps_per_epoch))
+        if self.step < warm:
+            return (self.step + 1) / warm
+        if opt.schedule == "exponential":
+            return opt.decay ** (self.step // self.steps_per_epoch)
+        share = (self.step - warm) / max(1, self.n_steps - warm)
+        return 0.5 * (1 + math.cos(math.pi * share)) * 0.99 + 0.01
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        keep = min(self.recipe.optimisation.ema, (1 + self.step) / (10 + self.step))
+        for mean, p in zip(self.average.parameters(), self.model.parameters(), strict=True):
+            mean.lerp_(p, 1 - keep)
+
+    def _end_epoch(self, epoch: int, rate: float) -> None:
+        faces = self.valid_faces.faces
+        logits = predict_logits(self.average, self.valid_faces.crops(self.recipe.crop), self.recipe.crop)
+        found = figures(softmax(logits), faces.target, faces.majority, n_resamples=1)
+        report = EpochReport(
+            epoch,
+            self.loss_sum / self.steps_per_epoch,
+            found.accuracy.value,
+            found.mean_recall.value,
+            found.nll.value,
+            rate,
+        )
+        if not self.reports or report.accuracy >= max(r.accuracy for r in self.reports):
+            self.best = {k: v.clone() for k, v in self.average.state_dict().items()}
+            self.best_epoch = epoch
+        self.reports.append(report)
+        self.loss_sum = 0.0
+        with (self.folder / _LOG_FILE).open("a") as log:
+            log.write(json.dumps(dataclasses.asdict(report)) + "\n")
+
+    # state
+
+    def _tensors(self) -> Iterator[tuple[str, Tensor]]:
+        for prefix, module in (("model", self.model), ("loss", self.feature_loss), ("average", self.average)):
+            for name, value in module.state_dict().items():
+                yield f"{prefix}.{name}", value
+        for name, value in self.best.items():
+            yield f"best.{name}", value
+        for i, p in enumerate(self.parameters):
+            for name, value in self.optimizer.state[p].items():
+                yield f"optimizer.{i}.{name}", value
+
+    def _save(self) -> None:
+        """Write the whole state to one file that is either the old or the new one, whenever the power fails."""
+        tensors = {name: value.detach().cpu().contiguous().clone() for name, value in self._tensors()}
+        meta = {
+            "recipe": self.recipe.to_dict(),
+            "step": self.step,
+            "best_epoch": self.best_epoch,
+            "loss_sum": self.loss_sum,
+            "reports": [dataclasses.asdict(r) for r in self.reports],
+        }
+        fresh = self.folder / f"{_STATE_FILE}.new"
+        safetensors.torch.save_file(tensors, fresh, {"state": json.dumps(meta)})
+        with fresh.open("rb") as file:
+            os.fsync(file.fileno())
+        fresh.replace(self.folder / _STATE_FILE)
+
+    def _resume(self) -> None:
+        path = self.folder / _STATE_FILE
+        if not path.exists():
+            return
+        with safe_open(path, "pt") as file:
+            meta = json.loads(file.metadata()["state"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if meta["recipe"] != json.loads(json.dumps(self.recipe.to_dict())):
+            raise ConfigError(f"{path} is of another recipe; give another folder, or delete it to start again")
+
+        def part(prefix: str) -> dict[str, Tensor]:
+            return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+        self.model.load_state_dict(part("model."))
+        self.feature_loss.load_state_dict(part("loss."))
+        self.average.load_state_dict(part("average."))
+        self.best = {k: v.to(self.device) for k, v in part("best.").items()}
+        for i, p in enumerate(self.parameters):
+            state = part(f"optimizer.{i}.")
+            self.optimizer.state[p] = {k: v if k == "step" else v.to(self.device) for k, v in state.items()}
+        self.step, self.best_epoch, self.loss_sum = meta["step"], meta["best_epoch"], meta["loss_sum"]
+        self.reports = [EpochReport(**r) for r in meta["reports"]]
+
+
+def _make_optimizer(
+    recipe: Recipe, model: MFER, feature_loss: nn.Module, mapper: Callable[..., Any]
+) -> torch.optim.Optimizer:
+    opt = recipe.optimisation
+    groups = parameter_groups(model, feature_loss.parameters(), opt.weight_decay)
+    groups = [g for g in groups if g["params"]]
+    if opt.optimizer == "muon":
+        return Muon(groups, lr=opt.learning_rate, betas=opt.betas, mapper=mapper)
+    plain = [{"params": g["params"], "weight_decay": g["weight_decay"]} for g in groups]
+    return torch.optim.AdamW(plain, lr=opt.learning_rate, betas=opt.betas)
+
+
+@torch.inference_mode()
+def predict_logits(model: MFER, pixels: Tensor, crop: CropContract, batch_size: int = 256) -> np.ndarray:
+    """Logits float32 [N,K], before temperature, of uint8 crops [N,C,S,S]."""
+    model.eval()
+    parts = [model(normalise(part, crop)).float().cpu() for part in pixels.split(batch_size)]
+    return torch.cat(parts).numpy()

@@ -1,0 +1,287 @@
+"""Frames of one video, in order, with exact times: decord where it is proven right, PyAV everywhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal, cast
+
+import decord
+import numpy as np
+import torch
+from av.error import FFmpegError
+from av.video.frame import VideoFrame
+
+from mfer.errors import ConfigError
+from pipelines.batches import FrameBatch
+from pipelines.containers import open_container, video_packets, video_stream
+from pipelines.errors import VideoError
+from pipelines.packets import Video, open_video, orient
+
+__all__ = ["DECODERS", "Decoder", "Decoding", "Video", "decode", "open_video", "sample_frames"]
+
+Decoder = Literal["auto", "decord", "pyav"]
+DECODERS: tuple[Decoder, ...] = ("auto", "decord", "pyav")
+
+decord.logging.set_level(decord.logging.QUIET)
+
+
+class _DecordMismatchError(Exception):
+    """Decord did not deliver exactly the frames that the packets promise."""
+
+
+def sample_frames(video: Video, *, every: int = 1, fps: float | None = None) -> np.ndarray:
+    """Choose frames, int64 [S] in rising order and none twice.
+
+    Args:
+        every: take each n-th frame, from the first.
+        fps: take the frame that is shown at each time k / fps after the first frame; right for a variable rate too.
+
+    Raises:
+        ConfigError: a rate that is not positive, or both ways at once.
+    """
+    if every < 1 or (fps is not None and not fps > 0):
+        raise ConfigError(f"sampling got every={every}, fps={fps}; allowed are every >= 1 or fps > 0")
+    if fps is None:
+        return np.arange(0, video.info.n_frames, every, dtype=np.int64)
+    if every != 1:
+        raise ConfigError(f"sampling got every={every} and fps={fps}; give one of the two")
+    # Times in a file are rounded to its tick, so a frame may lie half a tick behind the grid time that it stands for.
+    ends_s = np.append(video.pts_s, video.pts_s[-1] + max(video.duration_s[-1], 1e-9)) - video.pts_s[0]
+    next_k = np.maximum(np.ceil((ends_s - video.tick_s / 2 - 1e-9) * fps), 0)
+    next_k[-1] = max(next_k[-1], 1)  # the first frame is always shown at k = 0
+    return np.flatnonzero(np.diff(next_k) > 0).astype(np.int64)
+
+
+def decode(
+    video: Video,
+    *,
+    every: int = 1,
+    fps: float | None = None,
+    batch_frames: int = 16,
+    decoder: Decoder = "auto",
+    threads: int = 1,
+) -> Decoding:
+    """Read a video's frames as batches of upright RGB with square pixels.
+
+    Args:
+        video: what ``open_video`` returned.
+        every, fps: which frames to take, see ``sample_frames``; the others are never turned into RGB.
+        batch_frames: frames in a batch, at most.
+        decoder: ``auto`` takes decord for the files on which it is proven right, and PyAV for the rest.
+        threads: of PyAV's decoder; many videos at once are faster in one process each.
+
+    Returns:
+        An iterable of FrameBatch. Each run over it reads the file once; memory does not grow with its length.
+
+    Raises:
+        ConfigError: settings that are not allowed.
+        VideoError: decoder_refused where decord was asked for and may not read this file. While iterating:
+            decode_failed where not one frame could be read, out_of_memory.
+    """
+    if decoder not in DECODERS:
+        raise ConfigError(f"decoder got {decoder!r}; allowed are {', '.join(DECODERS)}")
+    if batch_frames < 1 or threads < 1:
+        raise ConfigError(f"decoding got batch_frames={batch_frames}, threads={threads}; both must be at least 1")
+    if decoder == "decord" and video.decord_refusal is not None:
+        raise _refused(video, video.decord_refusal)
+    frame_index = sample_frames(video, every=every, fps=fps)
+    chosen: Literal["decord", "pyav"] = "pyav" if decoder == "pyav" or video.decord_refusal is not None else "decord"
+    return Decoding(video, frame_index, batch_frames, threads, chosen, may_fall_back=decoder == "auto")
+
+
+@dataclass
+class Decoding:
+    """One way of reading a video. ``frame_index`` int64 [S] are the frames that are wanted.
+
+    ``decoder`` is the one in use: where ``auto`` took decord and decord failed, it turns to ``pyav`` before the first
+    batch. Frames that could not be read come as ``unread_index`` of the batches.
+    """
+
+    video: Video
+    frame_index: np.ndarray
+    batch_frames: int
+    threads: int
+    decoder: Literal["decord", "pyav"]
+    may_fall_back: bool = field(repr=False)
+
+    def __iter__(self) -> Iterator[FrameBatch]:
+        try:
+            if self.decoder == "decord":
+                try:
+                    clip = _read_with_decord(self.video, self.frame_index)
+                except _DecordMismatchError as mismatch:
+                    if not self.may_fall_back:
+                        raise _refused(self.video, f"decord read it wrongly: {mismatch}") from mismatch
+                    self.decoder = "pyav"
+                else:
+                    for first in range(0, len(self.frame_index), self.batch_frames):
+                        rows = slice(first, first + self.batch_frames)
+                        yield _batch(self.video, clip[rows], self.frame_index[rows])
+                    return
+            yield from self._iterate_pyav()
+        except MemoryError as error:
+            message = "not enough memory for the frames; use fewer workers or smaller batches"
+            raise VideoError("out_of_memory", "decode", self.video.info.path, message) from error
+
+    def _iterate_pyav(self) -> Iterator[FrameBatch]:
+        height_px, width_px = self.video.info.height_px, self.video.info.width_px
+        n_read, n_settled = 0, 0  # of the wanted frames: delivered, and delivered or known to be unread
+        rgb: torch.Tensor | None = None
+        taken: list[int] = []
+        for index, picture in _read_with_pyav(self.video, self.frame_index, self.threads):
+            if rgb is None:
+                rgb = torch.empty((self.batch_frames, height_px, width_px, 3), dtype=torch.uint8)
+            rgb[len(taken)].numpy()[:] = picture
+            taken.append(index)
+            if len(taken) == self.batch_frames:
+                end = int(np.searchsorted(self.frame_index, index, side="right"))
+                yield _batch(self.video, rgb, np.array(taken), self.frame_index[n_settled:end])
+                n_read, n_settled = n_read + len(taken), end
+                rgb, taken = None, []
+        if n_read + len(taken) == 0:
+            message = f"none of {len(self.frame_index)} frames could be read; copy or convert the video again"
+            raise VideoError("decode_failed", "decode", self.video.info.path, message)
+        if n_settled < len(self.frame_index):
+            rgb = torch.empty((0, height_px, width_px, 3), dtype=torch.uint8) if rgb is None else rgb[: len(taken)]
+            yield _batch(self.video, rgb, np.array(taken, dtype=np.int64), self.frame_index[n_settled:])
+
+
+def _batch(video: Video, rgb: torch.Tensor, frame_index: np.ndarray, wanted: np.ndarray | None = None) -> FrameBatch:
+    unread = np.setdiff1d(wanted, frame_index) if wanted is not None else np.zeros(0, np.int64)
+    return FrameBatch(rgb, frame_index, video.pts_s[frame_index], video.duration_s[frame_index], unread)
+
+
+def _refused(video: Video, reason: str) -> VideoError:
+    message = f"decord may not read this video: {reason}; use --decoder auto or pyav"
+    return VideoError("decoder_refused", "decode", video.info.path, message)
+
+
+def _read_with_decord(video: Video, frame_index: np.ndarray) -> torch.Tensor:
+    """Read the whole clip in order and return the wanted frames, uint8 [S,H,W,3], only if every frame came.
+
+    Delivering nothing before all was checked is what makes a wrong row impossible. The gate bounds the clip's size, and
+    decord would hold as much while a slow consumer works. It must not seek, stride or repair: each gives wrong frames.
+    """
+    n_frames, height_px, width_px = video.info.n_frames, video.info.height_px, video.info.width_px
+    clip = torch.empty((len(frame_index), height_px, width_px, 3), dtype=torch.uint8)
+    row = 0
+    try:
+        reader = decord.VideoReader(str(video.info.path.absolute()), num_threads=1, fault_tol=1e-9)
+        if len(reader) != n_frames:
+            raise _DecordMismatchError(f"it counts {len(reader)} frames, the packets {n_frames}")
+        for index in range(n_frames):
+            picture = reader.next()
+            if tuple(picture.shape) != (height_px, width_px, 3):
+                raise _DecordMismatchError(f"frame {index} has the shape {tuple(picture.shape)}")
+            if row < len(frame_index) and index == frame_index[row]:
+                clip[row] = torch.from_numpy(picture.asnumpy())
+                row += 1
+    except (_DecordMismatchError, MemoryError):
+        raise
+    except StopIteration:
+        raise _DecordMismatchError(f"it ended before {n_frames} frames") from None
+    except Exception as error:  # decord's own errors are RuntimeErrors, its assertions AssertionErrors
+        raise _DecordMismatchError(str(error).splitlines()[0] if str(error) else repr(error)) from error
+    return clip
+
+
+def _read_with_pyav(video: Video, frame_index: np.ndarray, threads: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield (index, upright RGB uint8 [H,W,3]) of the wanted frames that could be read, in order."""
+    wanted = np.zeros(video.info.n_frames, dtype=bool)
+    wanted[frame_index] = True
+    tally = _Tally(video)
+    last_index = -1
+    for position, frame in _decoded_frames(video, tally, threads):
+        index, is_good = tally.judge(position, frame)
+        if index <= last_index:
+            continue  # hidden by an edit list, or shown again by the decoder
+        last_index = index
+        if index < len(wanted) and wanted[index] and is_good:
+            try:
+                picture = frame.to_ndarray(
+                    format="rgb24", width=video.stored_width_px, height=video.stored_height_px, threads=threads
+                )
+            except (FFmpegError, ValueError):
+                continue
+            yield index, orient(picture, video.display_matrix)
+
+
+def _decoded_frames(video: Video, tally: _Tally, threads: int) -> Iterator[tuple[int, VideoFrame]]:
+    """Yield each decoded frame with the position of its packet; a packet that fails does not end the video."""
+    n_packets = len(video.frame_of_packet)
+    with open_container(video.info.path) as container:
+        stream = video_stream(container, video.info.path)
+        context = stream.codec_context
+        context.thread_count = threads
+        context.thread_type = "AUTO" if threads > 1 else "NONE"
+        context.copy_opaque = True  # a frame tells its packet, also where containers store no presentation times
+        position = 0
+        for packet in video_packets(container, stream):
+            if packet.size == 0 or position == n_packets:
+                continue
+            packet.opaque = position
+            try:
+                frames = context.decode(packet)
+            except MemoryError:
+                raise
+            except FFmpegError:
+                frames = []
+                tally.fail(position)
+            if video.is_corrupt[position]:
+                tally.lose(position)
+            for frame in frames:
+                yield cast(int, frame.opaque), frame
+            position += 1
+        try:
+            frames = context.decode(None)
+        except FFmpegError:
+            frames = []
+        for frame in frames:
+            yield cast(int, frame.opaque), frame
+
+
+class _Tally:
+    """Which frame a decoded picture is, and whether it can be trusted.
+
+    After a packet is lost, what refers to it is a guess: all up to the next key frame, and the frames that are decoded
+    after that key frame but shown before it. Decoders show such pictures without a flag. Where frames can only be
+    counted, nothing after a loss can be placed.
+    """
+
+    def __init__(self, video: Video) -> None:
+        self._video = video
+        self._keys = np.flatnonzero(video.is_key)
+        self._is_lost = np.zeros(len(video.frame_of_packet), dtype=bool)
+        self._n_shown = 0
+        self._failed_at = 0
+
+    def fail(self, position: int) -> None:
+        """Note that the decoder gave up on a packet.
+
+        Damage often begins some packets before, which decoders patch up without a flag, and with frame threads the
+        error may be about one of those: what was decoded and is not shown yet is suspect too.
+        """
+        self._failed_at = position
+        self.lose(position)
+
+    def lose(self, position: int) -> None:
+        """Note that the packet at this position, in decoding order, is damaged."""
+        frame_of = self._video.frame_of_packet
+        later = self._keys[np.searchsorted(self._keys, position, side="right") :]
+        key = int(later[0]) if len(later) and self._video.exact_pts else len(frame_of)
+        self._is_lost[position:key] = True
+        leading = key + 1
+        while leading < len(frame_of) and frame_of[leading] < frame_of[key]:
+            self._is_lost[leading] = True
+            leading += 1
+
+    def judge(self, position: int, frame: VideoFrame) -> tuple[int, bool]:
+        """The frame's index (-1 if hidden) and whether its picture is right."""
+        if frame.is_corrupt:
+            self.lose(position)
+        index = int(self._video.frame_of_packet[position])
+        if index >= 0 and not self._video.exact_pts:
+            index = self._n_shown
+            self._n_shown += 1
+        return index, position >= self._failed_at and not self._is_lost[position]

@@ -1,0 +1,215 @@
+"""Delta tables: appends that happen exactly once, the files that a table's log names, and foreign errors made ours."""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from deltalake import ColumnProperties, CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+
+from storage.errors import LakeError
+from storage.schema import OBSERVATIONS, TABLES, LakeTable, conform, round_for_storage
+
+__all__ = [
+    "append_once",
+    "compact",
+    "create_table",
+    "damaged_file",
+    "data_files",
+    "is_committed",
+    "lake_errors",
+    "open_table",
+]
+
+#: Rows that are rounded and handed to the Parquet writer at a time: what bounds memory beside the caller's table.
+_ROWS_PER_BATCH = 65_536
+_ROWS_PER_ROW_GROUP = 262_144
+_MAX_ATTEMPTS = 30
+_ERRNO = re.compile(r"os error (\d+)")
+_FULL = {"28", "122", "27"}  # no space left, quota exceeded, file too large
+_FORBIDDEN = {"30", "13", "1"}  # read-only file system, permission denied, operation not permitted
+_MISSING = {"2"}
+
+
+@contextmanager
+def lake_errors(location: Path, doing: str) -> Iterator[None]:
+    """Turn errors of the file system and of Delta Lake into LakeError, with what to do about them."""
+    try:
+        yield
+    except LakeError:
+        raise
+    except TableNotFoundError as error:
+        raise LakeError(
+            f"the lake {location} is damaged ({doing} it failed: {error}); restore it from a copy", "damaged"
+        ) from error
+    except (OSError, DeltaError) as error:
+        text = str(error)
+        found = _ERRNO.search(text)
+        number = str(error.errno) if isinstance(error, OSError) and error.errno else found.group(1) if found else ""
+        if number in _FULL:
+            message = f"the disk is full while {doing} {location}; free some space and run again: what is done is kept"
+            raise LakeError(message, "disk_full") from error
+        if number in _FORBIDDEN:
+            message = f"no permission to write while {doing} {location} ({text}); choose a folder that can be written"
+            raise LakeError(message, "read_only") from error
+        if number in _MISSING:
+            message = f"the lake {location} is damaged ({doing} it failed: {text}); restore the file from a copy"
+            raise LakeError(message, "damaged") from error
+        raise LakeError(f"failed while {doing} {location}: {text}", "failed") from error
+
+
+def _writer_properties(table: LakeTable) -> WriterProperties:
+    columns = {}
+    for field in table.schema:
+        if field.name in table.partition_by:
+            continue
+        if field.name == "duration_s":
+            columns[field.name] = ColumnProperties(dictionary_enabled=True)  # few distinct values
+        elif pa.types.is_floating(field.type):
+            columns[field.name] = ColumnProperties(dictionary_enabled=False, encoding="BYTE_STREAM_SPLIT")
+        elif pa.types.is_integer(field.type):
+            columns[field.name] = ColumnProperties(dictionary_enabled=False, encoding="DELTA_BINARY_PACKED")
+    return WriterProperties(
+        compression="ZSTD", compression_level=3, max_row_group_size=_ROWS_PER_ROW_GROUP, column_properties=columns
+    )
+
+
+def create_table(location: Path, table: LakeTable) -> None:
+    """Create one empty table; does nothing where it exists, also when another process creates it meanwhile."""
+    place = location / table.place
+    # statistics of the other columns would make the log larger than small data files, and nothing prunes by them
+    keys = [name for name in ("video_id",) if name in table.schema.names]
+    try:
+        DeltaTable.create(
+            place,
+            schema=table.schema,
+            mode="ignore",
+            partition_by=list(table.partition_by),
+            name=table.name,
+            description=table.meaning,
+            configuration={"delta.dataSkippingStatsColumns": ",".join(keys)} if keys else None,
+        )
+    except DeltaError:
+        if not DeltaTable.is_deltatable(str(place)):
+            raise
+
+
+def open_table(location: Path, name: str) -> DeltaTable:
+    """The newest version of a table. Raises LakeError where it is missing or its log cannot be read."""
+    with lake_errors(location, f"reading {name} of"):
+        return DeltaTable(location / TABLES[name].place)
+
+
+def is_committed(location: Path, name: str, transaction: str) -> bool:
+    """Whether an append of that transaction name is in the table."""
+    return open_table(location, name).transaction_version(transaction) is not None
+
+
+def append_once(location: Path, name: str, parts: Mapping[str, pa.Table]) -> set[str]:
+    """Append rows in one commit, each part exactly once under its transaction name.
+
+    Parts that are in the table already are left out, also when another process commits them meanwhile.
+    A column ``lake_version`` is filled with the version of the table that the writer saw.
+
+    Returns:
+        The names that this call committed.
+    """
+    table = TABLES[name]
+    parts = {key: conform(rows, table.schema) for key, rows in parts.items()}
+    properties = _writer_properties(table)
+    for attempt in range(_MAX_ATTEMPTS):
+        snapshot = open_table(location, name)
+        parts = {key: rows for key, rows in parts.items() if snapshot.transaction_version(key) is None}
+        if not parts:
+            return set()
+        rows = pa.concat_tables(parts.values())
+        transactions = [Transaction(key, 1) for key in parts]
+        try:
+            with lake_errors(location, f"writing {name} to"):
+                write_deltalake(
+                    snapshot,
+                    _batches(table, rows),
+                    mode="append",
+                    writer_properties=properties,
+                    commit_properties=CommitProperties(app_transactions=transactions),
+                )
+        except LakeError as error:
+            if not isinstance(error.__cause__, CommitFailedError) or error.code != "failed":
+                raise
+            time.sleep(random.uniform(0, 0.01 * (attempt + 1)))  # another writer was faster: look again
+        else:
+            return set(parts)
+    raise LakeError(f"the lake {location} is too busy: {_MAX_ATTEMPTS} attempts to write {name} failed", "busy")
+
+
+def _batches(table: LakeTable, rows: pa.Table) -> pa.RecordBatchReader:
+    def rounded() -> Iterator[pa.RecordBatch]:
+        for batch in rows.to_batches(max_chunksize=_ROWS_PER_BATCH):
+            part = pa.Table.from_batches([batch])
+            yield from (round_for_storage(part) if table is OBSERVATIONS else part).cast(table.schema).to_batches()
+
+    return pa.RecordBatchReader.from_batches(table.schema, rounded())
+
+
+def data_files(
+    location: Path, name: str, *, analysis_id: str | None = None, video_ids: Iterable[str] | None = None
+) -> list[str]:
+    """Paths of the Parquet files that the newest version of a table names.
+
+    ``analysis_id`` and ``video_ids`` leave out files that, by partition and statistics in the log, hold no such row;
+    what is left may hold other rows too. No data file is opened.
+    """
+    files = pa.table(open_table(location, name).get_add_actions(flatten=True))
+    if analysis_id is not None and "partition.analysis_id" in files.column_names:
+        files = files.filter(pc.equal(files["partition.analysis_id"], analysis_id))
+    if video_ids is not None and "min.video_id" in files.column_names and len(files):
+        wanted = sorted(video_ids)
+        bounds = zip(files["min.video_id"].to_pylist(), files["max.video_id"].to_pylist(), strict=True)
+        keep = [low is None or high is None or _any_between(wanted, low, high) for low, high in bounds]
+        files = files.filter(pa.array(keep, pa.bool_()))
+    # the log's own URIs are percent-encoded, also for local files: join the relative paths ourselves
+    return [str(location / TABLES[name].place / path) for path in files["path"].to_pylist()]
+
+
+def _any_between(wanted: list[str], low: str, high: str) -> bool:
+    first = bisect_left(wanted, low)
+    return first < len(wanted) and wanted[first] <= high
+
+
+def damaged_file(location: Path, *, read: bool = False) -> str | None:
+    """The first data file that a log names and that is missing or has another size than the log says.
+
+    With ``read``, every file is read to the end too, which finds damage in the middle and takes its time.
+    """
+    for name, table in TABLES.items():
+        files = pa.table(open_table(location, name).get_add_actions(flatten=True))
+        for path, size in zip(files["path"].to_pylist(), files["size_bytes"].to_pylist(), strict=True):
+            file = location / table.place / path
+            if not file.is_file() or file.stat().st_size != size or (read and not _can_be_read(file)):
+                return str(file)
+    return None
+
+
+def _can_be_read(file: Path) -> bool:
+    try:
+        with pq.ParquetFile(file) as parquet:
+            for _ in parquet.iter_batches():
+                pass
+    except (OSError, pa.ArrowException):
+        return False
+    return True
+
+
+def compact(location: Path, name: str) -> None:
+    """Rewrite many small files of a table as few; rows and transactions stay, readers and writers go on."""
+    with lake_errors(location, f"compacting {name} of"):
+        open_table(location, name).optimize.compact(writer_properties=_writer_properties(TABLES[name]))

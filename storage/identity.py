@@ -1,0 +1,46 @@
+"""Names that follow from content and settings, so that the same work has the same name everywhere."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+__all__ = ["analysis_id", "canonical_json", "faces_id", "path_text", "video_id_of"]
+
+_ID_DIGITS = 16
+
+
+def video_id_of(path: str | Path) -> str:
+    """The first 16 hex digits of the sha256 of a file's bytes. Raises OSError where the file cannot be read."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:_ID_DIGITS]
+
+
+def canonical_json(settings: Mapping[str, Any]) -> str:
+    """JSON with sorted keys and without spaces: equal settings give equal text. Raises TypeError or ValueError
+    for what JSON cannot hold (NaN, infinity, objects): a hash of a repr would change from version to version."""
+    return json.dumps(settings, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
+
+
+def _hash(settings: Mapping[str, Any]) -> str:
+    return hashlib.sha256(canonical_json(settings).encode()).hexdigest()[:_ID_DIGITS]
+
+
+def faces_id(settings: Mapping[str, Any]) -> str:
+    """16 hex digits of what decides which faces are found: sampling, detector, tracker and segment settings
+    together with their algorithm versions; never device, decoder or library versions."""
+    return _hash({"faces": settings})
+
+
+def analysis_id(faces_id: str, model_id: str, crop: Mapping[str, Any]) -> str:
+    """16 hex digits of what decides the scores: the faces, the model and the crop contract."""
+    return _hash({"faces_id": faces_id, "model_id": model_id, "crop": crop})
+
+
+def path_text(path: str | Path) -> str:
+    """A path as text that a table can hold: bytes that are not UTF-8 become ``\\xNN``."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")

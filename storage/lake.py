@@ -1,0 +1,326 @@
+"""The lake: open or create it, commit segments and videos exactly once, and look up what is known."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from storage import delta
+from storage.errors import LakeError
+from storage.identity import canonical_json, path_text
+from storage.records import FinishedVideo, RunManifest, VideoCounts, VideoOutcome
+from storage.relations import quote, read_errors, relation_sql, rows_of, shared_connection
+from storage.schema import FACE_COLUMNS, OBSERVATIONS, SCHEMA_VERSION, TABLES
+from storage.summary import count_rows, sum_seconds, sum_track_pieces
+
+__all__ = ["Lake", "Segment"]
+
+_MARKER = "lake.json"
+#: deltalake 1.6 loses or panics on these in a location; the others work.
+_UNSAFE = set("%*?[]^|\\") | {chr(code) for code in range(32)}
+
+
+@dataclass(frozen=True)
+class Segment:
+    """The observations of one segment, ready to be committed."""
+
+    analysis_id: str
+    video_id: str
+    segment: int
+    observations: pa.Table
+
+    @property
+    def transaction(self) -> str:
+        return segment_transaction(self.analysis_id, self.video_id, self.segment)
+
+
+def segment_transaction(analysis_id: str, video_id: str, segment: int) -> str:
+    """The name under which a segment is committed at most once."""
+    return f"{analysis_id}/{video_id}/{segment}"
+
+
+def _check_observations(part: Segment) -> None:
+    rows = part.observations
+    for name, value in (("analysis_id", part.analysis_id), ("video_id", part.video_id), ("segment", part.segment)):
+        if name in rows.column_names and pc.any(pc.not_equal(rows[name], value)).as_py():
+            raise ValueError(f"observations of {part.transaction} with another {name}")
+    for name in ("frame_index", "time_s", "duration_s", "frame_status"):
+        if rows[name].null_count:
+            raise ValueError(f"observations with NULL in {name}")
+    no_face = pc.is_null(rows["face_index"])
+    if not pc.all(pc.equal(no_face, pc.is_null(rows["track"])), min_count=0).as_py():
+        raise ValueError("a row has a track if and only if it has a face_index")
+    if not pc.all(pc.equal(no_face, pc.not_equal(rows["frame_status"], "ok")), min_count=0).as_py():
+        raise ValueError("frame_status is ok if and only if the row has a face_index")
+    heads = rows["frame_index"].filter(pc.or_(no_face, pc.fill_null(pc.equal(rows["face_index"], 0), False)))
+    if not len(heads) == pc.count_distinct(heads).as_py() == pc.count_distinct(rows["frame_index"]).as_py():
+        raise ValueError("every frame has exactly one row with face_index 0 or NULL")
+
+
+class Lake:
+    """A lake in a folder. Holds only the location: cheap to make, safe to share, pickle and use in many processes."""
+
+    def __init__(self, location: Path) -> None:
+        self.location = location
+
+    def __repr__(self) -> str:
+        return f"Lake({str(self.location)!r})"
+
+    # -- open and create ------------------------------------------------------------------------------------------
+
+    @classmethod
+    def open(cls, location: str | Path, create: bool = False) -> Lake:
+        """Open a lake; with ``create``, make one where there is none. Two processes may create at once.
+
+        Raises LakeError for a folder that is no lake, another schema version, a location that Delta Lake cannot
+        handle, a full disk or a place that cannot be written.
+        """
+        lake = cls(Path(location).expanduser().absolute())
+        with delta.lake_errors(lake.location, "opening"):
+            if create and not (lake.location / _MARKER).exists():
+                lake._create()
+            lake._check_marker()
+        return lake
+
+    def _check_marker(self) -> None:
+        marker = self.location / _MARKER
+        if not marker.is_file():
+            raise LakeError(
+                f"{self.location} is not a lake (it has no {_MARKER}); name a lake, or analyse videos to make one",
+                "not_a_lake",
+            )
+        try:
+            version = json.loads(marker.read_text(encoding="utf-8"))["schema_version"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise LakeError(f"{marker} is damaged: {error}; restore it from a copy", "damaged") from error
+        if version != SCHEMA_VERSION:
+            raise LakeError(
+                f"the lake {self.location} has schema version {version}, this program reads {SCHEMA_VERSION};"
+                " use the version of the program that wrote it, or analyse into a new lake",
+                "schema_version",
+            )
+
+    def _create(self) -> None:
+        unsafe = sorted(set(str(self.location)) & _UNSAFE)
+        if unsafe:
+            message = f"a lake cannot be in {str(self.location)!r}: choose a path without {' '.join(map(repr, unsafe))}"
+            raise LakeError(message, "bad_location")
+        if self.location.exists():
+            if not self.location.is_dir():
+                raise LakeError(f"{self.location} is a file, not a folder for a lake", "not_a_lake")
+            ours = {table.place.split("/")[0] for table in TABLES.values()} | {_MARKER}
+            foreign = [p.name for p in self.location.iterdir() if p.name not in ours and not p.name.startswith(".new-")]
+            if foreign:
+                message = f"{self.location} is not empty ({sorted(foreign)[0]}) and not a lake; name another folder"
+                raise LakeError(message, "not_a_lake")
+        for table in TABLES.values():
+            (self.location / table.place).mkdir(parents=True, exist_ok=True)
+            delta.create_table(self.location, table)
+        fresh = self.location / f".new-{uuid.uuid4().hex}"
+        fresh.write_text(json.dumps({"schema_version": SCHEMA_VERSION}) + "\n", encoding="utf-8")
+        os.replace(fresh, self.location / _MARKER)  # last: what has the marker has all tables
+
+    # -- commit ---------------------------------------------------------------------------------------------------
+
+    def commit_segment(self, observations: pa.Table, *, analysis_id: str, video_id: str, segment: int = 0) -> bool:
+        """Commit one segment exactly once. True: by this call; False: it was there, or another writer was faster."""
+        return bool(self.commit_segments([Segment(analysis_id, video_id, segment, observations)]))
+
+    def commit_segments(self, segments: Sequence[Segment]) -> set[tuple[str, str, int]]:
+        """Commit the segments of any number of videos in one Delta commit, each exactly once.
+
+        ``observations`` has columns of the table of that name; those of ``Segment`` are filled in, and others that
+        are left out become NULL. A table over a memory-mapped Arrow file is written without being read into memory.
+
+        Returns:
+            (analysis_id, video_id, segment) of those that this call committed.
+
+        Raises:
+            ValueError: rows that break a rule of the table, such as a frame without exactly one first row.
+            LakeError: the disk is full, the lake cannot be written or is damaged.
+        """
+        parts = {}
+        for part in segments:
+            _check_observations(part)
+            parts[part.transaction] = _fill_in(part)
+        done = delta.append_once(self.location, "observations", parts)
+        return {(s.analysis_id, s.video_id, s.segment) for s in segments if s.transaction in done}
+
+    def commit_video(self, video: FinishedVideo) -> VideoCounts:
+        """Finish one video; see ``commit_videos``."""
+        return self.commit_videos([video])[0]
+
+    def commit_videos(self, videos: Sequence[FinishedVideo]) -> list[VideoCounts]:
+        """Write ``tracks``, ``seconds`` and, last, ``videos`` from the committed observations; each exactly once.
+
+        May be killed at any moment and repeated: nothing is written twice and no view shows half a video.
+
+        Raises:
+            LakeError: a segment of a video is not committed (``incomplete``), or the lake cannot be read or written.
+        """
+        self._check_segments(videos)
+        version = delta.open_table(self.location, "observations").version()
+        by_analysis: dict[str, list[FinishedVideo]] = {}
+        for video in videos:
+            by_analysis.setdefault(video.analysis_id, []).append(video)
+        counts: dict[tuple[str, str], VideoCounts] = {}
+        for analysis_id, group in by_analysis.items():
+            counts |= self._commit_analysis(analysis_id, group, version)
+        return [counts[video.video_id, video.analysis_id] for video in videos]
+
+    def _check_segments(self, videos: Sequence[FinishedVideo]) -> None:
+        observations = delta.open_table(self.location, "observations")
+        for video in videos:
+            for segment in range(video.n_segments):
+                name = segment_transaction(video.analysis_id, video.video_id, segment)
+                if observations.transaction_version(name) is None:
+                    message = f"segment {segment} of {video.path} (video_id {video.video_id}) is not committed yet"
+                    raise LakeError(message, "incomplete")
+
+    def _commit_analysis(
+        self, analysis_id: str, videos: Sequence[FinishedVideo], version: int
+    ) -> dict[tuple[str, str], VideoCounts]:
+        ids = [video.video_id for video in videos]
+        source = relation_sql(self.location, "observations", analysis_id=analysis_id, video_ids=ids)
+        listed = ", ".join(quote(video_id) for video_id in ids)
+        with read_errors(self.location), shared_connection() as con:
+            con.execute(
+                f"CREATE TEMP VIEW observations AS SELECT * FROM ({source})"
+                f" WHERE analysis_id = {quote(analysis_id)} AND video_id IN ({listed})"
+            )
+            pieces, row_counts = sum_track_pieces(con), count_rows(con)
+            seconds = sum_seconds(con, pieces)
+        counts, tracks_of, seconds_of, video_of = {}, {}, {}, {}
+        for video in videos:
+            transaction = f"{analysis_id}/{video.video_id}"
+            own = pieces.filter(pc.equal(pieces["video_id"], video.video_id))
+            tracks_of[transaction] = own.append_column("faces_id", pa.repeat(video.faces_id, len(own)))
+            seconds_of[transaction] = seconds.filter(pc.equal(seconds["video_id"], video.video_id))
+            found = _counts(video, row_counts, n_tracks=pc.count_distinct(own["track_id"]).as_py())
+            counts[video.video_id, analysis_id] = found
+            video_of[transaction] = _video_row(video, found, version)
+        delta.append_once(self.location, "tracks", tracks_of)
+        delta.append_once(self.location, "seconds", seconds_of)
+        delta.append_once(self.location, "videos", video_of)
+        return counts
+
+    def append_run(self, manifest: RunManifest, outcomes: Sequence[VideoOutcome]) -> bool:
+        """Write what a run did, one row per path; False where the run of that run_id is there already."""
+        version = delta.open_table(self.location, "runs").version()
+        of_run = {
+            "run_id": manifest.run_id,
+            "model_id": manifest.model_id,
+            "started_utc": manifest.started_utc,
+            "finished_utc": manifest.finished_utc,
+            "device": manifest.device,
+            "code_revision": manifest.code_revision,
+            "manifest": canonical_json({"config": manifest.config, "library_versions": manifest.library_versions}),
+            "lake_version": version,
+        }
+        rows = [{**asdict(outcome), "path": path_text(outcome.path), **of_run} for outcome in outcomes]
+        table = pa.Table.from_pylist(rows, schema=TABLES["runs"].schema)
+        return bool(delta.append_once(self.location, "runs", {manifest.run_id: table}))
+
+    def append(self, table: str, rows: pa.Table, *, transaction: str) -> bool:
+        """Append rows to ``labels``, ``edits``, ``models`` or ``drift`` exactly once under a transaction name."""
+        if table not in ("labels", "edits", "models", "drift"):
+            raise ValueError(f"rows of {table} are written by their own commits")
+        return bool(delta.append_once(self.location, table, {transaction: rows}))
+
+    def compact(self) -> None:
+        """Rewrite many small files as few, so that queries stay fast; nothing else changes."""
+        for name in TABLES:
+            delta.compact(self.location, name)
+
+    # -- look up --------------------------------------------------------------------------------------------------
+
+    def segment_is_done(self, analysis_id: str, video_id: str, segment: int = 0) -> bool:
+        return delta.is_committed(self.location, "observations", segment_transaction(analysis_id, video_id, segment))
+
+    def video_is_done(self, analysis_id: str, video_id: str) -> bool:
+        return delta.is_committed(self.location, "videos", f"{analysis_id}/{video_id}")
+
+    def done_videos(self, analysis_id: str) -> set[str]:
+        """video_ids that are finished in an analysis; one read, for whole folders."""
+        sql = f"SELECT video_id FROM ({relation_sql(self.location, 'videos')}) WHERE analysis_id = ?"
+        return {row["video_id"] for row in self._read(sql, [analysis_id]).to_pylist()}
+
+    def known_file(self, path: str | Path, size_bytes: int, mtime_ns: int) -> str | None:
+        """The video_id of a file that was hashed before and has not changed since; see ``known_files``."""
+        return next(iter(self.known_files([(path, size_bytes, mtime_ns)]).values()), None)
+
+    def known_files(self, files: Iterable[tuple[str | Path, int, int]]) -> dict[str | Path, str]:
+        """Which of (path, size_bytes, mtime_ns) were hashed before: path to video_id, in one read of the lake.
+
+        A path counts only with equal size and modification time. Give paths as they are given to runs (absolute).
+        """
+        asked = list(files)
+        if not asked:
+            return {}
+        columns = "path, size_bytes, mtime_ns, video_id"
+        runs, videos = (relation_sql(self.location, name) for name in ("runs", "videos"))
+        sql = f"SELECT {columns} FROM ({runs}) UNION ALL SELECT {columns} FROM ({videos})"
+        wanted = {(path_text(path), size, mtime): path for path, size, mtime in asked}
+        rows = self._read(
+            f"SELECT DISTINCT * FROM ({sql}) WHERE video_id IS NOT NULL AND path IN ?", [[k[0] for k in wanted]]
+        )
+        found = ((wanted.get((r["path"], r["size_bytes"], r["mtime_ns"])), r["video_id"]) for r in rows.to_pylist())
+        return {path: video_id for path, video_id in found if path is not None}
+
+    def stored_faces(self, faces_id: str, video_id: str) -> pa.Table | None:
+        """Every row of a finished analysis with the same faces, by frame and face, without what a model gave.
+
+        Returns:
+            ``FACE_COLUMNS`` of observations, with frames without a face; None where no such analysis is finished.
+        """
+        sql = f"SELECT analysis_id FROM ({relation_sql(self.location, 'videos', video_ids=[video_id])})"
+        sql += " WHERE video_id = ? AND faces_id = ? ORDER BY lake_version DESC, analysis_id LIMIT 1"
+        finished = self._read(sql, [video_id, faces_id]).to_pylist()
+        if not finished:
+            return None
+        analysis_id = finished[0]["analysis_id"]
+        source = relation_sql(self.location, "observations", analysis_id=analysis_id, video_ids=[video_id])
+        rows = self._read(
+            f"SELECT {', '.join(FACE_COLUMNS)} FROM ({source}) WHERE analysis_id = ? AND video_id = ?"
+            " ORDER BY segment, frame_index, face_index",
+            [analysis_id, video_id],
+        )
+        return rows.cast(pa.schema([OBSERVATIONS.schema.field(name) for name in FACE_COLUMNS]))
+
+    def _read(self, sql: str, values: Sequence[Any]) -> pa.Table:
+        with read_errors(self.location), shared_connection() as con:
+            return rows_of(con, sql, values)
+
+
+def _fill_in(part: Segment) -> pa.Table:
+    rows = part.observations
+    keys: Mapping[str, Any] = {
+        "analysis_id": part.analysis_id,
+        "video_id": part.video_id,
+        "segment": pa.scalar(part.segment, pa.int32()),
+    }
+    kept = rows.drop_columns([name for name in keys if name in rows.column_names])
+    for name, value in keys.items():
+        kept = kept.append_column(name, pa.repeat(value, len(rows)))
+    return kept
+
+
+def _counts(video: FinishedVideo, row_counts: dict[tuple[str, str], dict[str, int]], n_tracks: int) -> VideoCounts:
+    none = dict.fromkeys(("n_frames", "n_frames_with_face", "n_frames_unread", "n_faces"), 0)
+    counts = row_counts.get((video.video_id, video.analysis_id), none)
+    status = "partial" if video.code or counts["n_frames_unread"] else "ok"
+    return VideoCounts(status=status, n_tracks=n_tracks, **counts)
+
+
+def _video_row(video: FinishedVideo, counts: VideoCounts, version: int) -> pa.Table:
+    row = {**asdict(video), **asdict(counts), "lake_version": version}
+    row |= {"path": path_text(video.path), "settings": canonical_json(video.settings)}
+    return pa.Table.from_pylist([row], schema=TABLES["videos"].schema)

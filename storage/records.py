@@ -1,0 +1,134 @@
+"""What a run says about videos and about itself: frozen and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+__all__ = ["FinishedVideo", "RunManifest", "VideoCounts", "VideoOutcome"]
+
+STATUSES = ("ok", "partial", "failed", "skipped")
+
+
+def _check_id(owner: object, name: str, value: str | None) -> None:
+    if value is None or len(value) != 16 or set(value) - set("0123456789abcdef"):
+        raise ValueError(f"{type(owner).__name__}.{name} must be 16 lower-case hex digits, got {value!r}")
+
+
+def _check_not_negative(owner: object, *names: str) -> None:
+    for name in names:
+        if not getattr(owner, name) >= 0:
+            raise ValueError(f"{type(owner).__name__}.{name} must be 0 or more, got {getattr(owner, name)!r}")
+
+
+@dataclass(frozen=True)
+class VideoOutcome:
+    """What one run did with one path.
+
+    ``video_id`` is None where no bytes could be read. ``code``, ``stage`` and ``message`` say what went wrong
+    (a failed or partial video always has a code). ``n_frames`` counts sampled frames, ``n_faces`` rows with a face.
+    """
+
+    video_id: str | None
+    path: str
+    status: str
+    code: str | None = None
+    stage: str | None = None
+    message: str = ""
+    n_frames: int = 0
+    n_faces: int = 0
+    n_frames_with_face: int = 0
+    n_frames_unread: int = 0
+    elapsed_s: float = 0.0
+    size_bytes: int = 0
+    mtime_ns: int = 0
+
+    def __post_init__(self) -> None:
+        if self.status not in STATUSES:
+            raise ValueError(f"status must be one of {', '.join(STATUSES)}, got {self.status!r}")
+        if self.status in ("failed", "partial") and not self.code:
+            raise ValueError(f"a {self.status} video needs a code")
+        if self.video_id is not None:
+            _check_id(self, "video_id", self.video_id)
+        elif self.status in ("ok", "partial"):
+            raise ValueError(f"a video that is {self.status} has a video_id")
+        _check_not_negative(
+            self, "n_frames", "n_faces", "n_frames_with_face", "n_frames_unread", "elapsed_s", "size_bytes"
+        )
+        if self.n_frames_with_face + self.n_frames_unread > self.n_frames:
+            raise ValueError("more frames with a face or unread than frames")
+
+
+@dataclass(frozen=True)
+class RunManifest:
+    """Where and with what a run happened; times are UTC, ``config`` is the resolved configuration."""
+
+    run_id: str
+    started_utc: datetime
+    finished_utc: datetime
+    config: Mapping[str, Any]
+    model_id: str
+    library_versions: Mapping[str, str] = field(default_factory=dict)
+    device: str = "cpu"
+    code_revision: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.run_id:
+            raise ValueError("a run needs a run_id")
+        for name in ("started_utc", "finished_utc"):
+            if getattr(self, name).utcoffset() != timedelta(0):
+                raise ValueError(f"RunManifest.{name} must be in UTC and say so, got {getattr(self, name)!r}")
+        if self.finished_utc < self.started_utc:
+            raise ValueError(f"a run that ended ({self.finished_utc}) before it began ({self.started_utc})")
+
+
+@dataclass(frozen=True)
+class FinishedVideo:
+    """What is known of a video all of whose segments are committed, apart from what the rows themselves say.
+
+    Counts are not here: the lake counts its own rows. ``code`` and ``message`` are set when the video is partial
+    for a reason that no row shows (a file that breaks off). ``settings`` is what the two ids were hashed from;
+    ``width_px`` and ``height_px`` are as shown, ``start_s`` is the stream's first presentation time.
+    """
+
+    video_id: str
+    analysis_id: str
+    faces_id: str
+    model_id: str
+    path: str
+    size_bytes: int = 0
+    mtime_ns: int = 0
+    n_segments: int = 1
+    code: str | None = None
+    message: str = ""
+    width_px: int = 0
+    height_px: int = 0
+    duration_s: float = 0.0
+    start_s: float = 0.0
+    codec: str = ""
+    container: str = ""
+    decoder: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("video_id", "analysis_id", "faces_id"):
+            _check_id(self, name, getattr(self, name))
+        if not self.model_id:
+            raise ValueError("a finished video needs a model_id")
+        if self.n_segments < 1:
+            raise ValueError(f"n_segments must be 1 or more, got {self.n_segments}")
+        _check_not_negative(self, "size_bytes", "width_px", "height_px", "duration_s")
+
+
+@dataclass(frozen=True)
+class VideoCounts:
+    """What the committed rows of one video and analysis add up to; partial means that frames could not be read."""
+
+    status: str
+    n_frames: int
+    n_frames_with_face: int
+    n_frames_unread: int
+    n_faces: int
+    n_tracks: int

@@ -1,0 +1,156 @@
+"""What the committed rows of a video add up to: tracks joined across segments, sums per second, counts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby, pairwise
+
+import duckdb
+import pyarrow as pa
+
+from storage.relations import rows_of
+from storage.schema import EXPRESSIONS
+
+__all__ = ["TrackPiece", "count_rows", "join_segments", "sum_seconds", "sum_track_pieces"]
+
+#: Boxes on both sides of a seam that overlap less belong to different faces (SORT's threshold for neighbouring
+#: frames, Bewley et al. 2016, doi 10.1109/ICIP.2016.7533003).
+SEAM_MIN_IOU = 0.3
+#: A track that ended longer before the seam is not continued: the tracker itself would have ended it.
+SEAM_MAX_GAP_S = 0.5
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class TrackPiece:
+    """One segment's track: when it was seen (end_s includes its last frame) and its first and last box, in px."""
+
+    segment: int
+    track: int
+    start_s: float
+    end_s: float
+    first_box_px: Box
+    last_box_px: Box
+
+    def __post_init__(self) -> None:
+        if self.end_s < self.start_s:
+            raise ValueError(f"a track that ends at {self.end_s} s before it starts at {self.start_s} s")
+
+
+def _iou(a: Box, b: Box) -> float:
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    both = width * height
+    return both / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - both)
+
+
+def join_segments(pieces: Sequence[TrackPiece]) -> dict[tuple[int, int], int]:
+    """Number the tracks of a video from the tracks of its segments.
+
+    Pieces on both sides of a seam are the same track where the later starts at most SEAM_MAX_GAP_S after the end of
+    the earlier and their boxes overlap by SEAM_MIN_IOU, best overlap first, ties by number. The first segment keeps
+    its numbers; a track that begins later takes the next free one. The order of ``pieces`` does not matter.
+
+    Returns:
+        (segment, track) to track_id; pieces of one segment never share a track_id.
+    """
+    ordered = sorted(pieces, key=lambda piece: (piece.segment, piece.track))
+    segments = [list(group) for _, group in groupby(ordered, key=lambda piece: piece.segment)]
+    if not segments:
+        return {}
+    track_ids = {(piece.segment, piece.track): piece.track for piece in segments[0]}
+    free = max(track_ids.values()) + 1
+    for earlier, later in pairwise(segments):
+        candidates = [
+            (-iou, a.track, b.track)
+            for a in earlier
+            for b in later
+            if b.segment == a.segment + 1
+            and abs(b.start_s - a.end_s) <= SEAM_MAX_GAP_S
+            and (iou := _iou(a.last_box_px, b.first_box_px)) >= SEAM_MIN_IOU
+        ]
+        continued: dict[int, int] = {}
+        for _, track_before, track in sorted(candidates):
+            if track not in continued and track_before not in continued.values():
+                continued[track] = track_before
+        for piece in later:
+            if piece.track in continued:
+                track_id = track_ids[piece.segment - 1, continued[piece.track]]
+            else:
+                track_id, free = free, free + 1
+            track_ids[piece.segment, piece.track] = track_id
+    return track_ids
+
+
+def sum_track_pieces(con: duckdb.DuckDBPyConnection) -> pa.Table:
+    """Rows of ``tracks`` (without faces_id) for every video in the relation ``observations`` of the connection."""
+    means = ", ".join(f"avg(p_{name}) AS mean_p_{name}" for name in EXPRESSIONS)
+    box = "[box_x1_px, box_y1_px, box_x2_px, box_y2_px]"
+    rows = rows_of(
+        con,
+        f"""
+        SELECT video_id, analysis_id, segment, track,
+               min(frame_index) AS first_frame, max(frame_index) AS last_frame,
+               min(time_s) AS start_s, max(time_s + duration_s) AS end_s, count(*) AS n_faces,
+               avg(box_x2_px - box_x1_px) AS mean_box_width_px,
+               avg(box_y2_px - box_y1_px) AS mean_box_height_px, {means},
+               arg_min({box}, frame_index) AS first_box, arg_max({box}, frame_index) AS last_box
+        FROM observations WHERE face_index IS NOT NULL
+        GROUP BY ALL ORDER BY video_id, analysis_id, segment, track
+        """,
+    )
+    track_ids: list[int] = []
+    found = rows.select(
+        ["video_id", "analysis_id", "segment", "track", "start_s", "end_s", "first_box", "last_box"]
+    ).to_pylist()
+    for _, of_video in groupby(found, key=lambda row: (row["video_id"], row["analysis_id"])):
+        pieces = [
+            TrackPiece(
+                row["segment"],
+                row["track"],
+                row["start_s"],
+                row["end_s"],
+                tuple(row["first_box"]),
+                tuple(row["last_box"]),
+            )
+            for row in of_video
+        ]
+        joined = join_segments(pieces)
+        track_ids += [joined[piece.segment, piece.track] for piece in pieces]
+    return rows.drop_columns(["first_box", "last_box"]).append_column("track_id", pa.array(track_ids, pa.int32()))
+
+
+def sum_seconds(con: duckdb.DuckDBPyConnection, pieces: pa.Table) -> pa.Table:
+    """Rows of ``seconds`` for every video in the relation ``observations``; ``pieces`` from sum_track_pieces."""
+    sums = ", ".join(f"sum(p_{name} * duration_s) AS sum_p_{name}_s" for name in EXPRESSIONS)
+    maxima = ", ".join(f"max(p_{name}) AS max_p_{name}" for name in EXPRESSIONS)
+    con.register("pieces", pieces.select(["video_id", "analysis_id", "segment", "track", "track_id"]))
+    return rows_of(
+        con,
+        f"""
+        SELECT video_id, analysis_id, track_id, CAST(floor(time_s) AS INTEGER) AS second,
+               CAST(count(*) AS INTEGER) AS n_faces, sum(duration_s) AS screen_time_s, {sums}, {maxima}
+        FROM observations JOIN pieces USING (video_id, analysis_id, segment, track)
+        GROUP BY ALL ORDER BY video_id, analysis_id, track_id, second
+        """,
+    )
+
+
+def count_rows(con: duckdb.DuckDBPyConnection) -> dict[tuple[str, str], dict[str, int]]:
+    """Counts per (video_id, analysis_id) of the relation ``observations``; a frame counts once."""
+    rows = rows_of(
+        con,
+        """
+        SELECT video_id, analysis_id,
+               count(*) FILTER (WHERE face_index IS NULL OR face_index = 0) AS n_frames,
+               count(*) FILTER (WHERE face_index = 0) AS n_frames_with_face,
+               count(*) FILTER (WHERE frame_status = 'decode_error') AS n_frames_unread,
+               count(face_index) AS n_faces
+        FROM observations GROUP BY ALL
+        """,
+    )
+    return {(row.pop("video_id"), row.pop("analysis_id")): row for row in rows.to_pylist()}

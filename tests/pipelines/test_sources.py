@@ -1,0 +1,86 @@
+"""Which files a run is about."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from pipelines.sources import VIDEO_EXTENSIONS, find_videos
+
+
+def make(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+def test_folder_is_searched_for_known_extensions_in_any_case_and_the_rest_is_counted(tmp_path: Path) -> None:
+    make(tmp_path, "b.MP4", "a.mkv", "deep/er/c.Mov", "notes.txt", "deep/d.jpg", "noextension", "._b.mp4")
+    found = find_videos([tmp_path])
+    assert [path.relative_to(tmp_path).as_posix() for path in found.videos] == ["a.mkv", "b.MP4", "deep/er/c.Mov"]
+    assert found.ignored_count == 4
+    assert found.problems == ()
+
+
+def test_every_listed_extension_is_found(tmp_path: Path) -> None:
+    make(tmp_path, *(f"x{extension}" for extension in VIDEO_EXTENSIONS))
+    assert len(find_videos([str(tmp_path)]).videos) == len(VIDEO_EXTENSIONS) > 20
+
+
+def test_what_is_named_is_tried_whatever_its_extension(tmp_path: Path) -> None:
+    make(tmp_path, "clip.bin")
+    assert find_videos([tmp_path / "clip.bin"]).videos == (tmp_path / "clip.bin",)
+
+
+def test_missing_path_is_a_problem_and_costs_no_other(tmp_path: Path) -> None:
+    make(tmp_path, "a.mp4")
+    found = find_videos([tmp_path / "no.mp4", tmp_path, tmp_path / "a.mp4" / "under"])
+    assert [path.name for path in found.videos] == ["a.mp4"]
+    assert [problem.code for problem in found.problems] == ["missing", "missing"]
+
+
+def test_order_is_that_of_the_arguments_then_of_the_names_and_each_file_comes_once(tmp_path: Path) -> None:
+    make(tmp_path, "x/2.mp4", "x/10.mp4", "y/1.mp4")
+    found = find_videos([tmp_path / "y", tmp_path / "x" / "2.mp4", tmp_path / "x", tmp_path])
+    assert [path.name for path in found.videos] == ["1.mp4", "2.mp4", "10.mp4"]
+
+
+def test_circles_of_links_do_no_harm_and_linked_folders_are_searched(tmp_path: Path) -> None:
+    make(tmp_path, "in/a.mp4", "elsewhere/b.mp4")
+    (tmp_path / "in" / "up").symlink_to(tmp_path / "in")
+    (tmp_path / "in" / "other").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "in" / "broken").symlink_to(tmp_path / "nowhere")
+    found = find_videos([tmp_path / "in"])
+    assert [path.name for path in found.videos] == ["a.mp4", "b.mp4"]
+    assert found.ignored_count == 1
+
+
+def test_odd_names_survive(tmp_path: Path) -> None:
+    names = [b"with space.mp4", "Zoë 视频.mp4".encode(), b"-dash.mp4", b"bad\xff.mp4", b"new\nline.mp4"]
+    for name in names:
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)).touch()
+    assert [os.fsencode(path.name) for path in find_videos([tmp_path]).videos] == sorted(names)
+
+
+def test_folder_and_pipe_named_like_videos_are_handed_on_to_fail_with_a_reason(tmp_path: Path) -> None:
+    make(tmp_path, "folder.mp4/inner.mp4")
+    os.mkfifo(tmp_path / "pipe.mp4")
+    assert [path.name for path in find_videos([tmp_path]).videos] == ["folder.mp4", "pipe.mp4"]
+    assert [path.name for path in find_videos([tmp_path / "folder.mp4"]).videos] == ["folder.mp4"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may list everything")
+def test_folder_that_cannot_be_listed_is_a_problem(tmp_path: Path) -> None:
+    make(tmp_path, "shut/a.mp4", "b.mp4")
+    (tmp_path / "shut").chmod(0)
+    found = find_videos([tmp_path])
+    (tmp_path / "shut").chmod(0o700)
+    assert [path.name for path in found.videos] == ["b.mp4"]
+    assert [problem.code for problem in found.problems] == ["unreadable"]
+
+
+def test_empty_folder_gives_nothing(tmp_path: Path) -> None:
+    found = find_videos([tmp_path])
+    assert (found.videos, found.ignored_count, found.problems) == ((), 0, ())

@@ -1,0 +1,116 @@
+"""Rows as a pipeline would write them: faces that drift and jitter, scores of a softmax, frames without faces."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+
+from storage.lake import Lake
+from storage.records import FinishedVideo
+from storage.schema import EXPRESSIONS, LANDMARKS
+
+MODEL_A = "mfer_atto.ferplus_v1@0123456789ab"
+MODEL_B = "mfer_atto.ferplus_v2@ba9876543210"
+FACES = "00000000000000fa"
+ANALYSIS_A = "1111111111111111"  # digits alone: must stay text as a partition value
+ANALYSIS_B = "bbbbbbbbbbbbbbbb"
+
+
+def video_id(number: int) -> str:
+    return f"{number:016x}"
+
+
+def face_rows(
+    n_frames: int,
+    *,
+    n_faces: int = 1,
+    first_frame: int = 0,
+    every: int = 1,
+    fps: float = 25.0,
+    without_face: tuple[int, ...] = (),
+    unread: tuple[int, ...] = (),
+    seed: int = 0,
+    model_id: str = MODEL_A,
+    lacks: tuple[str, ...] = (),
+    first_track: int = 0,
+) -> pa.Table:
+    """Observations of ``n_frames`` sampled frames with ``n_faces`` faces that stay where they are, but for a jitter.
+
+    Face k is around x = 200 k + 100 px, whichever the segment, so that tracks can be joined across seams.
+    """
+    rng = np.random.default_rng(seed)
+    frame_number = np.arange(first_frame, first_frame + n_frames * every, every)
+    faces_in = np.full(n_frames, n_faces)
+    faces_in[np.isin(frame_number, (*without_face, *unread))] = 0
+    rows_in = np.maximum(faces_in, 1)
+    frame_index = np.repeat(frame_number, rows_in)
+    face_index = np.concatenate([np.zeros(0, int), *(np.arange(n) for n in rows_in)])
+    no_face = np.repeat(faces_in == 0, rows_in)
+    n = len(frame_index)
+    status = np.where(no_face, "no_face", "ok").astype(object)
+    status[np.isin(frame_index, unread)] = "decode_error"
+
+    def values(kind: pa.DataType, numbers: np.ndarray) -> pa.Array:
+        return pa.array(numbers, kind, mask=no_face)
+
+    def jitter(scale: float) -> np.ndarray:
+        return rng.normal(0, scale, n).cumsum() * 0.02 + rng.normal(0, scale, n)
+
+    left, top, side = 100 + 200 * face_index + jitter(0.6), 80 + jitter(0.6), 96 + jitter(0.8)
+    logits = 2.5 * np.stack([jitter(0.3) + rng.normal(0, 0.1) for _ in EXPRESSIONS], axis=1)
+    logits += 3 * (np.arange(8)[None] == (frame_index[:, None] // 60 + face_index[:, None]) % 8)
+    prob = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    columns: dict[str, pa.Array] = {
+        "frame_index": pa.array(frame_index, pa.int64()),
+        "pts_s": pa.array(frame_index / fps, pa.float64()),
+        "time_s": pa.array(frame_index / fps, pa.float64()),
+        "duration_s": pa.array(np.full(n, every / fps), pa.float64()),
+        "frame_status": pa.array(status, pa.string()),
+        "n_faces": pa.array(np.repeat(faces_in, rows_in), pa.int16()),
+        "face_index": values(pa.int16(), face_index),
+        "track": values(pa.int32(), face_index + first_track),
+        "box_x1_px": values(pa.float32(), left),
+        "box_y1_px": values(pa.float32(), top),
+        "box_x2_px": values(pa.float32(), left + side),
+        "box_y2_px": values(pa.float32(), top + 1.2 * side),
+        "det_prob": values(pa.float32(), 1 - np.abs(rng.normal(0, 0.002, n))),
+        "face_px": values(pa.float32(), side * 1.095),
+        "sharpness": values(pa.float32(), 40 * np.exp(jitter(0.1))),
+        "yaw_proxy": values(pa.float32(), jitter(0.03)),
+        "roll_deg": values(pa.float32(), jitter(1.0)),
+        "expression": values(pa.string(), np.array(EXPRESSIONS, dtype=object)[prob.argmax(1)]),
+        "confidence": values(pa.float32(), prob.max(1)),
+        "entropy": values(pa.float32(), -(prob * np.log(prob)).sum(1)),
+        "quality_ok": values(pa.bool_(), side > 40),
+        "model_id": values(pa.string(), np.full(n, model_id, dtype=object)),
+    }
+    for k, name in enumerate(EXPRESSIONS):
+        if name not in lacks:
+            columns[f"p_{name}"] = values(pa.float32(), prob[:, k])
+    for k, point in enumerate(LANDMARKS):
+        columns[f"{point}_x_px"] = values(pa.float32(), left + side * (0.2 + 0.15 * k) + jitter(0.5))
+        columns[f"{point}_y_px"] = values(pa.float32(), top + side * (0.3 + 0.15 * k) + jitter(0.5))
+    return pa.table(columns)
+
+
+def finished(number: int, **changes: object) -> FinishedVideo:
+    fields: dict[str, object] = {
+        "video_id": video_id(number),
+        "analysis_id": ANALYSIS_A,
+        "faces_id": FACES,
+        "model_id": MODEL_A,
+        "path": f"/films/clip {number}.mp4",
+        "size_bytes": 1000 + number,
+        "mtime_ns": 5_000_000_000 + number,
+        "settings": {"every": 1},
+    }
+    return FinishedVideo(**(fields | changes))
+
+
+def add_video(lake: Lake, number: int, rows: pa.Table | None = None, **changes: object) -> FinishedVideo:
+    """Commit one video of one segment, from rows to the last write."""
+    video = finished(number, **changes)
+    rows = face_rows(50, seed=number, model_id=video.model_id) if rows is None else rows
+    lake.commit_segment(rows, analysis_id=video.analysis_id, video_id=video.video_id)
+    lake.commit_video(video)
+    return video

@@ -1,0 +1,215 @@
+"""Commits happen exactly once, whoever races and whoever dies."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import lake_rows as rows
+import pyarrow as pa
+import pytest
+
+from storage.errors import LakeError
+from storage.lake import Lake, Segment
+from storage.records import VideoCounts
+from storage.schema import TABLES
+from storage.views import VIEWS, connect
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    return Lake.open(tmp_path / "a lake é", create=True)
+
+
+def everything(lake: Lake) -> dict[str, list[tuple[object, ...]]]:
+    """Every row of every view, in an order of its own."""
+    with connect(lake) as con:
+        return {name: con.execute(f"SELECT * FROM {name} ORDER BY ALL").fetchall() for name in VIEWS}
+
+
+def start(code: str, *arguments: object) -> subprocess.Popen[str]:
+    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": paths},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_second_commit_of_a_segment_changes_nothing(lake: Lake) -> None:
+    names = {"analysis_id": rows.ANALYSIS_A, "video_id": rows.video_id(1)}
+    assert not lake.segment_is_done(**names)
+    assert lake.commit_segment(rows.face_rows(10), **names)
+    assert not lake.commit_segment(rows.face_rows(20), **names)
+    assert lake.segment_is_done(**names)
+    assert lake.commit_video(rows.finished(1)).n_frames == 10
+
+
+RACE = """
+import sys, lake_rows as rows
+from storage.lake import Lake
+lake = Lake.open(sys.argv[1], create=True)
+own = rows.video_id(100 + int(sys.argv[2]))
+print("ready", flush=True); sys.stdin.readline()
+won = 0
+for number in range(3):
+    won += lake.commit_segment(rows.face_rows(5), analysis_id=rows.ANALYSIS_A, video_id=rows.video_id(number))
+    lake.commit_segment(rows.face_rows(5), analysis_id=rows.ANALYSIS_A, video_id=own, segment=number)
+    lake.commit_video(rows.finished(number))
+print(won)
+"""
+
+
+def test_of_racing_processes_exactly_one_commits_each_segment(tmp_path: Path) -> None:
+    location = tmp_path / "lake"
+    racers = [start(RACE, location, number) for number in range(2)]  # they also race to create it
+    for racer in racers:
+        assert racer.stdout
+        assert racer.stdout.readline() == "ready\n"
+    ends = []
+    for racer in racers:
+        assert racer.stdin
+        racer.stdin.write("\n")
+        racer.stdin.flush()
+    for racer in racers:
+        out, err = racer.communicate()
+        assert racer.returncode == 0, err
+        ends.append(int(out))
+    assert sum(ends) == 3
+    lake = Lake.open(location)
+    for number in range(2):
+        assert all(lake.segment_is_done(rows.ANALYSIS_A, rows.video_id(100 + number), s) for s in range(3))
+    with connect(lake) as con:
+        assert con.execute("SELECT count(*), count(DISTINCT (video_id, frame_index)) FROM frames").fetchall() == [
+            (15, 15)
+        ]
+        assert con.execute("SELECT count(*) FROM videos").fetchall() == [(3,)]
+
+
+def test_many_small_videos_share_commits(lake: Lake) -> None:
+    parts = [Segment(rows.ANALYSIS_A, rows.video_id(n), 0, rows.face_rows(5 + n, seed=n)) for n in range(6)]
+    assert lake.commit_segment(parts[2].observations, analysis_id=rows.ANALYSIS_A, video_id=rows.video_id(2))
+    assert {video for _, video, _ in lake.commit_segments(parts)} == {rows.video_id(n) for n in (0, 1, 3, 4, 5)}
+    assert lake.commit_segments(parts) == set()
+    counts = lake.commit_videos([rows.finished(n) for n in range(6)])
+    assert [c.n_faces for c in counts] == [5, 6, 7, 8, 9, 10]
+    assert lake.done_videos(rows.ANALYSIS_A) == {rows.video_id(n) for n in range(6)}
+    assert lake.done_videos(rows.ANALYSIS_B) == set()
+
+
+def test_a_video_without_its_row_is_in_no_view(lake: Lake) -> None:
+    lake.commit_segment(rows.face_rows(10), analysis_id=rows.ANALYSIS_A, video_id=rows.video_id(1))
+    assert not any(everything(lake).values())
+    assert not lake.video_is_done(rows.ANALYSIS_A, rows.video_id(1))
+    lake.commit_video(rows.finished(1))
+    assert lake.video_is_done(rows.ANALYSIS_A, rows.video_id(1))
+    assert len(everything(lake)["scores"]) == 10
+
+
+def test_a_video_with_a_missing_segment_is_not_finished(lake: Lake) -> None:
+    lake.commit_segment(rows.face_rows(10), analysis_id=rows.ANALYSIS_A, video_id=rows.video_id(1), segment=1)
+    with pytest.raises(LakeError, match=r"segment 0 of .*clip 1\.mp4") as error:
+        lake.commit_video(rows.finished(1, n_segments=2))
+    assert error.value.code == "incomplete"
+
+
+def test_counts_tell_frames_without_a_face_from_frames_that_could_not_be_read(lake: Lake) -> None:
+    table = rows.face_rows(10, n_faces=2, without_face=(3, 4), unread=(7,))
+    lake.commit_segment(table, analysis_id=rows.ANALYSIS_A, video_id=rows.video_id(1))
+    counts = lake.commit_video(rows.finished(1))
+    assert counts == VideoCounts("partial", 10, 7, 1, 14, 2)
+    with connect(lake) as con:
+        found = con.execute("SELECT frame_index, frame_status, n_faces FROM frames ORDER BY frame_index").fetchall()
+    assert [row[0] for row in found] == list(range(10))
+    assert found[3][1:] == ("no_face", 0)
+    assert found[7][1:] == ("decode_error", 0)
+    assert found[8][1:] == ("ok", 2)
+
+
+def test_a_video_of_no_frames_can_be_finished(lake: Lake) -> None:
+    lake.commit_segment(rows.face_rows(0), analysis_id=rows.ANALYSIS_A, video_id=rows.video_id(1))
+    assert lake.commit_video(rows.finished(1)) == VideoCounts("ok", 0, 0, 0, 0, 0)
+    assert len(everything(lake)["videos"]) == 1
+
+
+def broken(column: str, value: object) -> pa.Table:
+    table = rows.face_rows(4, without_face=(1,))
+    values = table[column].to_pylist()
+    values[2] = value
+    return table.set_column(table.column_names.index(column), column, pa.array(values, table.schema.field(column).type))
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("face_index", None),
+        ("face_index", 1),
+        ("frame_index", 0),
+        ("frame_status", "no_face"),
+        ("track", None),
+        ("time_s", None),
+    ],
+)
+def test_rows_that_break_a_rule_are_refused(lake: Lake, column: str, value: object) -> None:
+    with pytest.raises(ValueError, match=r"row|NULL|frame"):
+        lake.commit_segment(broken(column, value), analysis_id=rows.ANALYSIS_A, video_id=rows.video_id(1))
+    unknown = rows.face_rows(4).append_column("p_joy", pa.nulls(4, pa.float32()))
+    with pytest.raises(ValueError, match="unknown columns p_joy"):
+        lake.commit_segment(unknown, analysis_id=rows.ANALYSIS_A, video_id=rows.video_id(1))
+
+
+@pytest.mark.full
+def test_compaction_leaves_every_view_as_it_was(lake: Lake) -> None:
+    for number in range(3):
+        rows.add_video(lake, number)
+    before = everything(lake)
+    lake.compact()
+    assert everything(lake) == before
+    assert lake.segment_is_done(rows.ANALYSIS_A, rows.video_id(1))
+    assert rows.add_video(lake, 3).video_id in lake.done_videos(rows.ANALYSIS_A)
+
+
+def test_a_lake_crosses_a_process_border(lake: Lake) -> None:
+    rows.add_video(lake, 1)
+    assert everything(pickle.loads(pickle.dumps(lake))) == everything(lake)
+
+
+KILLED = """
+import os, signal, sys, lake_rows as rows
+from storage import delta
+from storage.lake import Lake
+write, after = delta.append_once, sys.argv[2]
+def append_then_die(location, name, parts):
+    if name == after.removeprefix("before "):
+        if not after.startswith("before "):
+            write(location, name, parts)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return write(location, name, parts)
+delta.append_once = append_then_die
+rows.add_video(Lake.open(sys.argv[1]), 1)
+"""
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("moment", ["before observations", "observations", "tracks", "seconds", "videos"])
+def test_killed_commit_shows_no_half_video_and_is_completed_by_the_next_run(tmp_path: Path, moment: str) -> None:
+    whole, lake = (Lake.open(tmp_path / name, create=True) for name in ("whole", "killed"))
+    rows.add_video(whole, 1)
+    victim = start(KILLED, lake.location, moment)
+    victim.communicate()
+    assert victim.returncode == -signal.SIGKILL
+    seen = everything(lake)
+    assert seen == everything(whole) if moment == "videos" else not any(seen.values())
+    rows.add_video(lake, 1)
+    assert everything(lake) == everything(whole)
+    with connect(lake) as con, connect(whole) as other:
+        for name in TABLES:
+            count = f"SELECT count(*) FROM raw.{name}"
+            assert con.execute(count).fetchall() == other.execute(count).fetchall(), name
