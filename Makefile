@@ -1,0 +1,36 @@
+# Needs python3 (3.11 or later) with pip and venv. Everything goes into .venv; nothing asks.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: install demo test test-full lint format bench clean
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@echo "making .venv with the tested versions of constraints.txt (PyTorch alone is several GB: minutes)"
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' -c constraints.txt
+	@touch $(STAMP)
+
+demo: install
+	$(BIN)/mfer demo
+
+test: install
+	$(BIN)/python -m pytest
+
+# Adds what is long, kills processes, fills disks or starts servers.
+test-full: install
+	$(BIN)/python -m pytest -m "full and not needs_cuda"
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv demo_out

@@ -1,0 +1,263 @@
+"""A folder of videos into a lake: find, skip what is done, analyse the rest, write down what happened to each path."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import platform
+import subprocess
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from pipelines.errors import VideoError
+from pipelines.models import find_model
+from pipelines.settings import AnalysisSettings
+from pipelines.sources import find_videos
+from storage.identity import analysis_id, faces_id, path_text
+from storage.lake import Lake
+from storage.records import RunManifest, VideoOutcome
+
+__all__ = ["FolderRun", "RunSummary", "analyze_folder"]
+
+_LIBRARIES = ("torch", "torchvision", "timm", "facenet-pytorch", "av", "decord2", "pyarrow", "deltalake", "duckdb")
+
+
+@dataclass(frozen=True)
+class FolderRun:
+    """What to analyse and how: plain values, so that it crosses process and flow borders.
+
+    ``paths`` are files and folders; ``model`` a name as in ``mfer models list``; ``device`` is ``auto``, ``cpu`` or a
+    CUDA device; ``workers`` are processes, each with one video at a time.
+    """
+
+    paths: tuple[str, ...]
+    lake: str
+    model: str = "default"
+    device: str = "auto"
+    workers: int = 1
+    settings: AnalysisSettings = field(default_factory=AnalysisSettings)
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What a run did, for people and for ``--json``."""
+
+    run_id: str
+    lake: str
+    model_id: str
+    analysis_id: str
+    outcomes: tuple[VideoOutcome, ...]
+    n_ignored: int
+    elapsed_s: float
+
+    def count(self, status: str) -> int:
+        return sum(outcome.status == status for outcome in self.outcomes)
+
+    @property
+    def exit_code(self) -> int:
+        """1 where a video failed or is partial, else 0."""
+        return int(bool(self.count("failed") or self.count("partial")))
+
+    def to_dict(self) -> dict[str, Any]:
+        frames = sum(outcome.n_frames for outcome in self.outcomes)
+        with_face = sum(outcome.n_frames_with_face for outcome in self.outcomes)
+        return {
+            "run_id": self.run_id,
+            "lake": self.lake,
+            "model_id": self.model_id,
+            "analysis_id": self.analysis_id,
+            **{status: self.count(status) for status in ("ok", "partial", "failed", "skipped")},
+            "ignored_files": self.n_ignored,
+            "frames": frames,
+            "frames_with_face": with_face,
+            "share_of_frames_with_face": with_face / frames if frames else None,
+            "faces": sum(outcome.n_faces for outcome in self.outcomes),
+            "elapsed_s": round(self.elapsed_s, 3),
+            "frames_per_s": round(frames / self.elapsed_s, 2) if self.elapsed_s else None,
+            "videos": [{**asdict(outcome), "path": path_text(outcome.path)} for outcome in self.outcomes],
+        }
+
+
+class Progress:
+    """What a run tells while it works; the default says nothing."""
+
+    def begin(self, n_videos: int) -> None: ...
+
+    def frames(self, path: str, n_done: int, n_frames: int) -> None: ...
+
+    def video(self, outcome: VideoOutcome) -> None: ...
+
+
+def analyze_folder(run: FolderRun, progress: Progress | None = None) -> RunSummary:
+    """Analyse every video under some paths that the lake does not have yet.
+
+    Raises:
+        ConfigError, ModelError, LakeError: the run cannot begin, or has to stop. What was finished stays finished.
+    """
+    from mfer.checkpoint import read_card  # late: `mfer --help` must not wait for torch
+
+    progress = progress or Progress()
+    started, started_utc = time.monotonic(), datetime.now(UTC)
+    lake = Lake.open(run.lake, create=True)
+    model = find_model(run.model, lake)
+    card = read_card(model)
+    analysis = analysis_id(faces_id(run.settings.hashed()), card.model_id, card.crop.to_dict())
+    found = find_videos(run.paths)
+    outcomes = [_problem(problem) for problem in found.problems]
+    todo: list[tuple[Path, str | None]] = []
+    known, done = _known_files(lake, found.videos), lake.done_videos(analysis)
+    for path in (Path(os.path.abspath(video)) for video in found.videos):
+        video_id, size_bytes, mtime_ns = known.get(path, (None, 0, 0))
+        if video_id in done:
+            outcomes.append(
+                VideoOutcome(
+                    video_id, str(path), "skipped", message="already analysed", size_bytes=size_bytes, mtime_ns=mtime_ns
+                )
+            )
+        else:
+            todo.append((path, video_id))
+    progress.begin(len(todo))
+    try:
+        for outcome in _analyze_each(run, model, todo, progress):
+            outcomes.append(outcome)
+            progress.video(outcome)
+    finally:  # also when the run has to stop: what it did is written down as far as the disk lets it
+        manifest = RunManifest(
+            run_id=uuid.uuid4().hex,
+            started_utc=started_utc,
+            finished_utc=max(datetime.now(UTC), started_utc),
+            config=asdict(run),
+            model_id=card.model_id,
+            library_versions={name: metadata.version(name) for name in _LIBRARIES}
+            | {"python": platform.python_version()},
+            device=run.device,
+            code_revision=_code_revision(),
+        )
+        lake.append_run(manifest, outcomes)
+    return RunSummary(
+        manifest.run_id,
+        str(lake.location),
+        card.model_id,
+        analysis,
+        tuple(outcomes),
+        found.ignored_count,
+        time.monotonic() - started,
+    )
+
+
+def _known_files(lake: Lake, videos: Sequence[Path]) -> dict[Path, tuple[str, int, int]]:
+    """video_id, size and mtime of the files that were hashed before and have not changed since."""
+    stats = {}
+    for video in videos:
+        path = Path(os.path.abspath(video))
+        try:
+            stat = path.stat()
+        except OSError:
+            continue  # analysing it will say what is wrong
+        stats[path] = (stat.st_size, stat.st_mtime_ns)
+    ids = lake.known_files([(path, *stat) for path, stat in stats.items()])
+    return {Path(path): (video_id, *stats[Path(path)]) for path, video_id in ids.items()}
+
+
+def _problem(problem: VideoError) -> VideoOutcome:
+    return VideoOutcome(None, problem.path, "failed", code=problem.code, stage=problem.stage, message=problem.message)
+
+
+def _analyze_each(
+    run: FolderRun, model: Path, todo: Sequence[tuple[Path, str | None]], progress: Progress
+) -> Iterator[VideoOutcome]:
+    if not todo:
+        return
+    if run.workers == 1:
+        worker = _make_worker(run, model)
+        for path, video_id in todo:
+            yield worker(path, video_id, lambda done, n, path=path: progress.frames(str(path), done, n))  # type: ignore[misc]
+    else:
+        yield from _analyze_in_processes(run, model, todo, progress)
+
+
+# -- worker processes -------------------------------------------------------------------------------------------------
+
+_Worker = Callable[[Path, str | None, Callable[[int, int], None] | None], VideoOutcome]
+_worker: _Worker | None = None
+_messages: Any = None
+
+
+def _make_worker(run: FolderRun, model: Path) -> _Worker:
+    """Load the networks once; the result analyses one video after another."""
+    import torch
+
+    from pipelines.score import VideoAnalyzer, VideoFile
+    from pipelines.scorer import Scorer, choose_device
+
+    device = choose_device(run.device)
+    if device == "cpu" and run.workers > 1:
+        torch.set_num_threads(1)  # two processes with a thread each beat one with two
+    analyzer = VideoAnalyzer(Lake.open(run.lake), run.settings, Scorer(model, device), device)
+    return lambda path, video_id, tell: analyzer(VideoFile(path, video_id), tell)
+
+
+def _start_worker(run: FolderRun, model: Path, messages: Any) -> None:
+    global _worker, _messages
+    _worker, _messages = _make_worker(run, model), messages
+
+
+def _analyze_in_worker(path: Path, video_id: str | None) -> VideoOutcome:
+    assert _worker is not None
+    return _worker(path, video_id, lambda done, n: _messages.put((str(path), done, n)))
+
+
+def _analyze_in_processes(
+    run: FolderRun, model: Path, todo: Sequence[tuple[Path, str | None]], progress: Progress
+) -> Iterator[VideoOutcome]:
+    """A pool of spawned processes. A process that dies takes its videos' attempt with it, not the run."""
+    context = multiprocessing.get_context("spawn")
+    with context.Manager() as manager:
+        messages = manager.Queue()
+        broken: list[tuple[Path, str | None]] = []
+        with ProcessPoolExecutor(min(run.workers, len(todo)), context, _start_worker, (run, model, messages)) as pool:
+            futures = {pool.submit(_analyze_in_worker, *file): file for file in todo}
+            for future, file in _as_they_end(futures, messages, progress):
+                try:
+                    yield future.result()
+                except BrokenProcessPool:
+                    broken.append(file)
+    if len(broken) == 1:
+        path, video_id = broken[0]
+        message = "the process that analysed it died: a crash in a library, or out of memory"
+        yield VideoOutcome(video_id, str(path), "failed", code="crashed", stage="decode", message=message)
+    elif broken:  # one of them is to blame: each gets processes of its own
+        for file in broken:
+            yield from _analyze_in_processes(run, model, [file], progress)
+
+
+def _as_they_end(
+    futures: dict[Future[VideoOutcome], tuple[Path, str | None]], messages: Any, progress: Progress
+) -> Iterator[tuple[Future[VideoOutcome], tuple[Path, str | None]]]:
+    """Futures in the order in which they end, with the workers' messages passed on meanwhile."""
+    from concurrent.futures import FIRST_COMPLETED, wait
+
+    left = set(futures)
+    while left:
+        ended, left = wait(left, timeout=0.2, return_when=FIRST_COMPLETED)
+        while not messages.empty():
+            progress.frames(*messages.get())
+        for future in ended:
+            yield future, futures[future]
+
+
+def _code_revision() -> str | None:
+    """The commit of a source checkout; None for an installed package."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    asked = subprocess.run(["git", "-C", str(root), "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True)
+    return asked.stdout.strip() or None

@@ -1,0 +1,340 @@
+"""The ``mfer`` command: every journey without a server. Heavy imports wait inside the commands: help is quick."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from flows.analyze import RunSummary
+
+__all__ = ["main"]
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _lake_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--lake",
+        default=lambda: os.environ.get("MFER_LAKE", "lake"),
+        show_default="$MFER_LAKE, else ./lake",
+        help="Folder of the tables.",
+    )(command)
+
+
+def _plain_errors(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What a person has to correct is one line on stderr and exit code 2; a fault of ours keeps its traceback."""
+
+    @wraps(command)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        from mfer.errors import ConfigError, ModelError
+        from storage.errors import LakeError
+
+        try:
+            return command(*args, **kwargs)
+        except (ConfigError, ModelError, LakeError) as error:
+            click.echo(f"mfer: {error}", err=True)
+            sys.exit(2)
+
+    return run
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="mfer")
+def main() -> None:
+    """Folders of video to a table of apparent facial expressions that SQL can query.
+
+    \b
+    mfer analyze VIDEOS --lake LAKE        faces and eight expression probabilities of every frame
+    mfer sql "SELECT * FROM videos"        ask the tables
+    mfer inspect VIDEO --at 3.5            why a moment has the score it has, or none
+    mfer demo                              all of it on real material, offline
+
+    A score is how a face looks to people (apparent expression), not what a person feels.
+    """
+
+
+@main.command()
+@click.argument("paths", nargs=-1, required=True, type=click.Path())
+@_lake_option
+@click.option("--model", default="default", show_default=True, help="Name, id or folder; see `mfer models list`.")
+@click.option("--fps", type=float, help="Frames per second to analyse; default: every frame.")
+@click.option("--every", type=int, default=1, show_default=True, help="Analyse every n-th frame.")
+@click.option(
+    "--min-face", type=int, default=20, show_default=True, help="Side in pixels from which faces are looked for."
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--decoder", type=click.Choice(["auto", "decord", "pyav"]), default="auto", show_default=True)
+@click.option("--workers", type=click.IntRange(1), default=_cores, show_default="cores", help="Videos at a time.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
+@_plain_errors
+def analyze(
+    paths: tuple[str, ...],
+    lake: str,
+    model: str,
+    fps: float | None,
+    every: int,
+    min_face: int,
+    device: str,
+    decoder: str,
+    workers: int,
+    as_json: bool,
+) -> None:
+    """Analyse videos and folders of videos into a lake.
+
+    Folders are searched for video files; what is named itself is always tried. A video that was
+    analysed before with the same settings and model is skipped, so an interrupted run is simply
+    started again. Exit code 0: all well; 1: a video failed or could not be read completely; 2: the
+    run could not begin or had to stop.
+    """
+    from flows.analyze import FolderRun, analyze_folder
+    from flows.progress import make_progress
+    from pipelines.detect import DetectorSettings
+    from pipelines.settings import AnalysisSettings
+
+    settings = AnalysisSettings(every, fps, DetectorSettings(min_face), decoder=decoder)
+    with make_progress(quiet=as_json) as progress:
+        summary = analyze_folder(FolderRun(paths, lake, model, device, workers, settings), progress)
+    click.echo(json.dumps(summary.to_dict(), indent=2) if as_json else _summary_text(summary))
+    sys.exit(summary.exit_code)
+
+
+def _summary_text(summary: RunSummary) -> str:
+    from storage.identity import path_text
+
+    facts = summary.to_dict()
+    lines = [
+        f"{outcome.status:8} {outcome.code or ''} {path_text(outcome.path)}: {outcome.message}"
+        for outcome in summary.outcomes
+        if outcome.status in ("partial", "failed")
+    ]
+    n_videos = len(summary.outcomes)
+    parts = ", ".join(f"{facts[status]} {status}" for status in ("ok", "partial", "failed", "skipped"))
+    lines.append(
+        f"{n_videos} video{'' if n_videos == 1 else 's'}: {parts}; {facts['ignored_files']} other files ignored"
+    )
+    if facts["frames"]:
+        lines.append(
+            f"{facts['frames']} frames, {facts['share_of_frames_with_face']:.1%} with a face, {facts['faces']} faces,"
+            f" {facts['frames_per_s']:.1f} frames/s, model {summary.model_id}"
+        )
+    if not n_videos:
+        lines.append("No video was found. Name a video file, or a folder with videos in it.")
+    if any(outcome.status != "failed" for outcome in summary.outcomes):
+        query = (
+            "SELECT file_name, expression, round(sum(duration_s), 1) AS seconds FROM scores GROUP BY ALL ORDER BY ALL"
+        )
+        lines.append(f'Next: mfer sql "{query}" --lake {summary.lake}')
+    return "\n".join(lines)
+
+
+@main.command()
+@click.argument("query")
+@_lake_option
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "csv", "json", "parquet"]),
+    default="table",
+    show_default=True,
+    help="parquet needs --output.",
+)
+@click.option("--output", "-o", type=click.Path(dir_okay=False), help="Write to a file instead of the terminal.")
+@_plain_errors
+def sql(query: str, lake: str, form: str, output: str | None) -> None:
+    """Ask the lake one SELECT.
+
+    \b
+    Views: scores, scores_all, frames, tracks, seconds, episodes, videos, runs, analyses, labels, models.
+    mfer sql "SHOW TABLES"    mfer sql "DESCRIBE scores"
+    docs/tables.md says what every column means.
+    """
+    from flows.results import write_result
+    from storage.lake import Lake
+    from storage.views import run_sql
+
+    write_result(run_sql(Lake.open(lake), query), form, output)
+
+
+@main.command()
+@click.argument("video", type=click.Path())
+@click.option("--at", "at_s", type=float, help="Seconds into the video, as a player shows them.")
+@_lake_option
+@_plain_errors
+def inspect(video: str, at_s: float | None, lake: str) -> None:
+    """Say what is known of a video, and why a moment has a score or none."""
+    from flows.inspect import inspect_video
+
+    click.echo(inspect_video(video, lake, at_s))
+
+
+@main.group()
+def models() -> None:
+    """Models of the package and of the lake."""
+
+
+@models.command("list")
+@_lake_option
+@_plain_errors
+def list_models(lake: str) -> None:
+    """List what --model can name."""
+    from flows.inspect import models_table
+
+    click.echo(models_table(lake))
+
+
+@models.command("show")
+@click.argument("name", default="default")
+@_lake_option
+@_plain_errors
+def show_model(name: str, lake: str) -> None:
+    """Print a model's card: classes, crop, training, figures, licence."""
+    from flows.inspect import model_card
+
+    click.echo(model_card(name, lake))
+
+
+@models.command("export")
+@click.argument("name", default="default")
+@click.option("--format", "form", type=click.Choice(["onnx"]), default="onnx", show_default=True)
+@click.option("--output", "-o", type=click.Path(dir_okay=False), required=True)
+@_lake_option
+@_plain_errors
+def export_model(name: str, form: str, output: str, lake: str) -> None:
+    """Write a model for another runtime, checked against this one on real faces."""
+    from flows.inspect import open_lake
+    from flows.training import export_onnx
+    from pipelines.models import find_model
+
+    difference = export_onnx(find_model(name, open_lake(lake)), Path(output))
+    click.echo(f"{output}: {form}, probabilities differ by at most {difference:.1e}")
+
+
+@main.command()
+@click.option("--recipe", default="ferplus_cpu", show_default=True, help="A shipped recipe's name, or a .toml file.")
+@click.option(
+    "--data", required=True, type=click.Path(path_type=Path), help="Labelled faces; docs/training.md lists layouts."
+)
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path), help="Folder of the run; started again, it resumes."
+)
+@click.option("--name", help="Name of the model; default: architecture.data_v1.")
+@click.option("--initial", type=click.Path(path_type=Path), help="A model's folder to start from.")
+@click.option("--epochs", type=click.IntRange(1), help="Instead of the recipe's.")
+@click.option("--batch-size", type=click.IntRange(2), help="Instead of the recipe's.")
+@click.option("--learning-rate", type=float, help="Instead of the recipe's.")
+@click.option("--seed", type=int, help="Instead of the recipe's.")
+@click.option("--device", default="auto", show_default=True)
+@click.option("--shards", type=click.IntRange(1), default=_cores, show_default="cores", help="CPU threads.")
+@_plain_errors
+def train(
+    recipe: str,
+    data: Path,
+    out: Path,
+    name: str | None,
+    initial: Path | None,
+    epochs: int | None,
+    batch_size: int | None,
+    learning_rate: float | None,
+    seed: int | None,
+    device: str,
+    shards: int,
+) -> None:
+    """Train a model from labelled faces by a recipe.
+
+    The outcome is a folder that --model can name, with weights and card. A killed run goes on from
+    its last state with the same command, to the same result.
+    """
+    from flows.progress import training_progress
+    from flows.training import train_model
+    from mfer.recipe import Recipe
+    from pipelines.scorer import choose_device
+
+    chosen = Recipe.load(recipe).replace(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, seed=seed)
+    with training_progress() as progress:
+        card = train_model(
+            chosen,
+            data,
+            out,
+            device=choose_device(device),
+            shards=shards,
+            name=name,
+            initial=initial,
+            progress=progress,
+        )
+    click.echo(f"{card.model_id} in {out}\n{json.dumps(card.metrics, indent=2)}")
+    click.echo(f"Next: mfer analyze VIDEOS --model {out}")
+
+
+@main.command()
+@click.option("--model", default="default", show_default=True, help="Name, id or folder; see `mfer models list`.")
+@click.option(
+    "--data", required=True, type=click.Path(path_type=Path), help="Labelled faces; docs/training.md lists layouts."
+)
+@click.option("--split", type=click.Choice(["all", "selection", "report", "train"]), default="all", show_default=True)
+@click.option("--flip", is_flag=True, help="Average each face with its mirror image.")
+@click.option("--report", type=click.Path(path_type=Path), help="Folder for an HTML page with pictures.")
+@click.option("--confusion", type=click.Path(path_type=Path), help="PNG of the confusion matrix.")
+@click.option("--device", default="auto", show_default=True)
+@_lake_option
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
+@_plain_errors
+def evaluate(
+    model: str,
+    data: Path,
+    split: str,
+    flip: bool,
+    report: Path | None,
+    confusion: Path | None,
+    device: str,
+    lake: str,
+    as_json: bool,
+) -> None:
+    """Measure a model on labelled faces.
+
+    Accuracy, mean and per-class recall, confusion matrix, calibration error and likelihood, with
+    bootstrap intervals. Of a validation set, --split report is the half that chose nothing.
+    """
+    from flows.inspect import open_lake
+    from flows.progress import training_progress
+    from flows.training import evaluate_model
+    from pipelines.models import find_model
+    from pipelines.scorer import choose_device
+
+    with training_progress(quiet=as_json) as progress:
+        found = evaluate_model(
+            find_model(model, open_lake(lake)),
+            data,
+            split,
+            device=choose_device(device),
+            report=report,
+            flip=flip,
+            progress=progress,
+        )
+    if confusion:
+        from mfer.charts import save_confusion
+
+        save_confusion(found, confusion)
+    click.echo(found.to_json() if as_json else found.table())
+
+
+@main.command()
+@click.option("--out", type=click.Path(path_type=Path), default=Path("demo_out"), show_default=True)
+@_plain_errors
+def demo(out: Path) -> None:
+    """Analyse a talking face and a photograph, ask three questions in SQL and draw a timeline.
+
+    Everything comes with installed packages; nothing is downloaded.
+    """
+    from flows.demo import run_demo
+
+    sys.exit(run_demo(out))

@@ -1,0 +1,152 @@
+"""What is known of a video, a moment or a model, as text."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from pipelines.containers import require_file
+from pipelines.decode import open_video
+from pipelines.errors import VideoError
+from pipelines.models import find_model, known_models
+from storage.errors import LakeError
+from storage.identity import path_text, video_id_of
+from storage.lake import Lake
+from storage.relations import rows_of
+from storage.schema import EXPRESSIONS
+from storage.views import connect
+
+__all__ = ["inspect_video", "model_card", "models_table", "open_lake"]
+
+
+def open_lake(location: str) -> Lake | None:
+    """The lake there, or None where there is none yet; a damaged one raises LakeError."""
+    try:
+        return Lake.open(location)
+    except LakeError as error:
+        if error.code == "not_a_lake" and not (Path(location) / "lake.json").exists():
+            return None
+        raise
+
+
+def inspect_video(path: str, lake_location: str, at_s: float | None = None) -> str:
+    """Describe the file itself, then what the lake holds of it, then one moment.
+
+    Args:
+        path: the video.
+        lake_location: a lake; there may be none.
+        at_s: seconds into the video, as a player shows them.
+    """
+    lines = [path_text(path)]
+    lake = open_lake(lake_location)
+    video_id = None
+    try:
+        require_file(Path(path))
+        video_id = video_id_of(path)
+        info = open_video(path, video_id)
+        about = info.info
+        turned = f", rotated {about.rotation_deg} degrees" if about.rotation_deg else ""
+        turned += ", mirrored" if about.mirrored else ""
+        lines += [
+            f"  file      {about.container}, {about.codec}, {about.width_px}x{about.height_px} px as shown{turned}",
+            f"  time      {about.n_frames} frames, {about.duration_s:.3f} s, starts at {about.start_s:.3f} s",
+            f"  video_id  {video_id}",
+            f"  decoder   {'pyav: ' + info.decord_refusal if info.decord_refusal else 'decord may read it'}",
+        ]
+    except VideoError as error:
+        lines.append(f"  cannot be read: {error.code}: {error.message}")
+    if lake is None:
+        lines.append(f"  no lake at {lake_location}: run `mfer analyze {path_text(path)} --lake {lake_location}`")
+        return "\n".join(lines)
+    lines += _in_lake(lake, os.path.abspath(path), video_id)
+    if at_s is not None:
+        lines += _moment(lake, video_id, at_s)
+    return "\n".join(lines)
+
+
+def _rows(lake: Lake, sql: str, values: list[Any]) -> list[dict[str, Any]]:
+    with connect(lake) as con:
+        rows: list[dict[str, Any]] = rows_of(con, sql, values).to_pylist()
+        return rows
+
+
+def _in_lake(lake: Lake, path: str, video_id: str | None) -> list[str]:
+    found = _rows(
+        lake,
+        "SELECT status, code, message, n_frames, n_frames_with_face, n_faces, n_tracks, model_id FROM videos"
+        " WHERE path = ? OR video_id = ? ORDER BY path = ? DESC LIMIT 1",
+        [path_text(path), video_id, path_text(path)],
+    )
+    if not found:
+        return [f"  lake      not analysed yet in {lake.location}"]
+    row = found[0]
+    why = f" ({row['code']}: {row['message']})" if row["code"] else ""
+    return [
+        f"  lake      {row['status']}{why}: {row['n_frames']} frames, {row['n_frames_with_face']} with a face,"
+        f" {row['n_faces']} faces, {row['n_tracks']} tracks, model {row['model_id']}"
+    ]
+
+
+def _moment(lake: Lake, video_id: str | None, at_s: float) -> list[str]:
+    frame = _rows(
+        lake,
+        "SELECT frame_index, time_s, duration_s, frame_status, n_faces FROM frames WHERE video_id = ?"
+        " AND time_s <= ? ORDER BY time_s DESC LIMIT 1",
+        [video_id, at_s + 1e-6],
+    )
+    if not frame:
+        return [f"  at {at_s:.3f} s: no frame of this video is in the lake"]
+    row = frame[0]
+    if at_s >= row["time_s"] + row["duration_s"]:
+        return [f"  at {at_s:.3f} s: after the last frame, which ends at {row['time_s'] + row['duration_s']:.3f} s"]
+    lines = [
+        f"  at {at_s:.3f} s: frame {row['frame_index']}, shown {row['time_s']:.3f} s for {row['duration_s']:.3f} s"
+    ]
+    if row["frame_status"] == "no_face":
+        lines.append("    no score: the detector found no face (too small, turned away, covered, or nobody there)")
+    elif row["frame_status"] == "decode_error":
+        lines.append("    no score: this frame of the file could not be read")
+    faces = _rows(
+        lake,
+        "SELECT * FROM scores WHERE video_id = ? AND frame_index = ? ORDER BY face_index",
+        [video_id, row["frame_index"]],
+    )
+    for face in faces:
+        lines += _face_lines(face)
+    return lines
+
+
+def _face_lines(face: dict[str, Any]) -> list[str]:
+    scores = sorted(((face[f"p_{name}"], name) for name in EXPRESSIONS if face[f"p_{name}"] is not None), reverse=True)
+    shown = ", ".join(f"{name} {prob:.2f}" for prob, name in scores[:4])
+    quality = "good" if face["quality_ok"] else "low: treat the score with care"
+    return [
+        f"    face {face['face_index']} (track {face['track_id']}): {shown}",
+        f"      {face['face_px']:.0f} px, sharpness {face['sharpness']:.2f}, head turn {face['yaw_proxy']:+.2f},"
+        f" roll {face['roll_deg']:+.0f} degrees, detector {face['det_prob']:.2f}; quality {quality}",
+    ]
+
+
+def models_table(lake_location: str) -> str:
+    """One line per model that --model can name."""
+    lake = open_lake(lake_location)
+    default = find_model("default", lake)
+    lines = [f"{'model':46} {'from':10} {'classes':>7} {'side':>5} {'accuracy':>9}  (* default)"]
+    for origin, card in known_models(lake):
+        metrics = card.metrics
+        accuracy = metrics.get("accuracy")
+        figure = f"{accuracy['value'] if isinstance(accuracy, dict) else accuracy:.4f}" if accuracy is not None else ""
+        mark = "*" if default.name == card.name else " "
+        lines.append(
+            f"{mark}{card.model_id:45} {origin:10} {len(card.class_names):7} {card.crop.side_px:5} {figure:>9}"
+        )
+    return "\n".join(lines)
+
+
+def model_card(name: str, lake_location: str) -> str:
+    """A model's card as JSON."""
+    from mfer.checkpoint import read_card
+
+    return json.dumps(read_card(find_model(name, open_lake(lake_location))).to_dict(), indent=2)
