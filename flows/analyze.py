@@ -5,15 +5,18 @@ from __future__ import annotations
 import multiprocessing
 import os
 import platform
+import signal
 import subprocess
+import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
@@ -103,12 +106,13 @@ def analyze_folder(run: FolderRun, progress: Progress | None = None) -> RunSumma
         ConfigError, ModelError, LakeError: the run cannot begin, or has to stop. What was finished stays finished.
     """
     from mfer.checkpoint import read_card  # late: `mfer --help` must not wait for torch
+    from pipelines.scorer import choose_device
 
     progress = progress or Progress()
     started, started_utc = time.monotonic(), datetime.now(UTC)
     lake = Lake.open(run.lake, create=True)
     model = find_model(run.model, lake)
-    card = read_card(model)
+    card, device = read_card(model), choose_device(run.device)
     analysis = analysis_id(faces_id(run.settings.hashed()), card.model_id, card.crop.to_dict())
     found = find_videos(run.paths)
     outcomes = [_problem(problem) for problem in found.problems]
@@ -126,21 +130,12 @@ def analyze_folder(run: FolderRun, progress: Progress | None = None) -> RunSumma
             todo.append((path, video_id))
     progress.begin(len(todo))
     try:
-        for outcome in _analyze_each(run, model, todo, progress):
-            outcomes.append(outcome)
-            progress.video(outcome)
+        with closing(_analyze_each(run, model, todo, progress)) as ended:
+            for outcome in ended:
+                outcomes.append(outcome)
+                progress.video(outcome)
     finally:  # also when the run has to stop: what it did is written down as far as the disk lets it
-        manifest = RunManifest(
-            run_id=uuid.uuid4().hex,
-            started_utc=started_utc,
-            finished_utc=max(datetime.now(UTC), started_utc),
-            config=asdict(run),
-            model_id=card.model_id,
-            library_versions={name: metadata.version(name) for name in _LIBRARIES}
-            | {"python": platform.python_version()},
-            device=run.device,
-            code_revision=_code_revision(),
-        )
+        manifest = _manifest(run, card.model_id, device, started_utc)
         lake.append_run(manifest, outcomes)
     return RunSummary(
         manifest.run_id,
@@ -150,6 +145,19 @@ def analyze_folder(run: FolderRun, progress: Progress | None = None) -> RunSumma
         tuple(outcomes),
         found.ignored_count,
         time.monotonic() - started,
+    )
+
+
+def _manifest(run: FolderRun, model_id: str, device: str, started_utc: datetime) -> RunManifest:
+    return RunManifest(
+        run_id=uuid.uuid4().hex,
+        started_utc=started_utc,
+        finished_utc=max(datetime.now(UTC), started_utc),
+        config=asdict(run),
+        model_id=model_id,
+        library_versions={name: metadata.version(name) for name in _LIBRARIES} | {"python": platform.python_version()},
+        device=device,
+        code_revision=_code_revision(),
     )
 
 
@@ -168,12 +176,11 @@ def _known_files(lake: Lake, videos: Sequence[Path]) -> dict[Path, tuple[str, in
 
 
 def _problem(problem: VideoError) -> VideoOutcome:
-    return VideoOutcome(None, problem.path, "failed", code=problem.code, stage=problem.stage, message=problem.message)
+    path = os.path.abspath(problem.path)
+    return VideoOutcome(None, path, "failed", code=problem.code, stage=problem.stage, message=problem.message)
 
 
-def _analyze_each(
-    run: FolderRun, model: Path, todo: Sequence[tuple[Path, str | None]], progress: Progress
-) -> Iterator[VideoOutcome]:
+def _analyze_each(run: FolderRun, model: Path, todo: Sequence[_File], progress: Progress) -> Generator[VideoOutcome]:
     if not todo:
         return
     if run.workers == 1:
@@ -186,9 +193,10 @@ def _analyze_each(
 
 # -- worker processes -------------------------------------------------------------------------------------------------
 
-_Worker = Callable[[Path, str | None, Callable[[int, int], None] | None], VideoOutcome]
-_worker: _Worker | None = None
-_messages: Any = None
+_File = tuple[Path, str | None]
+_Worker = Callable[[Path, str | None, Callable[[int, int], None]], VideoOutcome]
+#: How often a run looks at what its processes have done meanwhile.
+_PROGRESS_S = 0.2
 
 
 def _make_worker(run: FolderRun, model: Path) -> _Worker:
@@ -205,53 +213,95 @@ def _make_worker(run: FolderRun, model: Path) -> _Worker:
     return lambda path, video_id, tell: analyzer(VideoFile(path, video_id), tell)
 
 
-def _start_worker(run: FolderRun, model: Path, messages: Any) -> None:
-    global _worker, _messages
-    _worker, _messages = _make_worker(run, model), messages
+class _Process:
+    """A spawned process that analyses one video after another; ``n_frames`` are (done, in all) of the one it is at."""
+
+    def __init__(self, run: FolderRun, model: Path) -> None:
+        context = multiprocessing.get_context("spawn")  # a fork would copy decoders and locks in the middle of work
+        self.n_frames = context.RawArray("q", 2)
+        self.pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_work, args=(theirs, self.n_frames, run, model), daemon=True)
+        self._process.start()
+        theirs.close()  # so that the pipe ends with the process
+
+    def give(self, file: _File) -> None:
+        self.n_frames[:] = 0, 0
+        with suppress(ConnectionError):  # it died: taking its answer will tell
+            self.pipe.send(file)
+
+    def take(self) -> VideoOutcome | None:
+        """The outcome, or None where the process died. Raises what has to stop the run."""
+        try:
+            answer = self.pipe.recv()
+        except (EOFError, ConnectionError):
+            return None
+        if isinstance(answer, Exception):
+            raise answer
+        assert isinstance(answer, VideoOutcome)
+        return answer
+
+    def end(self) -> None:
+        self._process.kill()  # safe at any moment: a commit happens whole or not at all
+        self._process.join()
+        self.pipe.close()
 
 
-def _analyze_in_worker(path: Path, video_id: str | None) -> VideoOutcome:
-    assert _worker is not None
-    return _worker(path, video_id, lambda done, n: _messages.put((str(path), done, n)))
+def _work(pipe: Connection, n_frames: Any, run: FolderRun, model: Path) -> None:
+    """The life of a worker process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def tell(n_done: int, n_in_all: int) -> None:
+        n_frames[:] = n_done, n_in_all
+        if not parent.is_alive():
+            sys.exit(1)  # nobody waits for this video, and the next run may be at it already
+
+    try:
+        worker = _make_worker(run, model)
+        while True:
+            path, video_id = pipe.recv()
+            pipe.send(worker(path, video_id, tell))
+    except (EOFError, ConnectionError):
+        return  # the parent is gone
+    except Exception as error:
+        pipe.send(error)
 
 
 def _analyze_in_processes(
-    run: FolderRun, model: Path, todo: Sequence[tuple[Path, str | None]], progress: Progress
-) -> Iterator[VideoOutcome]:
-    """A pool of spawned processes. A process that dies takes its videos' attempt with it, not the run."""
-    context = multiprocessing.get_context("spawn")
-    with context.Manager() as manager:
-        messages = manager.Queue()
-        broken: list[tuple[Path, str | None]] = []
-        with ProcessPoolExecutor(min(run.workers, len(todo)), context, _start_worker, (run, model, messages)) as pool:
-            futures = {pool.submit(_analyze_in_worker, *file): file for file in todo}
-            for future, file in _as_they_end(futures, messages, progress):
-                try:
-                    yield future.result()
-                except BrokenProcessPool:
-                    broken.append(file)
-    if len(broken) == 1:
-        path, video_id = broken[0]
-        message = "the process that analysed it died: a crash in a library, or out of memory"
-        yield VideoOutcome(video_id, str(path), "failed", code="crashed", stage="decode", message=message)
-    elif broken:  # one of them is to blame: each gets processes of its own
-        for file in broken:
-            yield from _analyze_in_processes(run, model, [file], progress)
+    run: FolderRun, model: Path, todo: Sequence[_File], progress: Progress
+) -> Generator[VideoOutcome]:
+    """Several videos at a time. A process that dies costs the video it was at, and is replaced."""
+    waiting = deque(todo)
+    idle: list[_Process] = []
+    busy: dict[_Process, _File] = {}
+    try:
+        while waiting or busy:
+            while waiting and len(busy) < run.workers:
+                process = idle.pop() if idle else _Process(run, model)
+                busy[process] = waiting.popleft()
+                process.give(busy[process])
+            ended = wait([process.pipe for process in busy], timeout=_PROGRESS_S)
+            for process, (path, video_id) in list(busy.items()):
+                progress.frames(str(path), *process.n_frames)
+                if process.pipe not in ended:
+                    continue
+                outcome = process.take()
+                del busy[process]
+                if outcome is None:
+                    process.end()
+                    yield _crashed(path, video_id)
+                else:
+                    idle.append(process)
+                    yield outcome
+    finally:
+        for process in (*idle, *busy):
+            process.end()
 
 
-def _as_they_end(
-    futures: dict[Future[VideoOutcome], tuple[Path, str | None]], messages: Any, progress: Progress
-) -> Iterator[tuple[Future[VideoOutcome], tuple[Path, str | None]]]:
-    """Futures in the order in which they end, with the workers' messages passed on meanwhile."""
-    from concurrent.futures import FIRST_COMPLETED, wait
-
-    left = set(futures)
-    while left:
-        ended, left = wait(left, timeout=0.2, return_when=FIRST_COMPLETED)
-        while not messages.empty():
-            progress.frames(*messages.get())
-        for future in ended:
-            yield future, futures[future]
+def _crashed(path: Path, video_id: str | None) -> VideoOutcome:
+    message = "the process that analysed it died: a crash in a library, or out of memory"
+    return VideoOutcome(video_id, str(path), "failed", code="crashed", stage="decode", message=message)
 
 
 def _code_revision() -> str | None:
@@ -259,5 +309,9 @@ def _code_revision() -> str | None:
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():
         return None
-    asked = subprocess.run(["git", "-C", str(root), "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True)
+    command = ["git", "-C", str(root), "rev-parse", "--short=12", "HEAD"]
+    try:
+        asked = subprocess.run(command, capture_output=True, text=True)
+    except OSError:  # no git here
+        return None
     return asked.stdout.strip() or None

@@ -1,4 +1,4 @@
-"""The Prefect flow ``analyze-folder``: what ``mfer analyze`` does, with a server that watches, records and schedules."""
+"""The Prefect flow ``analyze-folder``: ``mfer analyze`` with a server that shows, records and schedules."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import httpx
@@ -91,7 +91,8 @@ class _RunProgress(Progress):
 
     def __init__(self) -> None:
         self._log = get_run_logger()
-        self._artifact: UUID = create_progress_artifact(0.0, key="progress", description="Videos analysed")
+        # Prefect's functions return a coroutine only to callers that are async
+        self._artifact = cast(UUID, create_progress_artifact(0.0, key="progress", description="Videos analysed"))
         self._n_videos = self._n_ended = 0
         self._shares: dict[str, float] = {}  # of the videos at work, how much is done
         self._drawn_s = time.monotonic()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -25,7 +26,7 @@ def _cores() -> int:
 def _lake_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option(
         "--lake",
-        default=lambda: os.environ.get("MFER_LAKE", "lake"),
+        default=lambda: os.environ.get("MFER_LAKE") or "lake",
         show_default="$MFER_LAKE, else ./lake",
         help="Folder of the tables.",
     )(command)
@@ -37,6 +38,7 @@ def _plain_errors(command: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(command)
     def run(*args: Any, **kwargs: Any) -> Any:
         from mfer.errors import ConfigError, ModelError
+        from pipelines.errors import VideoError
         from storage.errors import LakeError
 
         try:
@@ -44,6 +46,9 @@ def _plain_errors(command: Callable[..., Any]) -> Callable[..., Any]:
         except (ConfigError, ModelError, LakeError) as error:
             click.echo(f"mfer: {error}", err=True)
             sys.exit(2)
+        except VideoError as error:
+            click.echo(f"mfer: {error.code}: {error.message}", err=True)
+            sys.exit(1)
 
     return run
 
@@ -133,7 +138,7 @@ def _summary_text(summary: RunSummary) -> str:
         query = (
             "SELECT file_name, expression, round(sum(duration_s), 1) AS seconds FROM scores GROUP BY ALL ORDER BY ALL"
         )
-        lines.append(f'Next: mfer sql "{query}" --lake {summary.lake}')
+        lines.append(f'Next: mfer sql "{query}" --lake {shlex.quote(summary.lake)}')
     return "\n".join(lines)
 
 
@@ -175,6 +180,24 @@ def inspect(video: str, at_s: float | None, lake: str) -> None:
     from flows.inspect import inspect_video
 
     click.echo(inspect_video(video, lake, at_s))
+
+
+@main.command()
+@click.argument("video", type=click.Path())
+@click.option("--at", "at_s", type=float, required=True, help="Seconds into the video, as a player shows them.")
+@click.option("--model", default="default", show_default=True, help="Name, id or folder; see `mfer models list`.")
+@click.option(
+    "--output", "-o", type=click.Path(dir_okay=False, path_type=Path), default=Path("explain.png"), show_default=True
+)
+@_lake_option
+@_plain_errors
+def explain(video: str, at_s: float, model: str, output: Path, lake: str) -> None:
+    """Draw where in the faces of one moment the model found their expression (Grad-CAM)."""
+    from flows.explain import explain_moment
+    from flows.inspect import open_lake
+    from pipelines.models import find_model
+
+    click.echo(explain_moment(video, at_s, find_model(model, open_lake(lake)), output))
 
 
 @main.group()
@@ -338,3 +361,20 @@ def demo(out: Path) -> None:
     from flows.demo import run_demo
 
     sys.exit(run_demo(out))
+
+
+@main.command()
+@_lake_option
+@click.option("--inbox", type=click.Path(), help="Folder to analyse on a schedule; what is done is skipped.")
+@click.option("--cron", default="0 * * * *", show_default=True, help="When to look into the inbox.")
+@_plain_errors
+def serve(lake: str, inbox: str | None, cron: str) -> None:
+    """Serve the Prefect deployment analyze-folder/default until stopped, with a server if none runs.
+
+    \b
+    In another terminal, in this folder:
+    prefect deployment run 'analyze-folder/default' -p folder=VIDEOS --watch
+    """
+    from flows.deployments import serve as serve_deployments
+
+    serve_deployments(lake, inbox, cron)

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
 import click
@@ -56,8 +56,6 @@ def serve(lake: str, inbox: str | None = None, cron: str = "0 * * * *") -> None:
     import prefect
     from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 
-    for stop in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(stop, _exit)  # so that the server, too, is stopped
     deployments = _make_deployments(os.path.abspath(lake), inbox, cron)
     url = get_current_settings().api.url or _LOCAL_API
     with temporary_settings({PREFECT_API_URL: url}), _running_server(url):
@@ -69,46 +67,53 @@ def serve(lake: str, inbox: str | None = None, cron: str = "0 * * * *") -> None:
 
 
 def _make_deployments(lake: str, inbox: str | None, cron: str) -> list[RunnerDeployment]:
-    from prefect.types.entrypoint import EntrypointType
     from pydantic import ValidationError
 
-    from flows.analyze_flow import analyze_folder_flow
-
-    # by module: a run finds the installed package from any folder
-    kind = EntrypointType.MODULE_PATH
-    deployments = [analyze_folder_flow.to_deployment("default", parameters={"lake": lake}, entrypoint_type=kind)]
+    deployments = [_deployment("default", {"lake": lake})]
     if inbox is not None:
         folder = Path(inbox).absolute()
         if not folder.is_dir():
             raise ConfigError(f"the inbox {inbox} is not a folder; make it, or name another one")
-        parameters = {"folder": str(folder), "lake": lake}
         try:
-            scheduled = analyze_folder_flow.to_deployment(
-                "inbox", parameters=parameters, cron=cron, entrypoint_type=kind
-            )
+            deployments.append(_deployment("inbox", {"folder": str(folder), "lake": lake}, cron))
         except ValidationError as error:
             raise ConfigError(f"cron is {cron!r}; allowed are five fields such as '0 * * * *', every hour") from error
-        deployments.append(scheduled)
     return deployments
+
+
+def _deployment(name: str, parameters: dict[str, str], cron: str | None = None) -> RunnerDeployment:
+    from prefect.types.entrypoint import EntrypointType
+
+    from flows.analyze_flow import analyze_folder_flow
+
+    made = analyze_folder_flow.to_deployment(
+        name,
+        parameters=parameters,
+        cron=cron,
+        entrypoint_type=EntrypointType.MODULE_PATH,  # a run finds the installed package from any folder
+    )
+    return cast("RunnerDeployment", made)  # a coroutine only for callers that are async
 
 
 @contextmanager
 def _running_server(url: str) -> Iterator[None]:
     """A server that answers at this address: the one that is there, or one of our own for as long as it is needed."""
-    if _unreachable() is None:
+    if (problem := _unreachable()) is None:
         yield
         return
     address = urlsplit(url)
     if address.hostname not in ("127.0.0.1", "localhost"):
         raise ConfigError(
-            f"no Prefect server answers at {url} ({_unreachable()}); start it, or unset PREFECT_API_URL to have one"
+            f"no Prefect server answers at {url} ({problem}); start it, or unset PREFECT_API_URL to have one"
             " on this machine"
         )
     command = [sys.executable, "-m", "prefect", "server", "start"]
     command += ["--host", address.hostname, "--port", str(address.port or 80)]
     click.echo(f"starting a Prefect server at {url.removesuffix('/api')} ...")
-    # a session of its own: Ctrl-C must not stop it before the deployments are paused
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+    for stop in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(stop, _exit)  # so that the server is stopped, too
+    # in a group of its own: Ctrl-C must not stop it before the deployments are paused
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, process_group=0)
     try:
         _wait_for(process, shlex.join(command))
         yield

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from pathlib import Path
 from typing import Any
 
+from mfer.checkpoint import read_card
+from mfer.errors import ModelError
 from pipelines.containers import require_file
 from pipelines.decode import open_video
 from pipelines.errors import VideoError
@@ -58,11 +61,14 @@ def inspect_video(path: str, lake_location: str, at_s: float | None = None) -> s
     except VideoError as error:
         lines.append(f"  cannot be read: {error.code}: {error.message}")
     if lake is None:
-        lines.append(f"  no lake at {lake_location}: run `mfer analyze {path_text(path)} --lake {lake_location}`")
-        return "\n".join(lines)
-    lines += _in_lake(lake, os.path.abspath(path), video_id)
+        command = f"mfer analyze {shlex.quote(path_text(path))} --lake {shlex.quote(lake_location)}"
+        return "\n".join([*lines, f"  no lake at {lake_location}: run `{command}`"])
+    known = _in_lake(lake, os.path.abspath(path), video_id)
+    if known is None:
+        return "\n".join([*lines, f"  lake      not analysed yet in {lake.location}"])
+    lines.append(_lake_line(known))
     if at_s is not None:
-        lines += _moment(lake, video_id, at_s)
+        lines += _moment(lake, video_id or known["video_id"], at_s)
     return "\n".join(lines)
 
 
@@ -72,21 +78,25 @@ def _rows(lake: Lake, sql: str, values: list[Any]) -> list[dict[str, Any]]:
         return rows
 
 
-def _in_lake(lake: Lake, path: str, video_id: str | None) -> list[str]:
+def _in_lake(lake: Lake, path: str, video_id: str | None) -> dict[str, Any] | None:
+    """What the lake has of these bytes, also from another path, or of this path, also where the file is gone."""
     found = _rows(
         lake,
-        "SELECT status, code, message, n_frames, n_frames_with_face, n_faces, n_tracks, model_id FROM videos"
-        " WHERE path = ? OR video_id = ? ORDER BY path = ? DESC LIMIT 1",
-        [path_text(path), video_id, path_text(path)],
+        "SELECT status, code, message, n_frames, n_frames_with_face, n_faces, n_tracks, model_id, video_id FROM videos"
+        " WHERE video_id = $2 OR (path = $1 AND ($2 IS NULL OR video_id IS NULL)) ORDER BY path = $1 DESC LIMIT 1",
+        [path_text(path), video_id],
     )
-    if not found:
-        return [f"  lake      not analysed yet in {lake.location}"]
-    row = found[0]
-    why = f" ({row['code']}: {row['message']})" if row["code"] else ""
-    return [
-        f"  lake      {row['status']}{why}: {row['n_frames']} frames, {row['n_frames_with_face']} with a face,"
-        f" {row['n_faces']} faces, {row['n_tracks']} tracks, model {row['model_id']}"
-    ]
+    return found[0] if found else None
+
+
+def _lake_line(known: dict[str, Any]) -> str:
+    why = f" ({known['code']}: {known['message']})" if known["code"] else ""
+    if known["model_id"] is None:
+        return f"  lake      {known['status']}{why}"
+    return (
+        f"  lake      {known['status']}{why}: {known['n_frames']} frames, {known['n_frames_with_face']} with a face,"
+        f" {known['n_faces']} faces, {known['n_tracks']} tracks, model {known['model_id']}"
+    )
 
 
 def _moment(lake: Lake, video_id: str | None, at_s: float) -> list[str]:
@@ -97,7 +107,7 @@ def _moment(lake: Lake, video_id: str | None, at_s: float) -> list[str]:
         [video_id, at_s + 1e-6],
     )
     if not frame:
-        return [f"  at {at_s:.3f} s: no frame of this video is in the lake"]
+        return [f"  at {at_s:.3f} s: the lake has no frame of this video at or before that time"]
     row = frame[0]
     if at_s >= row["time_s"] + row["duration_s"]:
         return [f"  at {at_s:.3f} s: after the last frame, which ends at {row['time_s'] + row['duration_s']:.3f} s"]
@@ -132,21 +142,26 @@ def _face_lines(face: dict[str, Any]) -> list[str]:
 def models_table(lake_location: str) -> str:
     """One line per model that --model can name."""
     lake = open_lake(lake_location)
-    default = find_model("default", lake)
+    default = _default_model_id(lake)
     lines = [f"{'model':46} {'from':10} {'classes':>7} {'side':>5} {'accuracy':>9}  (* default)"]
     for origin, card in known_models(lake):
         metrics = card.metrics
         accuracy = metrics.get("accuracy")
         figure = f"{accuracy['value'] if isinstance(accuracy, dict) else accuracy:.4f}" if accuracy is not None else ""
-        mark = "*" if default.name == card.name else " "
+        mark = "*" if card.model_id == default else " "
         lines.append(
-            f"{mark}{card.model_id:45} {origin:10} {len(card.class_names):7} {card.crop.side_px:5} {figure:>9}"
+            f"{mark} {card.model_id:44} {origin:10} {len(card.class_names):7} {card.crop.side_px:5} {figure:>9}"
         )
     return "\n".join(lines)
 
 
+def _default_model_id(lake: Lake | None) -> str | None:
+    try:
+        return read_card(find_model("default", lake)).model_id
+    except ModelError:
+        return None  # the list of what there is helps to choose another
+
+
 def model_card(name: str, lake_location: str) -> str:
     """A model's card as JSON."""
-    from mfer.checkpoint import read_card
-
     return json.dumps(read_card(find_model(name, open_lake(lake_location))).to_dict(), indent=2)

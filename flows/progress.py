@@ -26,7 +26,7 @@ class _Rate(ProgressColumn):
 
 def _bars() -> Bars:
     return Bars(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         _Rate(),
@@ -49,7 +49,9 @@ class _TerminalProgress(Progress):
     def frames(self, path: str, n_done: int, n_frames: int) -> None:
         self._known[path] = (n_done, n_frames)
         done, total = (sum(values) for values in zip(*self._known.values(), strict=True))
-        self._bars.update(self._frames, completed=done, total=total, description=f"frames ({Path(path).name[:30]})")
+        self._bars.update(
+            self._frames, completed=done, total=total, description=f"frames ({path_text(Path(path).name)[:30]})"
+        )
 
     def video(self, outcome: VideoOutcome) -> None:
         self._bars.advance(self._videos)

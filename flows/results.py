@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import sys
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +29,23 @@ def write_result(rows: pa.Table, form: str, output: str | None) -> None:
         rows: the answer.
         form: ``table`` (shortened to fit a screen), ``csv``, ``json`` (a list of objects) or ``parquet``.
         output: a path; None is standard output, where parquet is refused.
+
+    Raises:
+        ConfigError: parquet without a path, or a path that cannot be written.
     """
-    if form == "parquet":
-        if output is None:
+    if output is None:
+        if form == "parquet":
             raise ConfigError("parquet is not for a terminal; add --output FILE.parquet")
-        pq.write_table(rows, output, compression="zstd")
-    elif output is not None:
-        with Path(output).open("w", newline="", encoding="utf-8") as file:
-            _write(rows, form, file)
-    else:
         _write(rows, form, sys.stdout)
+        return
+    try:
+        if form == "parquet":
+            pq.write_table(rows, output, compression="zstd")
+        else:
+            with Path(output).open("w", newline="", encoding="utf-8") as file:
+                _write(rows, form, file)
+    except OSError as error:
+        raise ConfigError(f"cannot write {output}: {error.strerror or error}; name another file") from error
 
 
 def _write(rows: pa.Table, form: str, file: Any) -> None:
@@ -46,10 +55,23 @@ def _write(rows: pa.Table, form: str, file: Any) -> None:
         for batch in rows.to_batches():
             writer.writerows(zip(*(column.to_pylist() for column in batch.columns), strict=True))
     elif form == "json":
-        json.dump(rows.to_pylist(), file, default=str, indent=1)
+        json.dump(_plain(rows.to_pylist()), file, default=str, indent=1, allow_nan=False)
         file.write("\n")
     else:
         _print_table(rows, file)
+
+
+def _plain(value: Any) -> Any:
+    """What JSON can hold: DuckDB's sums are decimals, and NaN and infinity have no form of their own."""
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
 
 
 def _print_table(rows: pa.Table, file: Any) -> None:
@@ -60,7 +82,8 @@ def _print_table(rows: pa.Table, file: Any) -> None:
         table.add_column(field.name, justify="right" if number else "left", overflow="fold")
     for row in zip(*(column.to_pylist() for column in shown.columns), strict=True):
         table.add_row(*(_cell(value) for value in row))
-    console = Console(file=file, width=None if file.isatty() else 200)
+    # a file's name may look like markup: print what is there
+    console = Console(file=file, width=None if file.isatty() else 200, markup=False, emoji=False, highlight=False)
     console.print(table)
     if len(rows) > len(shown):
         console.print(f"... {len(shown)} of {len(rows)} rows; --format csv, json or parquet gives all", style="dim")
@@ -69,4 +92,4 @@ def _print_table(rows: pa.Table, file: Any) -> None:
 def _cell(value: Any) -> str:
     if value is None:
         return ""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

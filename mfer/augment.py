@@ -22,8 +22,10 @@ __all__ = ["Augmentation", "disturb_matrix", "disturb_pixels", "mix"]
 class Augmentation:
     """Ranges of the random disturbances; a zero switches one off.
 
-    Angles in degrees; ``scale`` and ``shift`` as shares of the crop; ``landmark_jitter`` likewise is what the
-    detector's own error adds; the probabilities are per face (``mixup`` per batch).
+    Angles in degrees; ``scale`` and ``stretch`` as logarithms of a factor, ``shift`` as a share of the crop;
+    ``flip``, ``blur``, ``low_resolution`` and ``erase`` are probabilities per face; ``gamma`` and ``contrast`` are
+    logarithms of the exponent and the factor, ``brightness`` and ``noise`` in units of the pixels' range 0..1;
+    ``mixup`` is the parameter of a beta distribution from which each batch draws one share.
     """
 
     flip: float = 0.5

@@ -14,7 +14,7 @@ import torch
 
 from mfer.classes import EXPRESSIONS
 from mfer.crop import CropContract
-from mfer.errors import ConfigError, ModelError
+from mfer.errors import ModelError
 from mfer.network import MFER, Architecture
 
 __all__ = ["CARD_FILE", "WEIGHTS_FILE", "Card", "load_model", "packaged_models", "read_card", "save_model"]
@@ -68,11 +68,13 @@ class Card:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Card:
         """Raises ModelError for a card of another version or with classes that are not among the eight."""
+        if not isinstance(values, dict):
+            raise ModelError(f"a model card is one JSON object, this one is a {type(values).__name__}")
         if values.get("card_version") != _CARD_VERSION:
             raise ModelError(
                 f"model card version {values.get('card_version')!r}; this version reads {_CARD_VERSION}: update mfer"
             )
-        names = tuple(values["class_names"])
+        names = tuple(values.get("class_names", ()))
         if len(set(names)) != len(names) or not set(names) <= set(EXPRESSIONS):
             raise ModelError(f"model classes {names}; allowed, each once: {', '.join(EXPRESSIONS)}")
         try:
@@ -88,9 +90,9 @@ class Card:
                 licence=values["licence"],
                 parent=values["parent"],
             )
-        except (KeyError, TypeError, ConfigError) as error:
+        except (KeyError, TypeError, ValueError) as error:  # a ConfigError is a ValueError
             raise ModelError(f"the model card does not fit this version: {error}") from error
-        if card.architecture.n_classes != len(names) or card.temperature <= 0:
+        if card.architecture.n_classes != len(names) or not card.temperature > 0:
             raise ModelError(
                 f"{len(names)} classes for {card.architecture.n_classes} logits, temperature {card.temperature}"
             )

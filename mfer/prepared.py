@@ -16,6 +16,8 @@ __all__ = ["PreparedFaces", "mean_landmarks"]
 
 #: Larger pictures are shrunk to this side in the stack: four times the usual crop, so that nothing visible is lost.
 STACK_SIDE_PX = 192
+#: More would hold tens of gigabytes of float patches for a large set.
+_CROPS_AT_ONCE = 4096
 
 
 def mean_landmarks(height_px: int, width_px: int) -> np.ndarray:
@@ -84,7 +86,8 @@ class PreparedFaces:
         faces = self.faces.with_classes(class_names)
         if len(faces) == len(self):
             return replace(self, faces=faces)
-        kept = np.isin(np.array(self.faces.names), np.array(faces.names))
+        known = set(faces.class_names)
+        kept = np.array([self.faces.class_names[i] in known for i in self.faces.majority], dtype=bool)
         return replace(self.take(kept), faces=faces)
 
     def to(self, device: torch.device) -> PreparedFaces:
@@ -93,4 +96,6 @@ class PreparedFaces:
 
     def crops(self, crop: CropContract) -> Tensor:
         """Every face as the contract cuts it, uint8 [N,C,S,S]."""
-        return warp_faces(self.pictures, np.arange(len(self)), align_matrix(self.landmarks_px, crop), crop)
+        matrix = align_matrix(self.landmarks_px, crop)
+        rows = np.split(np.arange(len(self)), range(_CROPS_AT_ONCE, len(self), _CROPS_AT_ONCE))
+        return torch.cat([warp_faces(self.pictures, some, matrix[some], crop) for some in rows])

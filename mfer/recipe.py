@@ -16,6 +16,9 @@ from mfer.network import Architecture
 
 __all__ = ["Recipe", "recipe_names"]
 
+#: How a person calls the kinds of values in a TOML file.
+_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text in quotes", tuple: "a list"}
+
 
 @dataclass(frozen=True)
 class Optimisation:
@@ -114,10 +117,17 @@ class Recipe:
 
 
 def _section(kind: type, key: str, values: dict[str, Any]) -> Any:
+    if not isinstance(values, dict):
+        raise ConfigError(f"{key} is {values!r}; expected a section [{key}] with settings")
     known = {f.name for f in dataclasses.fields(kind)}
     if unknown := set(values) - known:
         raise ConfigError(f"[{key}] has unknown settings {sorted(unknown)}; known: {sorted(known)}")
-    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    given = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    for name, value in given.items():
+        wanted = type(getattr(kind, name))
+        if not (type(value) is wanted or (wanted is float and type(value) is int)):
+            raise ConfigError(f"[{key}] {name} is {value!r}; expected {_KINDS.get(wanted, wanted.__name__)}")
+    return kind(**given)
 
 
 def recipe_names() -> list[str]:

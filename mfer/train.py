@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import hashlib
 import json
 import math
 import os
@@ -261,8 +262,8 @@ class Trainer:
             self.best_epoch = epoch
         self.reports.append(report)
         self.loss_sum = 0.0
-        with (self.folder / _LOG_FILE).open("a") as log:
-            log.write(json.dumps(dataclasses.asdict(report)) + "\n")
+        lines = (json.dumps(dataclasses.asdict(r)) + "\n" for r in self.reports)
+        (self.folder / _LOG_FILE).write_text("".join(lines))  # afresh: a resumed run may end an epoch once more
 
     # state
 
@@ -276,11 +277,18 @@ class Trainer:
             for name, value in self.optimizer.state[p].items():
                 yield f"optimizer.{i}.{name}", value
 
+    def _faces_id(self) -> str:
+        names = [
+            [*faces.faces.names, *map(int, faces.faces.majority)] for faces in (self.train_faces, self.valid_faces)
+        ]
+        return hashlib.sha256(json.dumps(names).encode()).hexdigest()[:16]
+
     def _save(self) -> None:
         """Write the whole state to one file that is either the old or the new one, whenever the power fails."""
         tensors = {name: value.detach().cpu().contiguous().clone() for name, value in self._tensors()}
         meta = {
             "recipe": self.recipe.to_dict(),
+            "faces": self._faces_id(),
             "step": self.step,
             "best_epoch": self.best_epoch,
             "loss_sum": self.loss_sum,
@@ -301,6 +309,9 @@ class Trainer:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if meta["recipe"] != json.loads(json.dumps(self.recipe.to_dict())):
             raise ConfigError(f"{path} is of another recipe; give another folder, or delete it to start again")
+
+        if meta.get("faces", self._faces_id()) != self._faces_id():
+            raise ConfigError(f"{path} is of other faces; give another folder, or delete it to start again")
 
         def part(prefix: str) -> dict[str, Tensor]:
             return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

@@ -5,6 +5,7 @@ Only landmarks are kept between runs (a small file in the user's cache folder), 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Callable
@@ -55,12 +56,13 @@ def prepare_faces(
         landmarks = np.load(path, allow_pickle=False)
         if landmarks.shape != (len(faces), 5, 2):
             raise ValueError
-    except (OSError, ValueError):
+    except (OSError, EOFError, ValueError):  # not there, or cut short
         landmarks = _find_landmarks(faces, device, progress)
-        folder.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_suffix(f".{os.getpid()}.npy")
-        np.save(fresh, landmarks)
-        fresh.replace(path)
+        with contextlib.suppress(OSError):  # a cache that cannot be written costs time, not the result
+            folder.mkdir(parents=True, exist_ok=True)
+            fresh = path.with_suffix(f".{os.getpid()}.npy")
+            np.save(fresh, landmarks)
+            fresh.replace(path)
     found = np.isfinite(landmarks[:, 0, 0])
     for i in np.flatnonzero(~found):
         landmarks[i] = mean_landmarks(*faces.pictures[int(i)].shape[:2])

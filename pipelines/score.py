@@ -7,11 +7,15 @@ has ended. Memory does not depend on the length of the video.
 
 from __future__ import annotations
 
+import errno
+import mmap
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pyarrow as pa
@@ -41,6 +45,7 @@ __all__ = ["VideoAnalyzer", "VideoFile"]
 #: Boxes and landmarks are rounded as the lake stores them before anything is computed from them, so that scoring
 #: stored faces with the same model gives the same numbers.
 _PIXEL_STEP = 8
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 FrameProgress = Callable[[int, int], None]
 
 
@@ -102,10 +107,11 @@ class VideoAnalyzer:
             message = "not enough memory; use fewer workers, or sample fewer frames"
             outcome = _failed(file.path, video_id, "out_of_memory", "score", message)
         except OSError as error:
+            if error.errno in _DISK_FULL:
+                raise _disk_full() from error
             outcome = _failed(file.path, video_id, "unreadable", "open", f"{error.strerror or error}; check the disk")
         except Exception as error:  # one video must not end the folder
-            message = f"{type(error).__name__}: {error}; please report it"
-            outcome = _failed(file.path, video_id, "internal", "score", message)
+            outcome = _failed(file.path, video_id, "internal", "score", _fault(error))
         return replace(outcome, elapsed_s=time.monotonic() - started, size_bytes=size_bytes, mtime_ns=mtime_ns)
 
     def _analyze(
@@ -120,13 +126,12 @@ class VideoAnalyzer:
             batch_frames=self.settings.batch_frames(info.width_px, info.height_px),
             decoder=self.settings.decoder,  # type: ignore[arg-type]  # checked by AnalysisSettings
         )
-        with tempfile.TemporaryDirectory(prefix="mfer-") as folder:
-            rows_file = Path(folder) / "rows.arrow"
+        with tempfile.TemporaryFile(prefix="mfer-") as rows_file:  # has no name: a killed process leaves none behind
             self._write_rows(rows_file, video, frames, progress)
-            with pa.memory_map(str(rows_file)) as mapped:
-                rows = pa.ipc.open_file(mapped).read_all()
-                self.lake.commit_segment(rows, analysis_id=self.analysis_id, video_id=video_id)
-                del rows
+            mapped = mmap.mmap(rows_file.fileno(), 0, access=mmap.ACCESS_READ)
+            rows = pa.ipc.open_file(pa.py_buffer(mapped)).read_all()
+            self.lake.commit_segment(rows, analysis_id=self.analysis_id, video_id=video_id)
+            del rows
         n_missing = video.n_missing
         finished = FinishedVideo(
             video_id=video_id,
@@ -163,13 +168,13 @@ class VideoAnalyzer:
             n_frames_unread=counts.n_frames_unread,
         )
 
-    def _write_rows(self, rows_file: Path, video: Video, frames: Decoding, progress: FrameProgress | None) -> None:
+    def _write_rows(self, rows_file: IO[bytes], video: Video, frames: Decoding, progress: FrameProgress | None) -> None:
         """Decode, detect, align, score, write: the whole of it."""
         info = video.info
         times = FrameTimes(frames.frame_index, video.pts_s, video.duration_s, info.start_s)
         find_faces = self._face_source(info.video_id)
         n_done = 0
-        with pa.OSFile(str(rows_file), "wb") as sink, pa.ipc.new_file(sink, ROW_SCHEMA) as out:
+        with pa.ipc.new_file(rows_file, ROW_SCHEMA) as out:
             for batch in frames:
                 faces, track = find_faces(batch)
                 crops = self.scorer.align(batch, faces)
@@ -179,6 +184,7 @@ class VideoAnalyzer:
                 n_done += len(batch) + len(batch.unread_index)
                 if progress:
                     progress(n_done, len(frames.frame_index))
+        rows_file.flush()
 
     def _face_source(self, video_id: str) -> Callable[[FrameBatch], tuple[Detections, np.ndarray]]:
         """Faces and tracks of each batch: those of an earlier analysis with the same settings, or new ones."""
@@ -222,3 +228,16 @@ class StoredFaces:
 
 def _failed(path: Path, video_id: str | None, code: str, stage: str, message: str) -> VideoOutcome:
     return VideoOutcome(video_id, str(path), "failed", code=code, stage=stage, message=message)
+
+
+def _disk_full() -> LakeError:
+    folder = tempfile.gettempdir()
+    message = f"the disk is full while writing a video's rows in {folder}; free some space there, or set TMPDIR"
+    return LakeError(f"{message}, and run again: what is done is kept", "disk_full")
+
+
+def _fault(error: Exception) -> str:
+    """What a report of our own fault needs, in one line."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    text = path_text(str(error))  # a message may quote a file name that is not UTF-8
+    return f"{type(error).__name__}: {text} ({Path(place.filename).name}, line {place.lineno}); please report it"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -34,7 +35,7 @@ class AnalysisSettings:
     decoder: str = "auto"
 
     def __post_init__(self) -> None:
-        if self.every < 1 or (self.fps is not None and not self.fps > 0):
+        if self.every < 1 or (self.fps is not None and not 0 < self.fps < math.inf):
             raise ConfigError(f"sampling got every={self.every}, fps={self.fps}; allowed: every >= 1, or fps > 0")
         if self.fps is not None and self.every != 1:
             raise ConfigError(f"sampling got every={self.every} and fps={self.fps}; give one of the two")

@@ -1,0 +1,74 @@
+"""Where in a face the model found its expression, at one moment of a video."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+
+from mfer.crop import normalise
+from mfer.errors import ConfigError
+from mfer.explain import grad_cam, overlay
+from pipelines.decode import decode, open_video
+from pipelines.detect import DetectorSettings, FaceDetector
+from pipelines.scorer import Scorer
+
+__all__ = ["explain_moment"]
+
+_SIDE_PX = 240
+_CAPTION_PX = 44
+
+
+def explain_moment(video: str, at_s: float, model: Path, out: Path, min_face_px: int = 20) -> str:
+    """Draw every face of the frame shown at a moment beside its Grad-CAM overlay.
+
+    Args:
+        video: the file.
+        at_s: seconds into it, as a player shows them.
+        model: a model's folder.
+        out: PNG to write; a row per face with the crop that the network saw and the heat for its top class.
+
+    Returns:
+        A line of text per face.
+    """
+    opened = open_video(video)
+    times_s = opened.pts_s - opened.info.start_s
+    if not 0 <= at_s < times_s[-1] + opened.duration_s[-1]:
+        raise ConfigError(
+            f"--at {at_s} lies outside the video, which lasts {times_s[-1] + opened.duration_s[-1]:.3f} s"
+        )
+    wanted = int(np.searchsorted(times_s, at_s + 1e-6, side="right")) - 1
+    frame = next((b for b in decode(opened, decoder="pyav", batch_frames=1) if wanted in b.frame_index), None)
+    if frame is None:
+        raise ConfigError(f"frame {wanted} of {video} could not be read")
+    faces = FaceDetector(DetectorSettings(min_face_px))(frame.rgb)
+    if not len(faces):
+        raise ConfigError(f"no face was found in frame {wanted} (shown at {times_s[wanted]:.3f} s); nothing to explain")
+    scorer = Scorer(model)
+    crops = scorer.align(frame, faces)
+    prob = scorer(crops).prob
+    top = prob.argmax(1)
+    heat = grad_cam(scorer.model, normalise(crops.pixels, scorer.card.crop), torch.from_numpy(top))
+    rows, lines = [], []
+    for i in range(len(faces)):
+        order = np.argsort(-prob[i])[:3]
+        text = ", ".join(f"{scorer.card.class_names[k]} {prob[i, k]:.2f}" for k in order)
+        lines.append(f"frame {wanted} at {times_s[wanted]:.3f} s, face {i}: {text}")
+        crop = crops.pixels[i].numpy()
+        plain = np.broadcast_to(crop, (3, *crop.shape[1:])).transpose(1, 2, 0)  # [C,S,S] -> [S,S,3]
+        rows.append(_row(plain, overlay(crop, heat[i]), f"face {i}: {text}"))
+    Image.fromarray(np.concatenate(rows)).save(out)
+    return "\n".join([*lines, str(out)])
+
+
+def _row(crop: np.ndarray, explained: np.ndarray, caption: str) -> np.ndarray:
+    """Two enlarged pictures with a caption, uint8 RGB [h,w,3]."""
+    canvas = Image.new("RGB", (2 * _SIDE_PX, _SIDE_PX + _CAPTION_PX), "white")
+    for at, picture in enumerate((crop, explained)):
+        enlarged = Image.fromarray(np.ascontiguousarray(picture)).resize((_SIDE_PX, _SIDE_PX), Image.Resampling.BICUBIC)
+        canvas.paste(enlarged, (at * _SIDE_PX, 0))
+    first, _, rest = caption.partition(", ")
+    ImageDraw.Draw(canvas).multiline_text((6, _SIDE_PX + 6), f"{first}\n{rest}", fill="black")
+    return np.asarray(canvas)

@@ -1,0 +1,364 @@
+"""Labelled faces to a model with its card, and a model to its figures."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import re
+import subprocess
+from collections.abc import Callable
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import mfer
+from flows.export import export_onnx
+from mfer.checkpoint import Card, load_model, save_model
+from mfer.crop import CropContract, align_matrix, normalise
+from mfer.data import read_faces
+from mfer.errors import ConfigError
+from mfer.evaluate import Evaluation, Predict, evaluate
+from mfer.explain import grad_cam
+from mfer.faces import EncodedPictures, LabelledFaces, halves
+from mfer.network import MFER
+from mfer.prepared import PreparedFaces
+from mfer.recipe import Recipe
+from mfer.report import write_report
+from mfer.train import Trained, Trainer
+from pipelines.batches import AlignedFaces, Detections
+from pipelines.prepare import prepare_faces
+from pipelines.quality import measure_quality
+
+__all__ = ["StageProgress", "evaluate_model", "export_onnx", "train_model"]
+
+#: Told (stage, done, total); what follows a colon in the stage is its present state.
+StageProgress = Callable[[str, int, int], None]
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+#: Settings of an architecture that change neither names nor shapes of weights.
+_SHAPELESS = {"layer_scale": 1.0, "drop_path": 0.0}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Parts:
+    """What learns, what chooses and what is quoted; ``how`` says in words how they were told apart."""
+
+    train: LabelledFaces
+    selection: LabelledFaces
+    report: LabelledFaces
+    how: str
+
+
+def train_model(
+    recipe: Recipe,
+    data: Path,
+    out: Path,
+    *,
+    device: str = "cpu",
+    shards: int = 1,
+    name: str | None = None,
+    initial: Path | None = None,
+    progress: StageProgress | None = None,
+) -> Card:
+    """Train a recipe on labelled faces, calibrate it, measure it on faces that chose nothing, and save it with a card.
+
+    Args:
+        recipe: what to train; its number of classes is taken from the data.
+        data: a layout that ``mfer.data.read_faces`` knows. Where it has no validation part (a single Parquet file, or
+            plain folders per class) a tenth of the faces, by a hash of their names, is held out; the card says so.
+        out: gets ``weights.safetensors`` and ``card.json``, and under ``run`` the state that a killed run resumes from.
+        device: ``cpu`` or a CUDA device.
+        shards: threads for a CPU batch.
+        name: of the model; the default is ``architecture.data_v1``.
+        initial: folder of a model to refresh: training starts from its weights and keeps its classes.
+        progress: told the stages ``find faces``, ``train`` and ``evaluate``.
+
+    Raises:
+        ConfigError: no training part, faces that are in both parts, or settings that do not fit the data.
+        ModelError: ``initial`` is no model.
+    """
+    show = progress or _show_nothing
+    parts = _read_parts(data)
+    weights, parent = None, None
+    if initial is not None:
+        weights, parent = _initial_weights(initial, recipe)
+        parts = _with_classes(parts, parent.class_names)
+    name = _model_name(name, recipe, parts.train, data)
+    train, selection, report = (
+        prepare_faces(faces, recipe.crop.channels, device, partial(show, f"find faces: {part}"))
+        for part, faces in (("train", parts.train), ("selection", parts.selection), ("report", parts.report))
+    )
+    trainer = Trainer(recipe, train, selection, out / "run", device, shards, weights)
+    trained = trainer.run(lambda step, n, loss: show(f"train: loss {loss:.3f}", step, n))
+    card = Card(
+        name=name,
+        class_names=parts.train.class_names,
+        architecture=trainer.recipe.architecture,
+        crop=recipe.crop,
+        temperature=trained.temperature,
+        weights_sha256="",
+        training=_training_record(trainer.recipe, trained, parts, train, device),
+        licence=f"weights learned from {parts.train.source}: {parts.train.licence}",
+        parent=parent.model_id if parent else None,
+    )
+    card = save_model(out, trained.model, card)
+    model, card = load_model(out)  # the figures are of the float16 weights that are served
+    found = _evaluate(model.to(device), card, report, "report", device, show)
+    metrics = _metrics(found, parts, trained)
+    return save_model(out, model, dataclasses.replace(card, metrics=metrics))
+
+
+def evaluate_model(
+    folder: Path,
+    data: Path,
+    split: str,
+    *,
+    device: str = "cpu",
+    report: Path | None = None,
+    flip: bool = False,
+    progress: StageProgress | None = None,
+) -> Evaluation:
+    """Measure a model on labelled faces.
+
+    Args:
+        folder: the model's.
+        data: a layout that ``mfer.data.read_faces`` knows; faces of classes that the model lacks are left out.
+        split: ``all``, ``selection`` or ``report`` (halves) of the validation part, or ``train``.
+        device: ``cpu`` or a CUDA device.
+        report: folder for an HTML page with charts, mistakes and Grad-CAM; None writes none.
+        flip: average the logits of each face and its mirror image, at twice the cost. Video is never scored so.
+        progress: told the stages ``find faces`` and ``evaluate``.
+
+    Raises:
+        ConfigError: data in no known layout, or without a face of the model's classes.
+        ModelError: the folder holds no sound model.
+    """
+    show = progress or _show_nothing
+    model, card = load_model(folder)
+    model.to(device)
+    labelled = read_faces(data, split)
+    prepared = prepare_faces(labelled, card.crop.channels, device, partial(show, f"find faces: {split}"))
+    faces = prepared.with_classes(card.class_names)
+    found = _evaluate(model, card, faces, split, device, show, flip)
+    if report is not None:
+        crops = faces.crops(card.crop)
+
+        def cam(pixels: Tensor, classes: Tensor) -> np.ndarray:
+            return grad_cam(model, normalise(pixels.to(device), card.crop), classes.to(device))
+
+        write_report(report, found, crops, cam=cam, quality=_quality(faces, crops, card.crop))
+    return found
+
+
+# the parts of a data set
+
+
+def _read_parts(data: Path) -> _Parts:
+    files = [name for name in ("train.parquet", "valid.parquet") if (data / name).is_file()]
+    if len(files) == 1:
+        raise ConfigError(
+            f"{data} holds {files[0]} alone; training needs train.parquet and valid.parquet there, or name the one"
+            " file itself, of which a tenth is then held out"
+        )
+    train, valid = read_faces(data, "train"), read_faces(data, "all")
+    how = "the set's own training and validation part, the latter halved by a hash of the names"
+    if data.is_file() or _same_sources(train, valid):
+        held = _held_out(train.names)
+        train, valid = train.take(~held), train.take(held)
+        how = "no validation part: a tenth by a hash of the names held out of training, and halved by another"
+    elif common := _shared_faces(train, valid):
+        raise ConfigError(
+            f"{len(common)} faces are in both the training and the validation part of {data} (the first:"
+            f" {common[0]}); take them out of one, or the figures are of faces that were learned"
+        )
+    valid = valid.with_classes(train.class_names)
+    in_report = halves(valid.names)
+    parts = _Parts(train, valid.take(~in_report), valid.take(in_report), how)
+    if not (len(parts.selection) and len(parts.report)):
+        raise ConfigError(
+            f"{data} leaves {len(train)} faces to train, {len(parts.selection)} to select and {len(parts.report)} to"
+            " report on; every part needs some"
+        )
+    return parts
+
+
+def _same_sources(train: LabelledFaces, valid: LabelledFaces) -> bool:
+    a, b = train.pictures, valid.pictures
+    return isinstance(a, EncodedPictures) and isinstance(b, EncodedPictures) and list(a.sources) == list(b.sources)
+
+
+def _held_out(names: list[str]) -> np.ndarray:
+    """A tenth of the faces, bool [N], whatever else the set holds; independent of ``halves``."""
+    return np.array([int.from_bytes(hashlib.sha256(n.encode()).digest()[1:3]) % 10 == 0 for n in names], dtype=bool)
+
+
+def _shared_faces(train: LabelledFaces, valid: LabelledFaces) -> list[str]:
+    """Names that both parts have for the same picture (many sets number each part's files from 1)."""
+    at = {name: i for i, name in enumerate(train.names)}
+    return [
+        name
+        for i, name in enumerate(valid.names)
+        if name in at and np.array_equal(train.pictures[at[name]], valid.pictures[i])
+    ]
+
+
+def _with_classes(parts: _Parts, class_names: tuple[str, ...]) -> _Parts:
+    train, selection, report = (
+        faces.with_classes(class_names) for faces in (parts.train, parts.selection, parts.report)
+    )
+    return _Parts(train, selection, report, parts.how)
+
+
+# what the card says
+
+
+def _model_name(name: str | None, recipe: Recipe, train: LabelledFaces, data: Path) -> str:
+    if name is None:
+        word = train.source.split()[0] if train.source.strip() else ""
+        if word in ("", "train"):  # a folder of classes is called after its folder
+            word = data.resolve().name
+        slug = re.sub(r"[^a-z0-9]+", "", word.lower()) or "faces"
+        return f"{recipe.architecture.name}.{slug}_v1"
+    if not _NAME.fullmatch(name):
+        raise ConfigError(f"model name {name!r}; use letters, digits, '.', '_' and '-', such as mfer_atto.mine_v1")
+    return name
+
+
+def _initial_weights(folder: Path, recipe: Recipe) -> tuple[dict[str, Tensor], Card]:
+    model, card = load_model(folder)
+    wanted = dataclasses.replace(recipe.architecture, n_classes=card.architecture.n_classes, **_SHAPELESS)
+    given = dataclasses.replace(card.architecture, **_SHAPELESS)
+    if wanted != given:
+        differ = ", ".join(
+            f"{field} {getattr(given, field)!r} (recipe: {getattr(wanted, field)!r})"
+            for field in given.to_dict()
+            if getattr(given, field) != getattr(wanted, field)
+        )
+        raise ConfigError(f"{card.model_id} cannot start this recipe: it has {differ}; use a recipe of its shape")
+    return model.state_dict(), card
+
+
+def _training_record(
+    recipe: Recipe, trained: Trained, parts: _Parts, train: PreparedFaces, device: str
+) -> dict[str, Any]:
+    counts = np.bincount(parts.train.majority, minlength=len(parts.train.class_names))
+    return {
+        "recipe": recipe.to_dict(),
+        "data": {
+            "source": parts.train.source,
+            "licence": parts.train.licence,
+            "parts": parts.how,
+            "n_train": len(parts.train),
+            "n_selection": len(parts.selection),
+            "n_report": len(parts.report),
+            "n_train_by_class": dict(zip(parts.train.class_names, counts.tolist(), strict=True)),
+            "dropped": dict(parts.train.dropped),
+            "landmarks_found": round(float(train.found.mean()), 4),
+        },
+        "epochs": {
+            "n": len(trained.reports),
+            "chosen": trained.epoch,
+            "loss": [round(r.loss, 4) for r in trained.reports],
+            "selection_accuracy": [round(r.accuracy, 4) for r in trained.reports],
+        },
+        "device": device,
+        "code_revision": _code_revision(),
+        "versions": {package: version(package) for package in ("torch", "timm", "numpy")},
+    }
+
+
+def _metrics(found: Evaluation, parts: _Parts, trained: Trained) -> dict[str, Any]:
+    measured = found.to_dict()
+    wanted = ("split", "n", "accuracy", "mean_recall", "ece", "nll", "kl", "per_class_recall", "intervals")
+    return {
+        "protocol": (
+            "top class against the raters' majority (or the only label), one crop a face, no test-time averaging;"
+            f" {parts.how}; epoch and temperature chosen on the selection half, figures of the report half, 95 %"
+            " bootstrap intervals"
+        ),
+        **{key: measured[key] for key in wanted},
+        "unseen_accuracy_interval": measured["unseen_accuracy_interval"],
+        "selection": {"n": len(parts.selection), "accuracy": trained.reports[trained.epoch].accuracy},
+        "temperature": trained.temperature,
+    }
+
+
+def _code_revision() -> str | None:
+    """What git says of the working copy that this package runs from; None where it is installed from a wheel."""
+    root = Path(mfer.__file__).parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--tags"]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip() or None
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+# scoring
+
+
+def _show_nothing(stage: str, done: int, total: int) -> None:
+    pass
+
+
+def _evaluate(
+    model: MFER,
+    card: Card,
+    faces: PreparedFaces,
+    split: str,
+    device: str,
+    show: StageProgress,
+    flip: bool = False,
+) -> Evaluation:
+    done = 0
+
+    def count(n: int) -> None:
+        nonlocal done
+        done += n
+        show("evaluate", done, len(faces))
+
+    return evaluate(
+        _predictor(model, card.crop, device, flip),
+        faces.faces,
+        faces.crops(card.crop),
+        model=card.model_id + (" with mirror images" if flip else ""),
+        split=split,
+        temperature=card.temperature,
+        progress=count,
+    )
+
+
+def _predictor(model: MFER, crop: CropContract, device: str, flip: bool) -> Predict:
+    """Crops uint8 [N,C,S,S] -> logits [N,K] and features [N,D]; with ``flip`` the means of face and mirror image."""
+
+    @torch.inference_mode()
+    def predict(crops: Tensor) -> tuple[Tensor, Tensor]:
+        x = normalise(crops.to(device), crop)
+        features = model.embed(torch.cat([x, x.flip(3)]) if flip else x)
+        logits = model.classifier(features)
+        if flip:
+            logits, features = (v.unflatten(0, (2, -1)).mean(0) for v in (logits, features))
+        return logits, features
+
+    return predict
+
+
+def _quality(faces: PreparedFaces, crops: Tensor, crop: CropContract) -> dict[str, np.ndarray]:
+    """What video's ``quality_ok`` looks at, float [N]; higher is better, NaN where the detector saw no face."""
+    n, points = len(faces), faces.landmarks_px
+    corners = np.concatenate([points.min(1), points.max(1)], 1)
+    detections = Detections(np.arange(n), corners, points, np.ones(n, np.float32))
+    measured = measure_quality(detections, AlignedFaces(crops, align_matrix(points, crop)))
+    eyes = np.linalg.norm(points[:, 1] - points[:, 0], axis=1)
+    found = {
+        "sharpness": measured.sharpness,
+        "eye distance in px": eyes,
+        "turn of the head (0 frontal, -2 profile)": -np.abs(measured.yaw_proxy),
+    }
+    return {name: np.where(faces.found, values, np.nan) for name, values in found.items()}

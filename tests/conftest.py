@@ -1,0 +1,42 @@
+"""What end-to-end tests share: one thread, a tiny model, a clip of a few frames and a way to run the command line."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded, also by the processes that tests start
+os.environ.pop("MFER_LAKE", None)
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a model with random weights; do not change it."""
+    from tests.models import tiny_model
+
+    return tiny_model(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def write_talk(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """A function that writes a clip of the talking man: frames ``shown`` of the original, None for a black one."""
+    import numpy as np
+
+    from pipelines.encode import write_video
+    from tests.faces import carphone_frames
+
+    def write(path: Path, shown: list[int | None], fps: float = 25) -> Path:
+        talk = carphone_frames()
+        black = np.zeros_like(talk[0])
+        return write_video(path, [black if k is None else talk[k] for k in shown], fps, options={"crf": "18"})
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def talk(tmp_path_factory: pytest.TempPathFactory, write_talk: Callable[..., Path]) -> Path:
+    """Ten frames at 25 a second: a face in 0-3 and 7-9, none in 4-6; do not change it."""
+    return write_talk(tmp_path_factory.mktemp("talk") / "talk.mp4", [0, 1, 2, 3, None, None, None, 60, 61, 62])

@@ -1,0 +1,324 @@
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from prefect.exceptions import ParameterTypeError
+
+from flows.analyze import RunSummary
+from flows.analyze_flow import analyze_folder_flow, final_state, outcome_rows, summary_markdown
+from flows.deployments import serve
+from mfer.errors import ConfigError
+from pipelines.encode import write_video
+from storage.lake import Lake
+from storage.records import VideoOutcome
+from storage.views import run_sql
+from tests.faces import carphone_frames
+from tests.models import tiny_model
+
+_ROOT = Path(__file__).resolve().parents[2]
+_SERVE = "import sys; from flows.deployments import serve; serve(*sys.argv[1:])"
+#: For one command. A server needs 15 s of CPU to start, and a run imports torch.
+_PATIENCE_S = 1500
+
+_OK = VideoOutcome("0" * 16, "/in/a.mp4", "ok", n_frames=12, n_faces=12, n_frames_with_face=12, elapsed_s=1.0)
+_SKIPPED = VideoOutcome("0" * 16, "/in/b.mp4", "skipped", message="already analysed")
+_PARTIAL = replace(_OK, path="/in/c.mp4", status="partial", code="frames_unread", message="2 of 12 frames")
+_FAILED = VideoOutcome(None, "/in/d.mp4", "failed", code="not_a_video", stage="open", message="no format is recognised")
+
+
+def _summary(*outcomes: VideoOutcome) -> RunSummary:
+    return RunSummary("run1", "lake", "mfer_atto.random_v1@0123456789ab", "f" * 16, outcomes, 3, 2.0)
+
+
+# -- without a server -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("outcomes", [(_OK,), (_OK, _SKIPPED), (_SKIPPED,), ()])
+def test_a_run_without_trouble_is_completed(outcomes: tuple[VideoOutcome, ...]) -> None:
+    state = final_state(_summary(*outcomes))
+    assert (state.name, state.is_completed()) == ("Completed", True)
+
+
+@pytest.mark.parametrize("outcomes", [(_OK, _FAILED), (_OK, _PARTIAL), (_PARTIAL,), (_SKIPPED, _FAILED)])
+def test_some_trouble_is_completed_with_failures_and_names_the_videos(outcomes: tuple[VideoOutcome, ...]) -> None:
+    state = final_state(_summary(*outcomes))
+    assert (state.name, state.is_completed()) == ("CompletedWithFailures", True)
+    trouble = outcomes[-1]
+    assert f"{trouble.path} is {trouble.status}, {trouble.code}: {trouble.message}" in str(state.message)
+    assert "/in/a.mp4 " not in str(state.message)
+
+
+def test_a_run_in_which_every_video_failed_is_failed_and_a_long_list_is_cut() -> None:
+    outcomes = [replace(_FAILED, path=f"/in/{number:03}.mp4") for number in range(50)]
+    state = final_state(_summary(*outcomes))
+    assert state.is_failed()
+    assert str(state.message).startswith("50 videos: 0 ok, 0 partial, 50 failed, 0 skipped. /in/000.mp4 is failed")
+    assert str(state.message).endswith("and 40 more")
+
+
+def test_the_table_of_outcomes_begins_with_the_worst_and_holds_names_that_are_not_text() -> None:
+    odd = replace(_FAILED, path=os.fsdecode(b"/in/caf\xe9.mp4"))
+    rows = outcome_rows(_summary(_OK, _SKIPPED, _PARTIAL, odd))
+    assert [row["status"] for row in rows] == ["failed", "partial", "ok", "skipped"]
+    assert rows[0]["video"] == r"/in/caf\xe9.mp4"
+    assert (rows[2]["frames"], rows[2]["faces"], rows[2]["code"]) == (12, 12, "")
+
+
+def test_the_summary_says_what_to_ask_next() -> None:
+    text = summary_markdown(_summary(_OK, _FAILED))
+    assert "2 videos: 1 ok, 0 partial, 1 failed, 0 skipped; 3 other files ignored" in text
+    assert 'mfer sql "SELECT file_name, expression' in text
+    assert f"--lake {Path('lake').absolute()}" in text
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"every": 0}, {"every": "often"}, {"fps": -1}, {"workers": 0}, {"min_face": 0}, {"folder": None}]
+)
+def test_wrong_parameters_are_refused_by_name(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ParameterTypeError, match=next(iter(wrong))):
+        analyze_folder_flow.validate_parameters({"folder": "videos", **wrong})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("lake", "nowhere"), "the inbox nowhere is not a folder"),
+        (("lake", ".", "hourly"), "cron is 'hourly'; allowed are five fields"),
+    ],
+)
+def test_a_schedule_that_cannot_work_is_refused_before_a_server_starts(
+    arguments: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=message):
+        serve(*arguments)
+
+
+def test_a_server_elsewhere_that_does_not_answer_is_a_config_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with (
+        temporary_settings({PREFECT_API_URL: "http://127.0.0.2:9/api"}),
+        pytest.raises(ConfigError, match=r"no Prefect server answers at http://127\.0\.0\.2:9/api"),
+    ):
+        serve("lake")
+
+
+# -- with a real server, and processes as a user starts them ----------------------------------------------------------
+
+
+class _Background:
+    """A process whose output is read as it comes, for waiting on a line."""
+
+    def __init__(self, command: list[str], env: dict[str, str], cwd: Path) -> None:
+        self._process = subprocess.Popen(
+            command,
+            env=env,
+            cwd=cwd,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self._lines: list[str] = []
+        self._news = threading.Condition()
+        self._ended = False
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            with self._news:
+                self._lines.append(line)
+                self._news.notify_all()
+        with self._news:
+            self._ended = True
+            self._news.notify_all()
+
+    @property
+    def output(self) -> str:
+        return "".join(self._lines)
+
+    def wait_for(self, text: str) -> None:
+        with self._news:
+            found = self._news.wait_for(lambda: text in self.output or self._ended, _PATIENCE_S)
+        assert found, f"{text!r} did not come:\n{self.output}"
+        assert text in self.output, f"ended without {text!r}:\n{self.output}"
+
+    def stop(self, with_signal: signal.Signals = signal.SIGINT) -> None:
+        """Ask it to end, as Ctrl-C does; what is left of its session is killed."""
+        self._process.send_signal(with_signal)
+        try:
+            self._process.wait(_PATIENCE_S)
+        finally:
+            for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+                with contextlib.suppress(OSError):
+                    if os.getsid(pid) == self._process.pid:
+                        os.kill(pid, signal.SIGKILL)
+            self._reader.join(30)
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@pytest.fixture
+def env(tmp_path: Path) -> dict[str, str]:
+    """A machine with nothing running: a Prefect home of its own and a port where nobody answers."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    return kept | {
+        "PREFECT_HOME": str(tmp_path / "prefect"),
+        "PREFECT_API_URL": f"http://127.0.0.1:{_free_port()}/api",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "OMP_NUM_THREADS": "1",
+        "DO_NOT_TRACK": "1",
+    }
+
+
+@pytest.fixture
+def videos(tmp_path: Path) -> Path:
+    """Two short clips of a talking man and a text that is called a video."""
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    frames, rate = carphone_frames(), Fraction(30000, 1001)
+    write_video(folder / "one.mp4", frames[:12], rate)
+    write_video(folder / "two.mp4", frames[60:72], rate)
+    (folder / "broken.mp4").write_text("not a video")
+    return folder
+
+
+def _prefect(env: dict[str, str], *arguments: str, cwd: Path = _ROOT) -> subprocess.CompletedProcess[str]:
+    wide = env | {"COLUMNS": "400"}
+    return subprocess.run(
+        ["prefect", *arguments], env=wide, cwd=cwd, capture_output=True, text=True, timeout=_PATIENCE_S, check=False
+    )
+
+
+def _run_deployment(env: dict[str, str], cwd: Path = _ROOT, **parameters: object) -> subprocess.CompletedProcess[str]:
+    options = [text for name, value in parameters.items() for text in ("-p", f"{name}={value}")]
+    return _prefect(env, "deployment", "run", "analyze-folder/default", *options, "--watch", cwd=cwd)
+
+
+def _ask(env: dict[str, str], path: str, **body: Any) -> list[dict[str, Any]]:
+    answer = httpx.post(f"{env['PREFECT_API_URL']}/{path}/filter", json=body, timeout=120)
+    answer.raise_for_status()
+    found: list[dict[str, Any]] = answer.json()
+    return found
+
+
+def _until(condition: Callable[[], Any]) -> Any:
+    deadline_s = time.monotonic() + _PATIENCE_S
+    while not (value := condition()):
+        assert time.monotonic() < deadline_s
+        threading.Event().wait(0.5)
+    return value
+
+
+@pytest.fixture
+def background(env: dict[str, str]) -> Iterator[Callable[..., _Background]]:
+    started: list[_Background] = []
+
+    def start(command: list[str], cwd: Path = _ROOT) -> _Background:
+        started.append(_Background(command, env, cwd))
+        return started[-1]
+
+    try:
+        yield start
+    finally:
+        for process in reversed(started):
+            process.stop()
+
+
+@pytest.mark.full
+def test_one_command_serves_the_flow_on_a_machine_with_nothing_running(
+    tmp_path: Path, env: dict[str, str], videos: Path, background: Callable[..., _Background]
+) -> None:
+    lake, inbox = tmp_path / "lake", tmp_path / "inbox"
+    inbox.mkdir()
+    model = tiny_model(tmp_path / "model")
+    elsewhere = tmp_path / "elsewhere"  # where no prefect.toml helps
+    elsewhere.mkdir()
+    served = background([sys.executable, "-c", _SERVE, str(lake), str(inbox), "0 4 * * *"], elsewhere)
+    served.wait_for("Your deployments are being served")
+
+    done = _run_deployment(env, elsewhere, folder=videos, model=model, min_face=36, workers=2)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "'CompletedWithFailures'" in done.stdout
+    rows = run_sql(Lake.open(lake), "SELECT file_name, count(*) AS n FROM scores GROUP BY ALL ORDER BY ALL").to_pylist()
+    assert rows == [{"file_name": "one.mp4", "n": 12}, {"file_name": "two.mp4", "n": 12}]
+    failed = run_sql(Lake.open(lake), "SELECT path, code FROM videos WHERE status = 'failed'").to_pylist()
+    assert failed == [{"path": str(videos / "broken.mp4"), "code": "not_a_video"}]
+    _check_what_the_server_shows(env, videos)
+
+    missing = _run_deployment(env, elsewhere, folder=tmp_path / "nowhere", model=model)
+    assert missing.returncode == 1, missing.stdout + missing.stderr
+    (run,) = _ask(env, "flow_runs", flow_runs={"state": {"type": {"any_": ["FAILED"]}}})
+    assert f"{tmp_path / 'nowhere'} is failed, missing: there is no such file or folder" in run["state"]["message"]
+
+    scheduled = _until(lambda: _ask(env, "flow_runs", flow_runs={"state": {"type": {"any_": ["SCHEDULED"]}}}))
+    assert {run["parameters"]["folder"] for run in scheduled} == {str(inbox)}
+    assert all(run["auto_scheduled"] for run in scheduled)
+
+    served.stop()
+    with pytest.raises(httpx.ConnectError):  # its server went with it
+        httpx.get(f"{env['PREFECT_API_URL']}/health")
+
+
+def _check_what_the_server_shows(env: dict[str, str], videos: Path) -> None:
+    (run,) = _ask(env, "flow_runs", flow_runs={"state": {"type": {"any_": ["COMPLETED"]}}})
+    assert run["state"]["name"] == "CompletedWithFailures"
+    assert "3 videos: 2 ok, 0 partial, 1 failed, 0 skipped" in run["state"]["message"]
+    assert f"{videos / 'broken.mp4'} is failed, not_a_video" in run["state"]["message"]
+    artifacts = {artifact["key"]: artifact for artifact in _ask(env, "artifacts")}
+    assert artifacts["progress"]["data"] == 100.0
+    assert '"not_a_video"' in artifacts["outcomes"]["data"]
+    assert "mfer sql" in artifacts["summary"]["data"]
+    logged = [line["message"] for line in _ask(env, "logs", logs={"flow_run_id": {"any_": [run["id"]]}}, limit=200)]
+    assert sum("one.mp4" in line and "12 frames, 12 faces" in line for line in logged) == 1
+
+
+@pytest.mark.full
+def test_a_work_pool_and_a_worker_run_the_deployment_of_prefect_yaml(
+    tmp_path: Path, env: dict[str, str], videos: Path, background: Callable[..., _Background]
+) -> None:
+    (videos / "broken.mp4").unlink()
+    (videos / "two.mp4").unlink()
+    project = tmp_path / "project"
+    project.mkdir()
+    shutil.copy(_ROOT / "prefect.yaml", project)
+    model = tiny_model(tmp_path / "model")
+    address = httpx.URL(env["PREFECT_API_URL"])
+    server = background(["prefect", "server", "start", "--host", address.host, "--port", str(address.port)], project)
+    server.wait_for("Uvicorn running")
+    for command in (("work-pool", "create", "local", "--type", "process"), ("deploy", "--all")):
+        done = _prefect(env, *command, cwd=project)
+        assert done.returncode == 0, done.stdout + done.stderr
+    worker = background(["prefect", "worker", "start", "--pool", "local"], project)
+    worker.wait_for("started!")
+
+    done = _run_deployment(env, project, folder="../videos", model=model, min_face=36)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "'Completed'" in done.stdout
+    rows = run_sql(Lake.open(project / "lake"), "SELECT file_name, count(*) AS n FROM scores GROUP BY ALL").to_pylist()
+    assert rows == [{"file_name": "one.mp4", "n": 12}]
+
+    refused = _run_deployment(env, project, folder="../videos", every=0)
+    assert refused.returncode != 0

@@ -1,0 +1,128 @@
+"""Disturbances of maps and pixels: within their ranges, the same for the same seed, and none when switched off."""
+
+import numpy as np
+import pytest
+import torch
+
+from mfer.augment import Augmentation, disturb_matrix, disturb_pixels, mix
+from mfer.crop import CropContract, align_matrix, warp_faces
+from tests.labelled import prepared_faces
+
+torch.set_num_threads(1)
+
+OFF = Augmentation(**dict.fromkeys((f for f in Augmentation.__dataclass_fields__ if f != "erase_side"), 0.0))
+CROP = CropContract(side_px=40)
+
+
+def only(**settings):
+    return Augmentation(**{**vars(OFF), **settings})
+
+
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="module")
+def faces():
+    return prepared_faces(64)
+
+
+@pytest.fixture(scope="module")
+def matrix(faces):
+    return align_matrix(faces.landmarks_px, CROP)
+
+
+@pytest.fixture(scope="module")
+def pixels(faces):
+    return faces.crops(CROP).float() / 255
+
+
+def centre_moves(before, after):
+    """How far the point that was in the crop's centre has gone, in crop pixels [F,2]."""
+    middle = (CROP.side_px - 1) / 2
+    source = np.linalg.solve(before[:, :, :2].astype(float), (middle - before[:, :, 2]).astype(float)[..., None])
+    return (after[:, :, :2] @ source)[..., 0] + after[:, :, 2] - middle
+
+
+def test_everything_off_changes_nothing(matrix, pixels):
+    np.testing.assert_allclose(disturb_matrix(matrix, CROP, OFF, rng()), matrix, atol=1e-5)
+    assert torch.equal(disturb_pixels(pixels, OFF, rng()), pixels)
+
+
+def test_flip_gives_the_mirror_image(faces, matrix):
+    flipped = disturb_matrix(matrix, CROP, only(flip=1.0), rng())
+    rows = np.arange(len(faces))
+    mirrored = warp_faces(faces.pictures, rows, flipped, CROP)
+    off = (mirrored.int() - faces.crops(CROP).flip(3).int()).abs()
+    assert off.max() <= 1
+
+
+def test_rotation_and_scale_stay_in_their_ranges_about_the_centre(matrix):
+    after = disturb_matrix(matrix, CROP, only(rotate_deg=20.0, scale=0.2), rng())
+    change = after[:, :, :2].astype(float) @ np.linalg.inv(matrix[:, :, :2].astype(float))
+    angle = np.rad2deg(np.arctan2(change[:, 1, 0], change[:, 0, 0]))
+    zoom = np.log(np.sqrt(np.linalg.det(change)))
+    assert np.abs(angle).max() <= 20
+    assert np.abs(angle).max() > 15
+    assert np.abs(zoom).max() <= 0.2
+    assert np.abs(zoom).max() > 0.15
+    assert np.abs(centre_moves(matrix, after)).max() < 1e-3
+
+
+def test_shift_moves_the_centre_by_a_share_of_the_side(matrix):
+    moves = centre_moves(matrix, disturb_matrix(matrix, CROP, only(shift=0.1), rng()))
+    assert np.abs(moves).max() <= 4 + 1e-4
+    assert np.abs(moves).max() > 3
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"brightness": 0.3},
+        {"contrast": 0.4},
+        {"gamma": 0.4},
+        {"blur": 1.0},
+        {"low_resolution": 1.0},
+        {"noise": 0.1},
+        {"erase": 1.0},
+    ],
+    ids=lambda s: next(iter(s)),
+)
+def test_pixels_change_and_the_given_ones_do_not(pixels, settings):
+    before = pixels.clone()
+    out = disturb_pixels(pixels, only(**settings), rng())
+    assert torch.equal(pixels, before)
+    assert out.shape == pixels.shape
+    assert out.isfinite().all()
+    assert ((out - pixels).abs().amax((1, 2, 3)) > 0).float().mean() > 0.9
+
+
+@pytest.mark.parametrize("settings", [{"blur": 1.0}, {"low_resolution": 1.0}], ids=["blur", "low resolution"])
+def test_blur_and_lost_resolution_take_detail_and_keep_light(pixels, settings):
+    out = disturb_pixels(pixels, only(**settings), rng())
+    assert (out.diff(dim=3).abs().mean((1, 2, 3)) < pixels.diff(dim=3).abs().mean((1, 2, 3))).all()
+    assert (out.mean((1, 2, 3)) - pixels.mean((1, 2, 3))).abs().max() < 0.02
+
+
+def test_erased_rectangle_has_the_face_s_mean_and_the_rest_is_untouched(pixels):
+    out = disturb_pixels(pixels, only(erase=1.0, erase_side=0.5), rng())
+    changed = out != pixels
+    assert (changed.float().mean((1, 2, 3)) <= 0.3).all()
+    filled = torch.where(changed, out, pixels.mean((1, 2, 3), keepdim=True))
+    torch.testing.assert_close(filled, pixels.mean((1, 2, 3), keepdim=True).expand_as(filled))
+
+
+def test_same_seed_gives_the_same_and_another_seed_does_not(matrix, pixels):
+    settings = Augmentation(mixup=0.4)
+    for function, given in ((disturb_pixels, (pixels, settings)), (disturb_matrix, (matrix, CROP, settings))):
+        first, again, other = (np.asarray(function(*given, np.random.default_rng(seed))) for seed in (1, 1, 2))
+        np.testing.assert_array_equal(first, again)
+        assert np.abs(first - other).max() > 0
+
+
+def test_mixed_faces_and_targets_are_mixed_by_the_same_share(pixels):
+    target = torch.eye(len(pixels))
+    x, mixed = mix(pixels, target, 0.4, rng())
+    torch.testing.assert_close(mixed.sum(1), torch.ones(len(pixels)))
+    torch.testing.assert_close(x, torch.einsum("ij,jchw->ichw", mixed, pixels), rtol=1e-4, atol=1e-5)
+    assert 0 < mixed.diagonal().min() < 1
