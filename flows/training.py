@@ -41,7 +41,7 @@ StageProgress = Callable[[str, int, int], None]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 #: Settings of an architecture that change neither names nor shapes of weights.
-_SHAPELESS = {"layer_scale": 1.0, "drop_path": 0.0}
+_SHAPELESS = ("layer_scale", "drop_path")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -231,15 +231,16 @@ def _model_name(name: str | None, recipe: Recipe, train: LabelledFaces, data: Pa
 
 def _initial_weights(folder: Path, recipe: Recipe) -> tuple[dict[str, Tensor], Card]:
     model, card = load_model(folder)
-    wanted = dataclasses.replace(recipe.architecture, n_classes=card.architecture.n_classes, **_SHAPELESS)
-    given = dataclasses.replace(card.architecture, **_SHAPELESS)
-    if wanted != given:
-        differ = ", ".join(
-            f"{field} {getattr(given, field)!r} (recipe: {getattr(wanted, field)!r})"
-            for field in given.to_dict()
-            if getattr(given, field) != getattr(wanted, field)
+    wanted = {**recipe.architecture.to_dict(), "n_classes": card.architecture.n_classes}
+    differ = [
+        f"{setting} {given!r} (recipe: {wanted[setting]!r})"
+        for setting, given in card.architecture.to_dict().items()
+        if given != wanted[setting] and setting not in _SHAPELESS
+    ]
+    if differ:
+        raise ConfigError(
+            f"{card.model_id} cannot start this recipe: it has {', '.join(differ)}; use a recipe of its shape"
         )
-        raise ConfigError(f"{card.model_id} cannot start this recipe: it has {differ}; use a recipe of its shape")
     return model.state_dict(), card
 
 

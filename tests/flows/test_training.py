@@ -24,7 +24,7 @@ TINY = Recipe(
     "tiny",
     architecture=Architecture("mfer_atto", in_channels=1, ds="depthwise", stem="conv2", layer_scale=1.0),
     crop=CropContract(side_px=24),
-    optimisation=Optimisation(epochs=6, batch_size=16, optimizer="adamw", learning_rate=1e-3, ema=0.9),
+    optimisation=Optimisation(epochs=4, batch_size=16, optimizer="adamw", learning_rate=1e-3, ema=0.9),
     augmentation=Augmentation(flip=0.0, rotate_deg=5.0, erase=0.0),
 )
 ONE_EPOCH = TINY.replace(epochs=1)
@@ -40,7 +40,7 @@ def cache(tmp_path_factory):
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
-    write_parquet(folder / "train.parquet", made_faces(64, prefix="t"))
+    write_parquet(folder / "train.parquet", made_faces(48, prefix="t"))
     write_parquet(folder / "valid.parquet", made_faces(32, seed=1, prefix="v"))
     return folder
 
@@ -68,17 +68,17 @@ def test_trained_model_says_what_made_it_and_how_good_it_is(trained):
     assert read_card(out) == card
     assert card.name == "mfer_atto.ferplus_v1"
     assert set(MADE_CLASSES) < set(card.class_names)  # FER+ has eight
-    assert card.training["recipe"]["optimisation"]["epochs"] == 6
+    assert card.training["recipe"]["optimisation"]["epochs"] == 4
     assert card.training["recipe"]["architecture"]["n_classes"] == 8
     described = card.training["data"]
-    assert described["n_train"] == 64
+    assert described["n_train"] == 48
     assert described["n_selection"] + described["n_report"] == 32
-    assert described["n_train_by_class"]["happiness"] == 16
+    assert described["n_train_by_class"]["happiness"] == 12
     assert described["source"] == "FERPlus train"
     assert "FER+" in described["licence"]
     assert "FER+" in card.licence
     assert 0 <= described["landmarks_found"] <= 1
-    assert len(card.training["epochs"]["loss"]) == 6
+    assert len(card.training["epochs"]["loss"]) == 4
     assert card.training["versions"]["torch"].startswith("2")
     assert "code_revision" in card.training
     json.dumps(card.to_dict(), allow_nan=False)
@@ -103,7 +103,7 @@ def test_figures_are_those_of_the_saved_model_on_the_report_half(trained, data):
 def test_progress_goes_through_every_stage(trained):
     stages = {stage.partition(":")[0] for stage, _, _ in trained[2]}
     assert stages == {"find faces", "train", "evaluate"}
-    assert max(done for stage, done, _ in trained[2] if stage.startswith("train")) == 24
+    assert max(done for stage, done, _ in trained[2] if stage.startswith("train")) == 12
     assert all(0 < done <= total for _, done, total in trained[2])
 
 
@@ -132,23 +132,29 @@ def test_parent_of_another_shape_is_refused_with_what_differs(trained, data, tmp
 
 
 def test_single_parquet_holds_a_tenth_out_and_says_so(tmp_path):
-    path = write_parquet(tmp_path / "faces.parquet", made_faces(120))
+    path = write_parquet(tmp_path / "faces.parquet", made_faces(80))
     card = train_model(ONE_EPOCH, path, tmp_path / "out")
     described = card.training["data"]
-    assert described["n_train"] + described["n_selection"] + described["n_report"] == 120
-    assert 95 <= described["n_train"] <= 115
+    assert described["n_train"] + described["n_selection"] + described["n_report"] == 80
+    assert 64 <= described["n_train"] <= 77
     assert "a tenth" in described["parts"]
     assert "a tenth" in card.metrics["protocol"]
 
 
-def test_plain_folders_per_class_are_one_part_and_keep_their_classes(tmp_path):
-    save_pictures(tmp_path / "my faces", made_faces(120))
+def test_plain_folders_are_one_part_and_faces_of_other_classes_are_left_out_and_counted(tmp_path):
+    faces = made_faces(120)
+    save_pictures(tmp_path / "my faces", faces.take(faces.majority < 3))
     card = train_model(ONE_EPOCH, tmp_path / "my faces", tmp_path / "out")
-    assert set(card.class_names) == set(MADE_CLASSES)
+    assert set(card.class_names) == set(MADE_CLASSES[:3])
     assert card.name == "mfer_atto.my_v1"
     assert "a tenth" in card.training["data"]["parts"]
+    save_pictures(tmp_path / "others", faces.take(slice(0, 16)))
+    found = evaluate_model(tmp_path / "out", tmp_path / "others", "all")
+    assert len(found) == 12
+    assert found.dropped == {f"{MADE_CLASSES[3]}, not a class of the model": 4}
 
 
+@pytest.mark.full
 def test_same_names_for_other_pictures_are_no_overlap(tmp_path):
     for part, seed in (("train", 0), ("valid", 1)):
         save_pictures(tmp_path / "set" / part, made_faces(32, seed=seed))
@@ -196,6 +202,7 @@ def test_json_has_what_scripts_read(trained, data):
     assert found["model"] == trained[1].model_id
 
 
+@pytest.mark.full
 def test_report_is_a_page_with_evidence(trained, data, tmp_path):
     evaluate_model(trained[0], data, "all", report=tmp_path / "page")
     text = (tmp_path / "page" / "index.html").read_text()
@@ -208,23 +215,8 @@ def test_flip_averages_with_the_mirror_image_and_is_named(trained, data):
     plain, flipped = (evaluate_model(trained[0], data, "all", flip=flip) for flip in (False, True))
     assert "mirror" in flipped.title
     assert "mirror" not in plain.title
-    assert np.abs(plain.prob - flipped.prob).max() > 1e-6
+    assert np.abs(plain.features - flipped.features).max() > 1e-3
     np.testing.assert_allclose(flipped.prob.sum(1), 1)
-
-
-def test_faces_of_a_class_that_the_model_lacks_are_left_out_and_counted(trained, tmp_path):
-    faces = made_faces(16)
-    save_pictures(tmp_path / "faces", faces)
-    four = train_model(ONE_EPOCH, write_folder_of(tmp_path / "three", made_faces(120), 3), tmp_path / "out")
-    assert len(four.class_names) == 3
-    found = evaluate_model(tmp_path / "out", tmp_path / "faces", "all")
-    assert len(found) == 12
-    assert found.dropped == {f"{MADE_CLASSES[3]}, not a class of the model": 4}
-
-
-def write_folder_of(root, faces, n_classes):
-    save_pictures(root, faces.take(faces.majority < n_classes))
-    return root
 
 
 def test_folder_without_a_model_is_refused(data, tmp_path):

@@ -67,7 +67,7 @@ def unbroken(tmp_path_factory):
 def test_faces_are_learned(tmp_path):
     losses = []
     recipe = TINY.replace(epochs=4, feature_loss="none")
-    trained = train(tmp_path, recipe, lambda done, total, loss: losses.append(loss), n=160)
+    trained = train(tmp_path, recipe, lambda done, total, loss: losses.append(loss), n=96)
     chance = 3 * np.log(len(MADE_CLASSES))  # three heads
     assert losses[0] > 0.7 * chance
     assert trained.reports[-1].loss < 0.5 * chance
@@ -112,12 +112,13 @@ def test_broken_run_with_drop_path_growing_faces_and_exponential_decay_does_too(
     assert_equal_weights(weights(train(tmp_path / "broken", recipe)), weights(whole))
 
 
+@pytest.mark.full
 def test_broken_run_with_muon_in_shards_does_too(tmp_path):
     recipe = TINY.replace(optimizer="muon", epochs=1, feature_loss="island")
-    whole = train(tmp_path / "whole", recipe, shards=2)
+    whole = train(tmp_path / "whole", recipe, n=32, shards=2)
     with pytest.raises(Break):
-        train(tmp_path / "broken", recipe, break_at(3), save_every_s=0, shards=2)
-    assert_equal_weights(weights(train(tmp_path / "broken", recipe, shards=2)), weights(whole))
+        train(tmp_path / "broken", recipe, break_at(2), n=32, save_every_s=0, shards=2)
+    assert_equal_weights(weights(train(tmp_path / "broken", recipe, n=32, shards=2)), weights(whole))
 
 
 def test_finished_run_started_again_gives_the_same_at_once(unbroken):
@@ -155,12 +156,6 @@ def test_another_recipe_or_other_faces_in_the_same_folder_are_refused(unbroken):
         train(folder, TINY.replace(learning_rate=2e-3))
     with pytest.raises(ConfigError, match="is of other faces; give another folder, or delete it"):
         train(folder, n=52)
-
-
-def test_another_seed_gives_other_weights(tmp_path, unbroken):
-    other = train(tmp_path, TINY.replace(seed=1))
-    name = "classifier.heads.0.0.weight"
-    assert not torch.equal(weights(other)[name], weights(unbroken[1])[name])
 
 
 def test_gradients_of_a_batch_in_shards_are_those_of_the_whole(tmp_path):
