@@ -74,9 +74,10 @@ class Card:
             raise ModelError(
                 f"model card version {values.get('card_version')!r}; this version reads {_CARD_VERSION}: update mfer"
             )
-        names = tuple(values.get("class_names", ()))
-        if len(set(names)) != len(names) or not set(names) <= set(EXPRESSIONS):
-            raise ModelError(f"model classes {names}; allowed, each once: {', '.join(EXPRESSIONS)}")
+        listed = values.get("class_names")
+        names = tuple(listed) if isinstance(listed, list) else ()
+        if not names or len(set(names)) != len(names) or not set(names) <= set(EXPRESSIONS):
+            raise ModelError(f"model classes {listed}; allowed, each once: {', '.join(EXPRESSIONS)}")
         try:
             card = cls(
                 name=values["name"],
@@ -84,7 +85,7 @@ class Card:
                 architecture=Architecture.from_dict(values["architecture"]),
                 crop=CropContract.from_dict(values["crop"]),
                 temperature=float(values["temperature"]),
-                weights_sha256=values["weights_sha256"],
+                weights_sha256=str(values["weights_sha256"]),
                 training=values["training"],
                 metrics=values["metrics"],
                 licence=values["licence"],
@@ -120,7 +121,10 @@ def read_card(folder: Path) -> Card:
         raise ModelError(f"{folder} holds no model: {CARD_FILE} is missing") from None
     except (OSError, ValueError) as error:
         raise ModelError(f"{path} cannot be read: {error}") from error
-    return Card.from_dict(values)
+    try:
+        return Card.from_dict(values)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
 
 
 def load_model(folder: Path) -> tuple[MFER, Card]:

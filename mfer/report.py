@@ -198,7 +198,7 @@ def _cams(evaluation: Evaluation, pixels: Tensor, cam: Cam | None) -> str:
 def _embedding(evaluation: Evaluation) -> str:
     title = "Features in the plane (t-SNE)"
     try:
-        from sklearn.manifold import TSNE  # type: ignore[import-untyped]
+        from sklearn.manifold import TSNE
     except ImportError:
         return _missing(title, "Not drawn: scikit-learn is not installed (pip install 'mfer[report]' adds it).")
     rows = np.arange(len(evaluation))

@@ -322,5 +322,6 @@ def _counts(video: FinishedVideo, row_counts: dict[tuple[str, str], dict[str, in
 
 def _video_row(video: FinishedVideo, counts: VideoCounts, version: int) -> pa.Table:
     row = {**asdict(video), **asdict(counts), "lake_version": version}
+    row["code"] = video.code or ("frames_unread" if counts.n_frames_unread else None)
     row |= {"path": path_text(video.path), "settings": canonical_json(video.settings)}
     return pa.Table.from_pylist([row], schema=TABLES["videos"].schema)

@@ -61,7 +61,7 @@ _FINISHED = """
         SELECT video_id, analysis_id, map_from_entries(list((row(segment, track), track_id))) AS track_ids
         FROM raw.tracks WHERE track <> track_id GROUP BY ALL
     )
-    SELECT v.*, parse_filename(v.path) AS file_name, joined.track_ids,
+    SELECT v.*, parse_filename(v.path, false, 'forward_slash') AS file_name, joined.track_ids,
            v.model_id IS NOT DISTINCT FROM production.model_id AS in_production,
            row_number() OVER (
                PARTITION BY v.video_id
@@ -136,7 +136,7 @@ _VIDEOS = f"""
             QUALIFY row_number() OVER (PARTITION BY path ORDER BY lake_version DESC, analysis_id) = 1
         )
     )
-    SELECT parse_filename(p.path) AS file_name,
+    SELECT parse_filename(p.path, false, 'forward_slash') AS file_name,
            CASE WHEN f.video_id IS NULL OR p.status = 'failed' THEN p.status ELSE f.status END AS status,
            CASE WHEN p.status = 'failed' OR f.status = 'partial' OR f.video_id IS NULL
                 THEN coalesce(p.code, f.code) END AS code,

@@ -224,6 +224,12 @@ def _ask(env: dict[str, str], path: str, **body: Any) -> list[dict[str, Any]]:
     return found
 
 
+def _answers(env: dict[str, str]) -> bool:
+    with contextlib.suppress(httpx.TransportError):
+        return httpx.get(f"{env['PREFECT_API_URL']}/health").is_success
+    return False
+
+
 def _until(condition: Callable[[], Any]) -> Any:
     deadline_s = time.monotonic() + _PATIENCE_S
     while not (value := condition()):
@@ -303,11 +309,12 @@ def test_a_work_pool_and_a_worker_run_the_deployment_of_prefect_yaml(
     (videos / "two.mp4").unlink()
     project = tmp_path / "project"
     project.mkdir()
-    shutil.copy(_ROOT / "prefect.yaml", project)
+    for name in ("prefect.yaml", "prefect.toml"):
+        shutil.copy(_ROOT / name, project)
     model = tiny_model(tmp_path / "model")
     address = httpx.URL(env["PREFECT_API_URL"])
     server = background(["prefect", "server", "start", "--host", address.host, "--port", str(address.port)], project)
-    server.wait_for("Uvicorn running")
+    _until(lambda: _answers(env))
     for command in (("work-pool", "create", "local", "--type", "process"), ("deploy", "--all")):
         done = _prefect(env, *command, cwd=project)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -322,3 +329,4 @@ def test_a_work_pool_and_a_worker_run_the_deployment_of_prefect_yaml(
 
     refused = _run_deployment(env, project, folder="../videos", every=0)
     assert refused.returncode != 0
+    assert "telemetry" not in server.output  # prefect.toml: nobody is called

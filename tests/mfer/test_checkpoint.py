@@ -109,7 +109,7 @@ def test_pickle_is_never_read(folder):
         ({"card_version": ...}, "model card version None"),
         ({"class_names": [*EXPRESSIONS[:7], "boredom"]}, "boredom.*allowed, each once: neutral"),
         ({"class_names": ["neutral"] * 8}, "each once"),
-        ({"class_names": ...}, "0 classes for 8 logits"),
+        ({"class_names": ...}, "model classes None; allowed, each once: neutral"),
         ({"class_names": list(EXPRESSIONS[:7])}, "7 classes for 8 logits"),
         ({"temperature": 0}, "temperature 0"),
         ({"temperature": float("nan")}, "temperature nan"),
