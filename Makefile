@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install demo test test-full lint format bench clean
+.PHONY: install demo test test-full lint format clean
 
 install: $(STAMP)
 
