@@ -38,7 +38,8 @@ class FolderRun:
     """What to analyse and how: plain values, so that it crosses process and flow borders.
 
     ``paths`` are files and folders; ``model`` a name as in ``mfer models list``; ``device`` is ``auto``, ``cpu`` or a
-    CUDA device; ``workers`` are processes, each with one video at a time.
+    CUDA device; ``runtime`` runs the model: ``auto``, ``torch`` or ``onnx``; ``workers`` are processes, each with one
+    video at a time.
     """
 
     paths: tuple[str, ...]
@@ -47,6 +48,7 @@ class FolderRun:
     device: str = "auto"
     workers: int = 1
     settings: AnalysisSettings = field(default_factory=AnalysisSettings)
+    runtime: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -207,9 +209,9 @@ def _make_worker(run: FolderRun, model: Path) -> _Worker:
     from pipelines.scorer import Scorer, choose_device
 
     device = choose_device(run.device)
-    if device == "cpu" and run.workers > 1:
-        torch.set_num_threads(1)  # two processes with a thread each beat one with two
-    analyzer = VideoAnalyzer(Lake.open(run.lake), run.settings, Scorer(model, device), device)
+    if device == "cpu":
+        torch.set_num_threads(1)  # a process per core beats threads in one; decoding has a thread of its own
+    analyzer = VideoAnalyzer(Lake.open(run.lake), run.settings, Scorer(model, device, run.runtime), device)
     return lambda path, video_id, tell: analyzer(VideoFile(path, video_id), tell)
 
 

@@ -48,6 +48,8 @@ def analyze_folder_flow(
     device: str = "auto",
     decoder: str = "auto",
     workers: PositiveInt = 1,
+    detect: str = "tracked",
+    runtime: str = "auto",
 ) -> State[Any]:
     """Analyse a folder of videos, or one video, into a lake.
 
@@ -65,10 +67,12 @@ def analyze_folder_flow(
         device: auto, cpu, cuda or cuda:N.
         decoder: auto, decord or pyav.
         workers: videos at a time, each in a process of its own.
+        detect: tracked, or exact: MTCNN on every frame.
+        runtime: auto, torch or onnx.
     """
-    settings = AnalysisSettings(every, fps, DetectorSettings(min_face), decoder=decoder)
+    settings = AnalysisSettings(every, fps, DetectorSettings(min_face, mode=detect), decoder=decoder)
     path = os.path.abspath(os.path.expanduser(folder))
-    summary = analyze(FolderRun((path,), os.path.expanduser(lake), model, device, workers, settings))
+    summary = analyze(FolderRun((path,), os.path.expanduser(lake), model, device, workers, settings, runtime))
     publish(summary)
     return final_state(summary)
 

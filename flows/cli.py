@@ -75,11 +75,37 @@ def main() -> None:
 @click.option("--fps", type=float, help="Frames per second to analyse; default: every frame.")
 @click.option("--every", type=int, default=1, show_default=True, help="Analyse every n-th frame.")
 @click.option(
-    "--min-face", type=int, default=20, show_default=True, help="Side in pixels from which faces are looked for."
+    "--min-face",
+    default="20",
+    show_default=True,
+    help="Smallest face looked for: its side in pixels, or 5% of the frame's shorter side. Larger is much faster.",
+)
+@click.option(
+    "--detect",
+    type=click.Choice(["tracked", "exact"]),
+    default="tracked",
+    show_default=True,
+    help="tracked detects now and then and follows faces in between; exact runs MTCNN on every frame, the reference.",
+)
+@click.option(
+    "--detect-every",
+    "interval_s",
+    type=float,
+    default=1.0,
+    show_default=True,
+    help="Seconds between two detections of `tracked`; cuts and lost faces bring one sooner.",
+)
+@click.option(
+    "--runtime",
+    type=click.Choice(["auto", "torch", "onnx"]),
+    default="auto",
+    show_default=True,
+    help="What runs the model: auto is ONNX Runtime on a CPU and PyTorch on a GPU.",
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--decoder", type=click.Choice(["auto", "decord", "pyav"]), default="auto", show_default=True)
 @click.option("--workers", type=click.IntRange(1), default=_cores, show_default="cores", help="Videos at a time.")
+@click.option("--profile", is_flag=True, help="Say where the CPU time went, by stage; one video at a time.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 @_plain_errors
 def analyze(
@@ -88,10 +114,14 @@ def analyze(
     model: str,
     fps: float | None,
     every: int,
-    min_face: int,
+    min_face: str,
+    detect: str,
+    interval_s: float,
+    runtime: str,
     device: str,
     decoder: str,
     workers: int,
+    profile: bool,
     as_json: bool,
 ) -> None:
     """Analyse videos and folders of videos into a lake.
@@ -103,13 +133,18 @@ def analyze(
     """
     from flows.analyze import FolderRun, analyze_folder
     from flows.progress import make_progress
-    from pipelines.detect import DetectorSettings
+    from pipelines.detect import DetectorSettings, parse_min_face
+    from pipelines.profile import profile_table
     from pipelines.settings import AnalysisSettings
 
-    settings = AnalysisSettings(every, fps, DetectorSettings(min_face), decoder=decoder)
+    detector = DetectorSettings(mode=detect, interval_s=interval_s, **parse_min_face(min_face))  # type: ignore[arg-type]
+    settings = AnalysisSettings(every, fps, detector, decoder=decoder)
+    run = FolderRun(paths, lake, model, device, 1 if profile else workers, settings, runtime)
     with make_progress(quiet=as_json) as progress:
-        summary = analyze_folder(FolderRun(paths, lake, model, device, workers, settings), progress)
+        summary = analyze_folder(run, progress)
     click.echo(json.dumps(summary.to_dict(), indent=2) if as_json else _summary_text(summary))
+    if profile:
+        click.echo(profile_table(summary.to_dict()["frames"]), err=as_json)
     sys.exit(summary.exit_code)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
+from mfer.checkpoint import load_model
 from mfer.crop import normalise
 from mfer.errors import ConfigError
 from mfer.explain import grad_cam, overlay
@@ -50,7 +51,7 @@ def explain_moment(video: str, at_s: float, model: Path, out: Path, min_face_px:
     crops = scorer.align(frame, faces)
     prob = scorer(crops).prob
     top = prob.argmax(1)
-    heat = grad_cam(scorer.model, normalise(crops.pixels, scorer.card.crop), torch.from_numpy(top))
+    heat = grad_cam(load_model(model)[0], normalise(crops.pixels, scorer.card.crop), torch.from_numpy(top))
     rows, lines = [], []
     for i in range(len(faces)):
         order = np.argsort(-prob[i])[:3]

@@ -17,7 +17,16 @@ from mfer.crop import CropContract
 from mfer.errors import ModelError
 from mfer.network import MFER, Architecture
 
-__all__ = ["CARD_FILE", "WEIGHTS_FILE", "Card", "load_model", "packaged_models", "read_card", "save_model"]
+__all__ = [
+    "CARD_FILE",
+    "WEIGHTS_FILE",
+    "Card",
+    "load_model",
+    "packaged_models",
+    "read_card",
+    "save_model",
+    "verify_model",
+]
 
 WEIGHTS_FILE = "weights.safetensors"
 CARD_FILE = "card.json"
@@ -127,11 +136,12 @@ def read_card(folder: Path) -> Card:
         raise ModelError(f"{path}: {error}") from error
 
 
-def load_model(folder: Path) -> tuple[MFER, Card]:
-    """A model ready for inference, in float32 on the CPU, with its card.
+def verify_model(folder: Path) -> Card:
+    """The card of a model whose weights are those that the card names; ModelError where they are not."""
+    return _read_model(folder)[0]
 
-    Raises ModelError where the weights' hash, names or shapes are not those of the card.
-    """
+
+def _read_model(folder: Path) -> tuple[Card, bytes]:
     card = read_card(folder)
     path = folder / WEIGHTS_FILE
     try:
@@ -144,6 +154,16 @@ def load_model(folder: Path) -> tuple[MFER, Card]:
             f"{path} is damaged or not the model of its card: sha256 {found[:12]}..., the card says"
             f" {card.weights_sha256[:12]}...; restore the file"
         )
+    return card, data
+
+
+def load_model(folder: Path) -> tuple[MFER, Card]:
+    """A model ready for inference, in float32 on the CPU, with its card.
+
+    Raises ModelError where the weights' hash, names or shapes are not those of the card.
+    """
+    card, data = _read_model(folder)
+    path = folder / WEIGHTS_FILE
     with torch.device("meta"):
         model = MFER(card.architecture)
     try:

@@ -156,7 +156,7 @@ def warp_faces(
 
     if isinstance(frames, Tensor) and block.max() == 1 and frames.shape[1] * frames.shape[2] <= 4 * side * side:
         whole = frames[torch.as_tensor(frame_row, device=device)]  # labelled faces: the picture is the patch
-        return _sample(_colour(whole, crop.channels), None, frame_from_crop, side)
+        return _sample(_colour(whole.movedim(-1, -3).float(), crop.channels), None, frame_from_crop, side)
 
     corners = np.array([[0, 0, 1], [side - 1, 0, 1], [0, side - 1, 1], [side - 1, side - 1, 1]], dtype=np.float64)
     reach = np.einsum("fij,kj->fki", frame_from_crop, corners)  # [F,4,2]
@@ -173,10 +173,10 @@ def warp_faces(
         x0, y0 = (int(np.clip(low[i, j], 0, size - k)) for j, size in ((0, width), (1, height)))
         x1, y1 = (int(np.clip(high[i, j], at + k, size)) for j, at, size in ((0, x0, width), (1, y0, height)))
         origin[i] = x0, y0
-        patch = _colour(picture[y0:y1, x0:x1], crop.channels)
+        patch = picture[y0:y1, x0:x1].movedim(-1, -3).float()  # [h,w,C] -> [C,h,w]
         if k > 1:
             patch = F.avg_pool2d(patch[None], k, ceil_mode=True, count_include_pad=False)[0]
-        patches.append(patch)
+        patches.append(_colour(patch, crop.channels))  # after averaging: there are fewer pixels to weigh
 
     # Patch pixel p covers frame pixels origin + k*p .. origin + k*(p+1) - 1, so its centre is there plus (k-1)/2.
     patch_from_crop = frame_from_crop.copy()
@@ -189,8 +189,7 @@ def warp_faces(
 
 
 def _colour(patch: Tensor, channels: int) -> Tensor:
-    """uint8 [...,h,w,C] -> float32 [...,channels,h,w] in 0..255."""
-    patch = patch.movedim(-1, -3).float()  # [...,h,w,C] -> [...,C,h,w]
+    """float32 [...,C,h,w] -> [...,channels,h,w], 0..255."""
     if patch.shape[-3] == channels:
         return patch
     if channels == 3:

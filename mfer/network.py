@@ -10,16 +10,14 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-import timm
 import torch
-from timm.models.convnext import ConvNeXtBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mfer.depthwise import DepthwiseConv2d
 from mfer.errors import ConfigError
 
-__all__ = ["ARCHITECTURES", "MFER", "Architecture", "DSAttention", "MultiscaleClassifier"]
+__all__ = ["ARCHITECTURES", "MFER", "Architecture", "CalibratedMFER", "DSAttention", "MultiscaleClassifier"]
 
 #: Architecture name -> timm backbone.
 ARCHITECTURES: dict[str, str] = {
@@ -133,6 +131,9 @@ class MFER(nn.Module):
     """
 
     def __init__(self, architecture: Architecture) -> None:
+        import timm  # late: it loads torchvision, three seconds that ONNX Runtime does without
+        from timm.models.convnext import ConvNeXtBlock
+
         super().__init__()
         self.architecture = architecture
         backbone: Any = timm.create_model(
@@ -186,3 +187,14 @@ class MFER(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x))
+
+
+class CalibratedMFER(nn.Module):
+    """Probabilities float [N,K] after temperature, of normalised crops: what every runtime serves."""
+
+    def __init__(self, model: MFER, temperature: float) -> None:
+        super().__init__()
+        self.model, self.temperature = model, temperature
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.softmax(self.model(x).float() / self.temperature, dim=1)

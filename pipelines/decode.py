@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal, cast
 
-import decord
 import numpy as np
 import torch
 from av.error import FFmpegError
@@ -22,8 +21,6 @@ __all__ = ["DECODERS", "Decoder", "Decoding", "Video", "decode", "open_video", "
 
 Decoder = Literal["auto", "decord", "pyav"]
 DECODERS: tuple[Decoder, ...] = ("auto", "decord", "pyav")
-
-decord.logging.set_level(decord.logging.QUIET)
 
 
 class _DecordMismatchError(Exception):
@@ -163,6 +160,9 @@ def _read_with_decord(video: Video, frame_index: np.ndarray) -> torch.Tensor:
     Delivering nothing before all was checked is what makes a wrong row impossible. The gate bounds the clip's size, and
     decord would hold as much while a slow consumer works. It must not seek, stride or repair: each gives wrong frames.
     """
+    import decord  # late: it takes a second, and most runs have no use for it
+
+    decord.logging.set_level(decord.logging.QUIET)
     n_frames, height_px, width_px = video.info.n_frames, video.info.height_px, video.info.width_px
     clip = torch.empty((len(frame_index), height_px, width_px, 3), dtype=torch.uint8)
     row = 0

@@ -13,38 +13,35 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 
 from mfer.errors import ConfigError
-from pipelines.batches import Detections, FrameBatch
 from pipelines.containers import require_file
 from pipelines.decode import Decoding, decode, open_video
-from pipelines.detect import FaceDetector
 from pipelines.errors import VideoError
+from pipelines.find import FaceFinder, StoredFaces
 from pipelines.packets import Video
+from pipelines.profile import stage, staged
 from pipelines.quality import measure_quality
 from pipelines.rows import ROW_SCHEMA, FrameTimes, observation_rows
 from pipelines.scorer import Scorer
 from pipelines.settings import AnalysisSettings
-from pipelines.track import Tracker
+from pipelines.stream import ahead
 from storage.errors import LakeError
 from storage.identity import analysis_id, faces_id, path_text, video_id_of
 from storage.lake import Lake
 from storage.records import FinishedVideo, VideoOutcome
-from storage.schema import LANDMARKS
 
 __all__ = ["VideoAnalyzer", "VideoFile"]
 
-#: Boxes and landmarks are rounded as the lake stores them before anything is computed from them, so that scoring
-#: stored faces with the same model gives the same numbers.
-_PIXEL_STEP = 8
+#: Batches that are decoded while the faces of an earlier one are found and scored.
+_BATCHES_AHEAD = 2
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 FrameProgress = Callable[[int, int], None]
 
@@ -71,7 +68,7 @@ class VideoAnalyzer:
         self.lake = lake
         self.settings = settings
         self.scorer = scorer
-        self.detector = FaceDetector(settings.detector, device)
+        self.finder = FaceFinder(settings.detector, settings.tracker, device)
         self.faces_id = faces_id(settings.hashed())
         self.analysis_id = analysis_id(self.faces_id, scorer.model_id, scorer.card.crop.to_dict())
 
@@ -94,7 +91,8 @@ class VideoAnalyzer:
             require_file(file.path)
             stat = file.path.stat()
             size_bytes, mtime_ns = stat.st_size, stat.st_mtime_ns
-            video_id = video_id or video_id_of(file.path)
+            with stage("hash"):
+                video_id = video_id or video_id_of(file.path)
             if self.lake.video_is_done(self.analysis_id, video_id):
                 outcome = VideoOutcome(video_id, str(file.path), "skipped", message="already analysed")
             else:
@@ -117,7 +115,8 @@ class VideoAnalyzer:
     def _analyze(
         self, path: Path, video_id: str, size_bytes: int, mtime_ns: int, progress: FrameProgress | None
     ) -> VideoOutcome:
-        video = open_video(path, video_id)
+        with stage("scan"):
+            video = open_video(path, video_id)
         info = video.info
         frames = decode(
             video,
@@ -130,7 +129,8 @@ class VideoAnalyzer:
             self._write_rows(rows_file, video, frames, progress)
             mapped = mmap.mmap(rows_file.fileno(), 0, access=mmap.ACCESS_READ)
             rows = pa.ipc.open_file(pa.py_buffer(mapped)).read_all()
-            self.lake.commit_segment(rows, analysis_id=self.analysis_id, video_id=video_id)
+            with stage("commit"):
+                self.lake.commit_segment(rows, analysis_id=self.analysis_id, video_id=video_id)
             del rows
         n_missing = video.n_missing
         finished = FinishedVideo(
@@ -152,7 +152,8 @@ class VideoAnalyzer:
             decoder=frames.decoder,
             settings={**self.settings.hashed(), "crop": self.scorer.card.crop.to_dict()},
         )
-        counts = self.lake.commit_video(finished)
+        with stage("commit"):
+            counts = self.lake.commit_video(finished)
         partial = counts.status == "partial"
         message = f"{counts.n_frames_unread} of {counts.n_frames} frames could not be read" if partial else ""
         return VideoOutcome(
@@ -169,61 +170,28 @@ class VideoAnalyzer:
         )
 
     def _write_rows(self, rows_file: IO[bytes], video: Video, frames: Decoding, progress: FrameProgress | None) -> None:
-        """Decode, detect, align, score, write: the whole of it."""
-        info = video.info
-        times = FrameTimes(frames.frame_index, video.pts_s, video.duration_s, info.start_s)
-        find_faces = self._face_source(info.video_id)
+        """Decode, find faces, align, score, write: the whole of it."""
+        times = FrameTimes(frames.frame_index, video.pts_s, video.duration_s, video.info.start_s)
+        stored = self.lake.stored_faces(self.faces_id, video.info.video_id)
+        find_faces = self.finder if stored is None else StoredFaces(stored)
         n_done = 0
-        with pa.ipc.new_file(rows_file, ROW_SCHEMA) as out:
-            for batch in frames:
-                faces, track = find_faces(batch)
-                crops = self.scorer.align(batch, faces)
-                scores = self.scorer(crops)
-                quality = measure_quality(faces, crops, self.settings.quality)
-                out.write(observation_rows(batch, times, faces, track, quality, scores))
+        with (
+            pa.ipc.new_file(rows_file, ROW_SCHEMA) as out,
+            closing(ahead(staged("decode", frames), _BATCHES_AHEAD)) as decoded,
+        ):
+            for batch, faces, track in find_faces(decoded):
+                with stage("align"):
+                    crops = self.scorer.align(batch, faces)
+                with stage("score"):
+                    scores = self.scorer(crops)
+                with stage("quality"):
+                    quality = measure_quality(faces, crops, self.settings.quality)
+                with stage("write"):
+                    out.write(observation_rows(batch, times, faces, track, quality, scores))
                 n_done += len(batch) + len(batch.unread_index)
                 if progress:
                     progress(n_done, len(frames.frame_index))
         rows_file.flush()
-
-    def _face_source(self, video_id: str) -> Callable[[FrameBatch], tuple[Detections, np.ndarray]]:
-        """Faces and tracks of each batch: those of an earlier analysis with the same settings, or new ones."""
-        stored = self.lake.stored_faces(self.faces_id, video_id)
-        if stored is not None:
-            return StoredFaces(stored)
-        tracker = Tracker(self.settings.tracker)
-
-        def detect(frames: FrameBatch) -> tuple[Detections, np.ndarray]:
-            found = self.detector(frames.rgb) if len(frames) else Detections.empty()
-            faces = Detections(
-                found.frame_row,
-                np.round(found.box_xyxy_px * _PIXEL_STEP) / _PIXEL_STEP,
-                np.round(found.landmarks_px * _PIXEL_STEP) / _PIXEL_STEP,
-                found.prob,
-            )
-            return faces, tracker(frames, faces) if len(frames) else np.zeros(0, np.int64)
-
-        return detect
-
-
-class StoredFaces:
-    """The faces of a finished analysis, batch by batch, so that a new model needs no detector."""
-
-    def __init__(self, rows: pa.Table) -> None:
-        rows = rows.filter(pc.is_valid(rows["face_index"]))
-        self._frame = rows["frame_index"].to_numpy()
-        names = [f"box_{c}_px" for c in ("x1", "y1", "x2", "y2")]
-        self._box = np.stack([rows[n].to_numpy() for n in names], 1).astype(np.float32)
-        points = [f"{point}_{axis}_px" for point in LANDMARKS for axis in "xy"]
-        self._landmarks = np.stack([rows[n].to_numpy() for n in points], 1).astype(np.float32).reshape(-1, 5, 2)
-        self._prob = rows["det_prob"].to_numpy().astype(np.float32)
-        self._track = rows["track"].to_numpy().astype(np.int64)
-
-    def __call__(self, frames: FrameBatch) -> tuple[Detections, np.ndarray]:
-        chosen = np.flatnonzero(np.isin(self._frame, frames.frame_index))
-        row = np.searchsorted(frames.frame_index, self._frame[chosen])
-        faces = Detections(row.astype(np.int64), self._box[chosen], self._landmarks[chosen], self._prob[chosen])
-        return faces, self._track[chosen]
 
 
 def _failed(path: Path, video_id: str | None, code: str, stage: str, message: str) -> VideoOutcome:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from mfer.checkpoint import load_model
+from mfer.checkpoint import Card, load_model, read_card, verify_model
 from mfer.crop import align_matrix, normalise, warp_faces
 from mfer.errors import ConfigError
+from mfer.network import CalibratedMFER
 from pipelines.batches import AlignedFaces, Detections, ExpressionScores, FrameBatch
+from pipelines.runtime import load_or_export
 
-__all__ = ["Scorer", "choose_device"]
+__all__ = ["RUNTIMES", "Scorer", "choose_device"]
+
+RUNTIMES = ("auto", "torch", "onnx")
 
 #: Faces in one pass through the network; more than that fills no device better and costs memory.
 _CHUNK = 256
@@ -36,12 +44,23 @@ class Scorer:
     Args:
         folder: a model's folder (weights and card).
         device: ``cpu`` or a CUDA device; there the network runs in bfloat16.
+        runtime: ``torch``, ``onnx`` (ONNX Runtime, on the CPU only), or ``auto``: the quicker of the two.
+
+    Raises:
+        ModelError: no sound model. ConfigError: a runtime that is not to be had on the device.
     """
 
-    def __init__(self, folder: Path, device: str = "cpu") -> None:
-        model, self.card = load_model(folder)
+    def __init__(self, folder: Path, device: str = "cpu", runtime: str = "auto") -> None:
         self.device = torch.device(device)
-        self.model = model.to(self.device)
+        self._net: Callable[[Tensor], Tensor | tuple[Tensor, ...]]
+        if _choose_runtime(runtime, self.device) == "onnx":
+            self.card = verify_model(folder)
+            crop = self.card.crop
+            example = torch.zeros(2, crop.channels, crop.side_px, crop.side_px)
+            self._net = load_or_export(_fingerprint(self.card), lambda: _calibrated(folder), example, ("prob",))
+        else:
+            self._net = _calibrated(folder).to(self.device)
+            self.card = read_card(folder)
 
     @property
     def model_id(self) -> str:
@@ -57,8 +76,26 @@ class Scorer:
         """Probabilities of each face, ``softmax(logits / temperature)``."""
         parts = [np.zeros((0, len(self.card.class_names)), np.float32)]
         for chunk in crops.pixels.split(_CHUNK) if len(crops) else ():
-            x = normalise(chunk.to(self.device), self.card.crop)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-                logits = self.model(x)
-            parts.append(torch.softmax(logits.float() / self.card.temperature, dim=1).cpu().numpy())
+                out = self._net(normalise(chunk.to(self.device), self.card.crop))
+            parts.append((out[0] if isinstance(out, tuple) else out).cpu().numpy())
         return ExpressionScores(np.concatenate(parts), self.card.class_names, self.model_id)
+
+
+def _choose_runtime(name: str, device: torch.device) -> str:
+    if name not in RUNTIMES:
+        raise ConfigError(f"runtime is {name!r}; allowed: {', '.join(RUNTIMES)}")
+    if name == "onnx" and device.type != "cpu":
+        raise ConfigError(f"the runtime onnx runs on the CPU, not on {device}; use --runtime auto or torch")
+    return ("onnx" if device.type == "cpu" else "torch") if name == "auto" else name
+
+
+def _calibrated(folder: Path) -> CalibratedMFER:
+    model, card = load_model(folder)
+    return CalibratedMFER(model, card.temperature).eval()
+
+
+def _fingerprint(card: Card) -> str:
+    """Differs where the network's weights or sums do."""
+    parts = [card.weights_sha256, card.architecture.to_dict(), card.temperature]
+    return f"mfer-{hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]}"

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from mfer.errors import ConfigError
-from pipelines import detect, quality, track
+from pipelines import detect, follow, quality, track
 from pipelines.decode import DECODERS
 from pipelines.detect import DetectorSettings
 from pipelines.quality import QualitySettings
@@ -48,6 +48,7 @@ class AnalysisSettings:
         del chosen["decoder"]
         versions = {
             "detect": detect.ALGORITHM_VERSION,
+            "follow": follow.ALGORITHM_VERSION,
             "track": track.ALGORITHM_VERSION,
             "quality": quality.ALGORITHM_VERSION,
         }

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from mfer.errors import ConfigError
 from pipelines.batches import Detections, FrameBatch
 
-__all__ = ["ALGORITHM_VERSION", "Tracker", "TrackerSettings", "cut_scores"]
+__all__ = ["ALGORITHM_VERSION", "Tracker", "TrackerSettings", "box_iou", "cut_scores"]
 
 #: Raised when the same settings would give other tracks: it is part of faces_id.
 ALGORITHM_VERSION = 1
@@ -108,10 +108,14 @@ class Tracker:
         self._pts_s = -np.inf  # of the frame before
         self._thumbnail: torch.Tensor | None = None
 
-    def __call__(self, frames: FrameBatch, faces: Detections) -> np.ndarray:
-        """Track numbers of a batch's faces, int64 [F]."""
-        scores, self._thumbnail = cut_scores(frames.rgb, self._thumbnail)
-        cuts = scores >= self.settings.cut_threshold
+    def cuts(self, rgb: torch.Tensor) -> np.ndarray:
+        """Which frames of the next batch follow a cut, bool [T]."""
+        scores, self._thumbnail = cut_scores(rgb, self._thumbnail)
+        return scores >= self.settings.cut_threshold
+
+    def __call__(self, frames: FrameBatch, faces: Detections, cuts: np.ndarray | None = None) -> np.ndarray:
+        """Track numbers of a batch's faces, int64 [F]; ``cuts`` as of :meth:`cuts`, where they are known."""
+        cuts = self.cuts(frames.rgb) if cuts is None else cuts
         starts = np.searchsorted(faces.frame_row, np.arange(len(frames) + 1))
         numbers = np.empty(len(faces), np.int64)
         for row, pts_s in enumerate(frames.pts_s.tolist()):
@@ -129,7 +133,7 @@ class Tracker:
         owner: dict[int, _Track] = {}
         if self._tracks and len(boxes):
             expected = [_expect(track, pts_s, limits.velocity_decay_s) for track in self._tracks]
-            iou = _iou(np.stack([box for box, _ in expected]), boxes)
+            iou = box_iou(np.stack([box for box, _ in expected]), boxes)
             distance = _landmark_distance(np.stack([points for _, points in expected]), landmarks, boxes)
             near = (iou >= limits.min_iou) & (distance <= limits.max_landmark_distance)
             score = np.where(near, iou - distance, -np.inf)
@@ -162,7 +166,7 @@ def _expect(track: _Track, pts_s: float, decay_s: float) -> tuple[np.ndarray, np
     return track.box_xyxy_px + np.tile(shift, 2), track.landmarks_px + shift
 
 
-def _iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def box_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Intersection over union of boxes [N,4] and [M,4] -> [N,M]."""
     low = np.maximum(a[:, None, :2], b[None, :, :2])
     high = np.minimum(a[:, None, 2:], b[None, :, 2:])

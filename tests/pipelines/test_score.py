@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,10 @@ import pytest
 import torch
 
 from mfer.classes import EXPRESSIONS
-from pipelines.batches import AlignedFaces, Detections
+from pipelines.batches import AlignedFaces, Detections, FrameBatch
 from pipelines.decode import decode, open_video
 from pipelines.detect import DetectorSettings, FaceDetector
+from pipelines.find import FoundFaces
 from pipelines.score import VideoAnalyzer, VideoFile
 from pipelines.scorer import Scorer
 from pipelines.settings import AnalysisSettings
@@ -96,7 +98,11 @@ def test_times_start_at_zero_whatever_the_file_starts_with(tmp_path: Path, score
     np.testing.assert_allclose(frames["duration_s"].to_numpy()[:3], [0.04, 0.1, 0.04], atol=1e-6)
 
 
-def test_scores_are_those_of_the_same_steps_by_hand(lake: Lake, talk: Path, scorer: Scorer) -> None:
+def test_scores_of_exact_detection_are_those_of_the_same_steps_by_hand(
+    tmp_path: Path, talk: Path, scorer: Scorer
+) -> None:
+    lake = new_lake(tmp_path)
+    assert analyze(lake, talk, scorer, AnalysisSettings(detector=replace(DETECTOR, mode="exact"))).status == "ok"
     rows = scores_of(lake)
     (frames,) = decode(open_video(talk), batch_frames=16)
     found = FaceDetector(DETECTOR)(frames.rgb)
@@ -190,7 +196,7 @@ def test_a_file_cut_short_is_partial_and_says_so(tmp_path: Path, scorer: Scorer)
     assert "frames before its header says" in outcome.message
 
 
-def refuse(rgb: torch.Tensor) -> Detections:
+def refuse(batches: Iterable[FrameBatch]) -> Iterator[FoundFaces]:
     raise AssertionError("the detector was asked")
 
 
@@ -202,7 +208,7 @@ def rescored(lake: Lake, talk: Path, tmp_path_factory: pytest.TempPathFactory) -
     for name, seed in (("other", 1), ("same", 0)):
         again = Scorer(tiny_model(folder / name, name=f"mfer_atto.{name}_v1", seed=seed))
         analyzer = VideoAnalyzer(lake, SETTINGS, again)
-        analyzer.detector = refuse  # type: ignore[assignment]
+        analyzer.finder = refuse  # type: ignore[assignment]
         done[name] = analyzer.analysis_id, analyzer(VideoFile(talk))
     return done
 
@@ -241,7 +247,7 @@ def test_a_video_without_faces_is_scored_again_without_the_detector(tmp_path: Pa
     clip = write_clip(tmp_path / "bars.mp4", n_frames=3)
     assert analyze(lake, clip, scorer).status == "ok"
     analyzer = VideoAnalyzer(lake, SETTINGS, Scorer(tiny_model(tmp_path / "other", seed=1)))
-    analyzer.detector = refuse  # type: ignore[assignment]
+    analyzer.finder = refuse  # type: ignore[assignment]
     outcome = analyzer(VideoFile(clip))
     assert (outcome.status, outcome.n_frames, outcome.n_faces) == ("ok", 3, 0), outcome.message
 
@@ -272,7 +278,7 @@ def test_a_fault_of_our_own_costs_only_the_video_and_can_be_reported(
     tmp_path: Path, talk: Path, scorer: Scorer
 ) -> None:
     analyzer = VideoAnalyzer(new_lake(tmp_path), SETTINGS, scorer)
-    analyzer.detector = refuse  # type: ignore[assignment]
+    analyzer.finder = refuse  # type: ignore[assignment]
     outcome = analyzer(VideoFile(talk))
     assert (outcome.status, outcome.code) == ("failed", "internal")
     assert "AssertionError: the detector was asked (test_score.py, line" in outcome.message

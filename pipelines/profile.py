@@ -1,0 +1,84 @@
+"""Where the CPU time of an analysis goes, by stage: cheap enough to be always on."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+__all__ = ["profile_table", "reset_stages", "stage", "stage_seconds", "staged"]
+
+T = TypeVar("T")
+
+
+class _Stages(threading.local):
+    """The stages that a thread is in, innermost last, and when it was last looked at."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.marked_s = 0.0
+
+
+_current = _Stages()
+_lock = threading.Lock()
+_seconds: defaultdict[str, float] = defaultdict(float)
+
+
+def _charge() -> None:
+    """Give the time since the last mark to the innermost stage."""
+    now_s = time.thread_time()
+    if _current.names:
+        with _lock:
+            _seconds[_current.names[-1]] += now_s - _current.marked_s
+    _current.marked_s = now_s
+
+
+@contextmanager
+def stage(name: str) -> Iterator[None]:
+    """Count this thread's CPU time as a stage's; time in a stage within counts as that one's alone."""
+    _charge()
+    _current.names.append(name)
+    try:
+        yield
+    finally:
+        _charge()
+        _current.names.pop()
+
+
+def staged(name: str, items: Iterable[T]) -> Iterator[T]:
+    """The same items, each made in a stage."""
+    source = iter(items)
+    while True:
+        with stage(name):
+            try:
+                item = next(source)
+            except StopIteration:
+                return
+        yield item
+
+
+def stage_seconds() -> dict[str, float]:
+    """CPU seconds of this process by stage since the last reset."""
+    with _lock:
+        return dict(_seconds)
+
+
+def reset_stages() -> None:
+    """Begin to count anew."""
+    with _lock:
+        _seconds.clear()
+
+
+def profile_table(n_frames: int) -> str:
+    """CPU time of this process by stage, as text; ``other`` is start-up, imports and what no stage counts."""
+    total_s = time.process_time()
+    rows = sorted(stage_seconds().items(), key=lambda row: -row[1])
+    rows.append(("other", total_s - sum(seconds for _, seconds in rows)))
+    lines = [f"{'stage':10} {'CPU s':>8} {'share':>7} {'ms/frame':>9}"]
+    for name, seconds in [*rows, ("all", total_s)]:
+        per_frame = f"{seconds / n_frames * 1000:9.2f}" if n_frames else f"{'':9}"
+        lines.append(f"{name:10} {seconds:8.2f} {seconds / total_s:7.1%} {per_frame}")
+    return "\n".join(lines)
