@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install demo test test-full lint format clean
+.PHONY: install demo test test-full bench lint format clean
 
 install: $(STAMP)
 
@@ -22,6 +22,11 @@ test: install
 # Adds what is long, kills processes, fills disks or starts servers.
 test-full: install
 	$(BIN)/python -m pytest -m "full and not needs_cuda"
+
+# Speed beside a plain script and fer, and the faces that are followed against MTCNN on every frame: half an hour.
+bench: install
+	$(BIN)/python -m benchmarks.detection --json benchmarks/results/detection.json
+	$(BIN)/python -m benchmarks.speed --json benchmarks/results/speed.json
 
 lint: install
 	$(BIN)/ruff check .

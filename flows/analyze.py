@@ -205,6 +205,7 @@ def _make_worker(run: FolderRun, model: Path) -> _Worker:
     """Load the networks once; the result analyses one video after another."""
     import torch
 
+    from pipelines.profile import reset_stages
     from pipelines.score import VideoAnalyzer, VideoFile
     from pipelines.scorer import Scorer, choose_device
 
@@ -212,6 +213,7 @@ def _make_worker(run: FolderRun, model: Path) -> _Worker:
     if device == "cpu":
         torch.set_num_threads(1)  # a process per core beats threads in one; decoding has a thread of its own
     analyzer = VideoAnalyzer(Lake.open(run.lake), run.settings, Scorer(model, device, run.runtime), device)
+    reset_stages()
     return lambda path, video_id, tell: analyzer(VideoFile(path, video_id), tell)
 
 

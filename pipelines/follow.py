@@ -23,9 +23,9 @@ __all__ = ["ALGORITHM_VERSION", "follow_faces"]
 
 #: Raised when the same settings would give other faces: it is part of faces_id.
 ALGORITHM_VERSION = 1
-#: Frames since the last key frame are kept for the way back, but not more than so many pixels (192 MB): of 1080p 30
-#: frames, of 4K 7. A detection comes earlier then.
-_KEPT_PIXELS = 64_000_000
+#: Frames since the last key frame are kept for the way back, but not more than so many pixels (144 MB): of 1080p 23
+#: frames, of 4K 5. A detection comes earlier then.
+_KEPT_PIXELS = 48_000_000
 #: Overlap from which a followed and a detected face are the same one.
 _SAME_FACE_IOU = 0.4
 #: Overlap of a face's box with the box before and after one step below which it moves fast: where it was is tried too.

@@ -30,7 +30,7 @@ _DURATION_FORMATS = {"matroska,webm", "flv"}
 DECORD_CONTAINERS = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "flv"}
 DECORD_CODECS = {"h264", "hevc", "vp8", "vp9", "mpeg4", "mjpeg"}
 #: Decord decodes ahead without bound when the consumer is slow: a clip may not be larger than this when decoded.
-DECORD_CLIP_MB = 256
+DECORD_CLIP_MB = 64
 #: A file that ends this much before the duration in its header was cut short; audio padding is far below it.
 _CUT_SHORT_S = 1.0
 #: Bytes of a chunk's name and size in AVI, which lie between where the index points and where the packet begins.
