@@ -55,6 +55,19 @@ def lake(folder: Path, analyzed: Result) -> Path:
     return folder.parent / "my lake"
 
 
+def test_analyze_says_where_the_time_went(talk: Path, model: Path, tmp_path: Path) -> None:
+    words = ("analyze", talk, "--lake", tmp_path / "lake", "--model", model, *OPTIONS)
+    said = mfer(*words, "--detect", "exact", "--runtime", "torch", "--profile").stdout
+    rows = {line.split()[0]: line.split()[1:] for line in said[said.index("stage ") :].splitlines()}
+    assert {"start", "decode", "detect", "score", "write", "commit", "all"} <= rows.keys()
+    assert float(rows["detect"][0]) > 0
+    assert sum(float(seconds) for name, (seconds, *_) in rows.items() if name not in ("stage", "all")) == pytest.approx(
+        float(rows["all"][0]), abs=0.2
+    )
+    again = mfer(*words, "--min-face", "5%").stdout  # other settings: another analysis
+    assert "1 ok" in again
+
+
 def test_analyze_sums_up_and_names_the_next_query_which_works(analyzed: Result, lake: Path) -> None:
     assert analyzed.stderr == ""  # no progress where nobody watches
     counts, frames, ask = analyzed.stdout.splitlines()

@@ -10,6 +10,8 @@ from mfer.checkpoint import packaged_models
 from mfer.crop import align_matrix
 from mfer.errors import ConfigError, ModelError
 from pipelines.batches import AlignedFaces
+from pipelines.cascade import Cascade
+from pipelines.detect import DetectorSettings
 from pipelines.scorer import Scorer
 from tests.faces import as_batch, carphone_faces, carphone_frames
 
@@ -67,3 +69,16 @@ def test_weights_are_checked_also_where_an_export_is_at_hand(model: Path, tmp_pa
 def test_an_unknown_runtime_is_refused(model: Path) -> None:
     with pytest.raises(ConfigError, match="'fast'; allowed: auto, torch, onnx"):
         Scorer(model, runtime="fast")
+
+
+@pytest.mark.needs_cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_gpu_sees_what_the_cpu_sees() -> None:
+    frames = torch.from_numpy(carphone_frames()[::20].copy())
+    here, there = (Cascade(DetectorSettings(36), device).detect(frames) for device in ("cpu", "cuda"))
+    assert here.frame_row.tolist() == there.frame_row.tolist()
+    np.testing.assert_allclose(here.landmarks_px, there.landmarks_px, atol=1)
+    folder = next(iter(packaged_models().values()))
+    on_cpu, on_gpu = Scorer(folder), Scorer(folder, "cuda")
+    faces = crops(on_cpu, 33)
+    np.testing.assert_allclose(on_cpu(faces).prob, on_gpu(faces).prob, atol=0.02)  # bfloat16
