@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mfer.precision import fast_bfloat16
+
 __all__ = ["Muon", "parameter_groups"]
 
 #: Quintic Newton-Schulz coefficients of the five steps (Jordan et al. 2024).
@@ -97,7 +99,7 @@ class Muon(torch.optim.Optimizer):
 @torch.no_grad()
 def orthogonalise(matrix: Tensor) -> Tensor:
     """Newton-Schulz: float [m,n] to a near-orthogonal matrix with the same singular vectors."""
-    x = matrix.bfloat16() if matrix.is_cuda else matrix
+    x = matrix.bfloat16() if fast_bfloat16(matrix.device) else matrix
     tall = x.shape[0] > x.shape[1]
     x = x.T if tall else x
     x = x / (x.norm() + 1e-7)

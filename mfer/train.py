@@ -32,6 +32,7 @@ from mfer.losses import make_feature_loss
 from mfer.metrics import figures, fit_temperature, softmax
 from mfer.muon import Muon, parameter_groups
 from mfer.network import MFER
+from mfer.precision import fast_bfloat16
 from mfer.prepared import PreparedFaces
 from mfer.recipe import Recipe
 
@@ -221,7 +222,7 @@ class Trainer:
 
     def _loss(self, x: Tensor, target: Tensor, majority: Tensor) -> Tensor:
         """The published sum: cross-entropy of every head, plus the weighted feature loss."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=fast_bfloat16(self.device)):
             feature = self.model.embed(x)
             head_logits = self.model.classifier.head_logits(feature)  # [heads,N,K]
         log_prob = F.log_softmax(head_logits.float(), dim=2)
