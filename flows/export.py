@@ -18,7 +18,7 @@ from mfer.augment import Augmentation, disturb_matrix
 from mfer.checkpoint import load_model
 from mfer.crop import CropContract, align_matrix, normalise, warp_faces
 from mfer.errors import ConfigError, ModelError
-from mfer.network import MFER
+from mfer.network import CalibratedMFER
 from pipelines.detect import FaceDetector
 
 __all__ = ["export_onnx"]
@@ -44,7 +44,7 @@ def export_onnx(folder: Path, out: Path) -> float:
     import onnx
 
     model, card = load_model(folder)
-    served = _Served(model, card.temperature).eval()
+    served = CalibratedMFER(model, card.temperature).eval()
     faces = normalise(_photographed_faces(card.crop), card.crop)
     out.parent.mkdir(parents=True, exist_ok=True)
     fresh = out.with_name(f".{out.name}.new")
@@ -72,17 +72,6 @@ def export_onnx(folder: Path, out: Path) -> float:
     finally:
         fresh.unlink(missing_ok=True)
     return difference
-
-
-class _Served(nn.Module):
-    """Normalised crops to calibrated probabilities."""
-
-    def __init__(self, model: MFER, temperature: float) -> None:
-        super().__init__()
-        self.model, self.temperature = model, temperature
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.softmax(self.model(x) / self.temperature, dim=1)
 
 
 def _photographed_faces(crop: CropContract) -> Tensor:

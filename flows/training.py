@@ -26,6 +26,7 @@ from mfer.evaluate import Evaluation, Predict, evaluate
 from mfer.explain import grad_cam
 from mfer.faces import EncodedPictures, LabelledFaces, halves
 from mfer.network import MFER
+from mfer.precision import fast_bfloat16
 from mfer.prepared import PreparedFaces
 from mfer.recipe import Recipe
 from mfer.report import write_report
@@ -41,7 +42,7 @@ StageProgress = Callable[[str, int, int], None]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 #: Settings of an architecture that change neither names nor shapes of weights.
-_SHAPELESS = ("layer_scale", "drop_path")
+_SHAPELESS = ("layer_scale", "drop_path", "mirror")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +110,7 @@ def train_model(
     card = save_model(out, trained.model, card)
     model, card = load_model(out)  # the figures are of the float16 weights that are served
     found = _evaluate(model.to(device), card, report, "report", device, show)
-    metrics = _metrics(found, parts, trained)
+    metrics = _metrics(found, parts, trained, trainer.recipe)
     return save_model(out, model, dataclasses.replace(card, metrics=metrics))
 
 
@@ -131,7 +132,7 @@ def evaluate_model(
         split: ``all``, ``selection`` or ``report`` (halves) of the validation part, or ``train``.
         device: ``cpu`` or a CUDA device.
         report: folder for an HTML page with charts, mistakes and Grad-CAM; None writes none.
-        flip: average the logits of each face and its mirror image, at twice the cost. Video is never scored so.
+        flip: average the logits of each face and its mirror image, as a model with ``mirror`` does everywhere.
         progress: told the stages ``find faces`` and ``evaluate``.
 
     Raises:
@@ -141,10 +142,11 @@ def evaluate_model(
     show = progress or _show_nothing
     model, card = load_model(folder)
     model.to(device)
+    model.mirror = model.mirror or flip
     labelled = read_faces(data, split)
     prepared = prepare_faces(labelled, card.crop.channels, device, partial(show, f"find faces: {split}"))
     faces = prepared.with_classes(card.class_names)
-    found = _evaluate(model, card, faces, split, device, show, flip)
+    found = _evaluate(model, card, faces, split, device, show)
     if report is not None:
         crops = faces.crops(card.crop)
 
@@ -268,17 +270,19 @@ def _training_record(
             "selection_accuracy": [round(r.accuracy, 4) for r in trained.reports],
         },
         "device": device,
+        "matrix_products": "bfloat16" if fast_bfloat16(torch.device(device)) else "float32",
         "code_revision": _code_revision(),
         "versions": {package: version(package) for package in ("torch", "timm", "numpy")},
     }
 
 
-def _metrics(found: Evaluation, parts: _Parts, trained: Trained) -> dict[str, Any]:
+def _metrics(found: Evaluation, parts: _Parts, trained: Trained, recipe: Recipe) -> dict[str, Any]:
+    averaged = "logits of the crop and its mirror image averaged" if recipe.architecture.mirror else "no averaging"
     measured = found.to_dict()
     wanted = ("split", "n", "accuracy", "mean_recall", "ece", "nll", "kl", "per_class_recall", "intervals")
     return {
         "protocol": (
-            "top class against the raters' majority (or the only label), one crop a face, no test-time averaging;"
+            f"top class against the raters' majority (or the only label), one crop a face, {averaged};"
             f" {parts.how}; epoch and temperature chosen on the selection half, figures of the report half, 95 %"
             " bootstrap intervals"
         ),
@@ -315,7 +319,6 @@ def _evaluate(
     split: str,
     device: str,
     show: StageProgress,
-    flip: bool = False,
 ) -> Evaluation:
     done = 0
 
@@ -325,27 +328,22 @@ def _evaluate(
         show("evaluate", done, len(faces))
 
     return evaluate(
-        _predictor(model, card.crop, device, flip),
+        _predictor(model, card.crop, device),
         faces.faces,
         faces.crops(card.crop),
-        model=card.model_id + (" with mirror images" if flip else ""),
+        model=card.model_id + (" with mirror images" if model.mirror and not card.architecture.mirror else ""),
         split=split,
         temperature=card.temperature,
         progress=count,
     )
 
 
-def _predictor(model: MFER, crop: CropContract, device: str, flip: bool) -> Predict:
-    """Crops uint8 [N,C,S,S] -> logits [N,K] and features [N,D]; with ``flip`` the means of face and mirror image."""
+def _predictor(model: MFER, crop: CropContract, device: str) -> Predict:
+    """Crops uint8 [N,C,S,S] -> logits [N,K] and features [N,D]."""
 
     @torch.inference_mode()
     def predict(crops: Tensor) -> tuple[Tensor, Tensor]:
-        x = normalise(crops.to(device), crop)
-        features = model.embed(torch.cat([x, x.flip(3)]) if flip else x)
-        logits = model.classifier(features)
-        if flip:
-            logits, features = (v.unflatten(0, (2, -1)).mean(0) for v in (logits, features))
-        return logits, features
+        return model.read(normalise(crops.to(device), crop))
 
     return predict
 

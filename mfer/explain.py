@@ -25,7 +25,7 @@ def grad_cam(model: MFER, x: Tensor, classes: Tensor) -> np.ndarray:
     for crops of 128 px, an earlier one for the 48 px faces of FER+. After the last stage all places have the same
     gradient, because they are averaged next, and this is Grad-CAM as published (Selvaraju et al. 2017,
     arXiv:1610.02391); at an earlier stage averaging it would mix up the places (Draelos and Carin 2020, HiResCAM,
-    arXiv:2011.08891).
+    arXiv:2011.08891). Of a model with ``mirror`` the mirror image's heat is turned back and added.
 
     Args:
         model: in evaluation mode.
@@ -47,7 +47,10 @@ def grad_cam(model: MFER, x: Tensor, classes: Tensor) -> np.ndarray:
     finally:
         for hook in hooks:
             hook.remove()
-    heat = F.relu((gradient * wide[-1].detach()).sum(1, keepdim=True))  # [N,C,h,w] -> [N,1,h,w]
+    heat = (gradient * wide[-1].detach()).sum(1, keepdim=True)  # [N,C,h,w] -> [N,1,h,w]
+    if len(heat) == 2 * len(x):
+        heat = heat[: len(x)] + heat[len(x) :].flip(3)
+    heat = F.relu(heat)
     heat = F.interpolate(heat, size=x.shape[2:], mode="bilinear", align_corners=False)[:, 0]
     greatest = heat.amax((1, 2), keepdim=True)
     return (heat / greatest.clamp_min(1e-12)).cpu().numpy()

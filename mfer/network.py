@@ -31,10 +31,12 @@ N_HEADS = 3
 
 @dataclass(frozen=True)
 class Architecture:
-    """Everything that fixes the shape of an MFER; recorded in a model's card.
+    """Everything that fixes what an MFER computes; recorded in a model's card.
 
     ``ds`` is ``dense`` (published), ``depthwise`` or ``none``; ``stem`` is ``patch4`` (published, stride 4) or
-    ``conv2`` (3x3, stride 2, for faces of 40 to 64 px); ``layer_scale`` is its starting value.
+    ``conv2`` (3x3, stride 2, for faces of 40 to 64 px); ``layer_scale`` is its starting value. With
+    ``mirror`` the logits of a face and its mirror image are averaged in evaluation mode, at twice the cost, wherever
+    the model runs.
     """
 
     name: str = "mfer_base"
@@ -45,6 +47,7 @@ class Architecture:
     stem: str = "patch4"
     layer_scale: float = 1e-6
     drop_path: float = 0.0
+    mirror: bool = False
 
     def __post_init__(self) -> None:
         allowed: dict[str, tuple[Any, ...]] = {
@@ -164,6 +167,7 @@ class MFER(nn.Module):
             }
         )
         self.feature_dim: int = widths[-1]
+        self.mirror = architecture.mirror
         self.norm = nn.LayerNorm(self.feature_dim)
         classifier = MultiscaleClassifier if architecture.multiscale else _SingleClassifier
         self.classifier = classifier(self.feature_dim, architecture.n_classes)
@@ -185,8 +189,17 @@ class MFER(nn.Module):
     def embed(self, x: Tensor) -> Tensor:
         return self.pool(self.forward_features(x))
 
+    def read(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits [N,K] and the features [N,D] behind them; with ``mirror`` the means over face and mirror image."""
+        if not self.mirror or self.training:
+            feature = self.embed(x)
+            return self.classifier(feature), feature
+        feature = self.embed(torch.cat([x, x.flip(3)]))
+        logits = self.classifier(feature)
+        return logits.reshape(2, -1, logits.shape[1]).mean(0), feature.reshape(2, -1, self.feature_dim).mean(0)
+
     def forward(self, x: Tensor) -> Tensor:
-        return self.forward_head(self.forward_features(x))
+        return self.read(x)[0]
 
 
 class CalibratedMFER(nn.Module):

@@ -308,7 +308,7 @@ class Trainer:
         with safe_open(path, "pt") as file:
             meta = json.loads(file.metadata()["state"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if meta["recipe"] != json.loads(json.dumps(self.recipe.to_dict())):
+        if _what_is_learned(Recipe.from_dict(meta["recipe"])) != _what_is_learned(self.recipe):
             raise ConfigError(f"{path} is of another recipe; give another folder, or delete it to start again")
 
         if meta.get("faces", self._faces_id()) != self._faces_id():
@@ -326,6 +326,13 @@ class Trainer:
             self.optimizer.state[p] = {k: v if k == "step" else v.to(self.device) for k, v in state.items()}
         self.step, self.best_epoch, self.loss_sum = meta["step"], meta["best_epoch"], meta["loss_sum"]
         self.reports = [EpochReport(**r) for r in meta["reports"]]
+
+
+def _what_is_learned(recipe: Recipe) -> Recipe:
+    """The recipe without what changes no weight: a finished run may be measured with mirror images and without."""
+    return dataclasses.replace(
+        recipe, description="", architecture=dataclasses.replace(recipe.architecture, mirror=False)
+    )
 
 
 def _make_optimizer(

@@ -234,3 +234,20 @@ def test_unknown_architecture_setting_is_refused_with_the_known_ones():
     with pytest.raises(ConfigError, match=r"\['width'\]; known: .*'layer_scale'"):
         Architecture.from_dict({"width": 3})
     assert len(ARCHITECTURES) == 6
+
+
+def test_mirror_model_reads_a_face_and_its_mirror_image_alike_and_trains_as_any_other():
+    torch.manual_seed(0)
+    plain = MFER(Architecture("mfer_atto", in_channels=1, ds="depthwise", stem="conv2", layer_scale=1.0)).eval()
+    mirror = MFER(Architecture("mfer_atto", in_channels=1, ds="depthwise", stem="conv2", layer_scale=1.0, mirror=True))
+    mirror.load_state_dict(plain.state_dict())
+    x = torch.randn(3, 1, 40, 40)
+    torch.testing.assert_close(mirror.train()(x), plain.train()(x))
+    mirror.eval(), plain.eval()
+    with torch.no_grad():
+        logits, features = mirror.read(x)
+        expected = (plain(x) + plain(x.flip(3))) / 2
+        torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(mirror(x.flip(3)), expected, rtol=1e-4, atol=1e-5)
+        assert features.shape == (3, plain.feature_dim)
+        assert not torch.allclose(plain(x), expected, atol=1e-3)

@@ -158,6 +158,15 @@ def test_another_recipe_or_other_faces_in_the_same_folder_are_refused(unbroken):
         train(folder, n=52)
 
 
+def test_finished_run_may_be_measured_with_mirror_images_too(unbroken):
+    folder, plain = unbroken
+    mirrored = train(
+        folder, dataclasses.replace(TINY, architecture=dataclasses.replace(TINY.architecture, mirror=True))
+    )
+    assert_equal_weights(weights(mirrored), weights(plain))
+    assert mirrored.model.mirror
+
+
 def test_gradients_of_a_batch_in_shards_are_those_of_the_whole(tmp_path):
     faces = prepared_faces(48)
     found = []
@@ -167,7 +176,7 @@ def test_gradients_of_a_batch_in_shards_are_those_of_the_whole(tmp_path):
     (loss, grads), (sharded_loss, sharded) = found
     torch.testing.assert_close(sharded_loss, loss, rtol=1e-5, atol=1e-5)
     for whole, parts in zip(grads, sharded, strict=True):
-        torch.testing.assert_close(parts, whole, rtol=1e-3, atol=1e-5)
+        assert (parts - whole).norm() <= 0.1 * whole.norm() + 1e-5  # bfloat16 where the CPU has units for it
 
 
 def test_training_goes_on_from_given_weights(tmp_path, unbroken):
