@@ -12,6 +12,7 @@ import io
 import itertools
 import json
 import tempfile
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from flows.demo_clips import carphone_path
 from mfer.data import read_faces
 from mfer.faces import LabelledFaces
 from mfer.metrics import wilson_interval
-from pipelines.batches import Detections, FrameBatch
+from pipelines.batches import AlignedFaces, Detections, FrameBatch
 from pipelines.decode import decode, open_video
 from pipelines.detect import DetectorSettings, FaceDetector
 from pipelines.encode import write_video
@@ -189,6 +190,19 @@ def carphone(scorer: Scorer) -> dict[str, Any]:
     return {"frames": len(frames), "share_of_frames": shares, "agreement_grey": round(colour.agreement(grey), 4)}
 
 
+def speed(scorer: Scorer) -> float:
+    """Faces per CPU-second from crops to probabilities, the best of five batches."""
+    crop = scorer.card.crop
+    pixels = torch.randint(0, 256, (_BATCH, crop.channels, crop.side_px, crop.side_px), dtype=torch.uint8)
+    crops = AlignedFaces(pixels, np.zeros((_BATCH, 2, 3), np.float32))
+    seconds = []
+    for _ in range(6):
+        started = time.process_time()
+        scorer(crops)
+        seconds.append(time.process_time() - started)
+    return round(_BATCH / min(seconds[1:]), 1)
+
+
 def measure(faces: LabelledFaces, scorer: Scorer, show: Callable[[str, Any], None]) -> dict[str, Any]:
     found: dict[str, Any] = {}
 
@@ -213,6 +227,7 @@ def measure(faces: LabelledFaces, scorer: Scorer, show: Callable[[str, Any], Non
     keep("curve", "turn", bench.curve("turn", [bench.plain], _TURN_EDGES))
     keep("curve", "sharpness", bench.curve("sharpness", [bench.plain, *blurred], _SHARPNESS_EDGES))
     keep("carphone", "whole clip", carphone(scorer))
+    keep("speed", "faces scored per CPU-second", speed(scorer))
     return found
 
 

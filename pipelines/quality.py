@@ -25,14 +25,14 @@ _CONTRAST_FLOOR = (0.02 * 255) ** 2
 class QualitySettings:
     """Limits of ``quality_ok``.
 
-    Conservative defaults, to be replaced where a curve of accuracy against each measure says so. ``min_face_px``:
-    below about 24 px a 48 px crop invents more than half of its pixels. ``max_abs_yaw``: at 0.6 the nose has
-    gone three fifths of the way to an eye, about 35 degrees of head turn. ``min_sharpness``: 48 px crops of four
-    clips scored 0.02 to 1.0 (median 0.09 in a soft street scene, 0.3 to 0.8 on single faces); made from only 12 px
-    across, the same faces scored 0.003 to 0.04.
+    Each default is where the accuracy on labelled faces of the selection half bends (benchmarks/quality.py; figures
+    in docs/training.md). ``min_face_px``: accuracy is level down to boxes of 18 px and falls below. ``max_abs_yaw``: it
+    is level until the nose has gone three fifths of the way to an eye, about 35 degrees of head turn, and falls by a
+    fifth beyond. ``min_sharpness``: level above 0.02; below are faces blurred by more than a ninth of the
+    distance between the eyes (Gaussian sigma), of which the detector misses a third.
     """
 
-    min_face_px: float = 24.0
+    min_face_px: float = 18.0
     max_abs_yaw: float = 0.6
     min_sharpness: float = 0.02
 
