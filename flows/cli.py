@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from flows.options import lake_option, plain_errors
-from flows.output_commands import export
+from flows.output_commands import export, report
 
 if TYPE_CHECKING:
     from flows.analyze import RunSummary
@@ -40,6 +40,7 @@ def main() -> None:
 
 
 main.add_command(export)
+main.add_command(report)
 
 
 @main.command()

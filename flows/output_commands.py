@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from flows.options import lake_option, plain_errors
 
-__all__ = ["export"]
+if TYPE_CHECKING:
+    from storage.lake import Lake
+
+__all__ = ["export", "report"]
 
 _FORMATS = ("csv", "parquet", "fex", "openface", "fer", "elan", "srt")
 
@@ -46,3 +50,55 @@ def export(videos: tuple[str, ...], form: str, output: Path, lake: str) -> None:
     with training_progress() as progress:
         written = export_videos(Lake.open(lake), form, output, videos, progress)
     click.echo("\n".join(path_text(path) for path in written))
+
+
+@click.command()
+@click.argument("videos", nargs=-1, type=click.Path())
+@click.option(
+    "--output", "-o", type=click.Path(dir_okay=False, path_type=Path), default=Path("report.html"), show_default=True
+)
+@click.option("--blur", is_flag=True, help="Hide the faces in the pictures.")
+@click.option("--moments", type=click.IntRange(0), default=6, show_default=True, help="Pictures per video, at most.")
+@click.option("--title", default="Apparent expressions", show_default=True)
+@lake_option
+@plain_errors
+def report(videos: tuple[str, ...], output: Path, blur: bool, moments: int, title: str, lake: str) -> None:
+    """Write one HTML file with timelines, key moments, data quality, model card and method.
+
+    VIDEOS are paths, folders, file names or video_ids that the lake knows; without any, all. The file
+    opens from disk and loads nothing. Pictures are cut from the videos, which must still be where they
+    were analysed.
+
+    \b
+    mfer report holiday.mp4 -o holiday.html
+    mfer report --blur --title "Study 3"
+    """
+    from dashboards.report import write_report
+    from flows.progress import training_progress
+    from storage.identity import path_text
+    from storage.lake import Lake
+
+    opened = Lake.open(lake)
+    with training_progress() as progress:
+        written = write_report(
+            opened,
+            output,
+            videos,
+            blur=blur,
+            n_moments=moments,
+            title=title,
+            card_of=lambda model_id: _card(model_id, opened),
+            progress=progress,
+        )
+    click.echo(path_text(written))
+
+
+def _card(model_id: str, lake: Lake) -> dict[str, Any] | None:
+    from mfer.checkpoint import read_card
+    from mfer.errors import ModelError
+    from pipelines.models import find_model
+
+    try:
+        return read_card(find_model(model_id, lake)).to_dict()
+    except ModelError:
+        return None
