@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from PIL import Image
@@ -20,7 +20,7 @@ _MARGIN = 0.25
 _SURROUNDINGS = 0.6
 
 
-def hide_faces(rgb: np.ndarray, boxes_px: Sequence[Sequence[float]] | np.ndarray) -> np.ndarray:
+def hide_faces(rgb: np.ndarray, boxes_px: Iterable[Sequence[float] | np.ndarray]) -> np.ndarray:
     """A copy of a picture in which each box, and a margin around it, is averaged over a few large blocks.
 
     Args:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from flows.options import lake_option, plain_errors
-from flows.output_commands import export, report
+from flows.output_commands import export, render, report
 
 if TYPE_CHECKING:
     from flows.analyze import RunSummary
@@ -41,6 +41,7 @@ def main() -> None:
 
 main.add_command(export)
 main.add_command(report)
+main.add_command(render)
 
 
 @main.command()

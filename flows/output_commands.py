@@ -12,7 +12,7 @@ from flows.options import lake_option, plain_errors
 if TYPE_CHECKING:
     from storage.lake import Lake
 
-__all__ = ["export", "report"]
+__all__ = ["export", "render", "report"]
 
 _FORMATS = ("csv", "parquet", "fex", "openface", "fer", "elan", "srt")
 
@@ -102,3 +102,30 @@ def _card(model_id: str, lake: Lake) -> dict[str, Any] | None:
         return read_card(find_model(model_id, lake)).to_dict()
     except ModelError:
         return None
+
+
+@click.command()
+@click.argument("video", type=click.Path())
+@click.option("--output", "-o", type=click.Path(dir_okay=False, path_type=Path), required=True, help="mp4, mov or mkv.")
+@click.option("--blur", is_flag=True, help="Hide every face that the lake has of the video.")
+@click.option("--no-plot", is_flag=True, help="Draw on the picture only, without bars and plot below it.")
+@lake_option
+@plain_errors
+def render(video: str, output: Path, blur: bool, no_plot: bool, lake: str) -> None:
+    """Write a video with boxes, track numbers, expressions, bars and a running plot.
+
+    VIDEO is a path, file name or video_id that the lake knows. Every frame keeps its time, also at a
+    variable rate, and the sound is copied as it is. Small videos are enlarged, to be readable.
+
+    With --blur, a face is hidden where it was found, through misses of up to a second, and 0.4 s before and
+    after. A face that the detector never found is not hidden: look at the result before you share it,
+    and analyse every frame (no --fps) first.
+    """
+    from dashboards.render import render_video
+    from flows.progress import training_progress
+    from storage.identity import path_text
+    from storage.lake import Lake
+
+    with training_progress() as progress:
+        done = render_video(Lake.open(lake), video, output, blur=blur, plot=not no_plot, progress=progress)
+    click.echo(f"{path_text(done.output)}: {done.n_frames} frames")
