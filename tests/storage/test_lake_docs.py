@@ -46,4 +46,4 @@ def test_a_question_of_the_documentation_has_an_answer(lake: Lake, question: str
 
 
 def test_there_are_several_questions() -> None:
-    assert len(QUESTIONS) >= 14
+    assert len(QUESTIONS) >= 40
