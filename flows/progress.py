@@ -19,6 +19,10 @@ from storage.records import VideoOutcome
 __all__ = ["make_progress", "training_progress"]
 
 
+#: What the bar of a stage counts.
+_UNITS = {"train": "steps", "export": "videos", "report": "videos", "render": "frames"}
+
+
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
         return Text(f"{task.speed:.1f} {task.fields.get('unit', '')}/s" if task.speed else "", style="dim")
@@ -82,7 +86,7 @@ def training_progress(quiet: bool = False) -> Iterator[Callable[[str, int, int],
         def show(stage: str, done: int, total: int) -> None:
             name, _, detail = stage.partition(":")
             if name not in tasks:
-                tasks[name] = bars.add_task(name, total=total, unit="steps" if name == "train" else "faces")
+                tasks[name] = bars.add_task(name, total=total, unit=_UNITS.get(name, "faces"))
             bars.update(tasks[name], completed=done, total=total, description=stage if detail else name)
 
         yield show

@@ -1,5 +1,31 @@
 """The lake: what the rows mean, commits that happen exactly once, views for SQL and the model store.
 
 Import from the modules (``storage.lake``, ``storage.views``, ``storage.models``): the package itself imports
-nothing, so that a command line that only prints its help stays fast.
+nothing, so that a command line that only prints its help stays fast. ``storage.connect`` is the short way to ask.
 """
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import duckdb
+
+__all__ = ["connect"]
+
+
+def connect(lake: str | Path) -> duckdb.DuckDBPyConnection:
+    """An in-memory DuckDB with the views and table functions of a lake, as the lake is now.
+
+    ``connect("lake").sql("SELECT ...")`` gives a relation: ``.to_arrow_table()`` and ``.fetchall()`` always work,
+    ``.df()`` where pandas is installed and ``.pl()`` where polars is. Anything that is written in the connection
+    stays in its memory; the lake's files are only read.
+
+    Raises:
+        LakeError: there is no lake, or it cannot be read.
+    """
+    from storage.lake import Lake
+    from storage.views import connect as connect_to
+
+    return connect_to(Lake.open(lake))

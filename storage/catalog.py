@@ -1,4 +1,4 @@
-"""docs/tables.md: every view and table with type, unit and meaning of its columns, from the schema itself.
+"""docs/tables.md: every view, function and table with type, unit and meaning of its columns, from the schema itself.
 
 ``python -m storage.catalog docs/tables.md`` renews the part of the file after the marker; a test keeps it so.
 """
@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from storage.analysis import FUNCTIONS, TableFunction
 from storage.lake import Lake
 from storage.relations import sql_type
 from storage.schema import TABLES, meaning_of, unit_of
@@ -20,10 +21,12 @@ __all__ = ["MARKER", "column_meaning", "renew", "tables_markdown"]
 MARKER = "<!-- From here on made by `python -m storage.catalog docs/tables.md`; edit the schema instead. -->"
 
 
-def column_meaning(view: View, column: str) -> tuple[str, str]:
-    """Unit and meaning of a view's column. Raises KeyError where nobody has stated them."""
+def column_meaning(view: View | TableFunction, column: str) -> tuple[str, str]:
+    """Unit and meaning of a column of a view or a table function. Raises KeyError where nobody has stated them."""
     if column in view.columns:
         return view.columns[column]
+    if isinstance(view, TableFunction):
+        return column_meaning(VIEWS["scores"], column)
     for table in view.tables:
         if column in TABLES[table].schema.names:
             field = TABLES[table].schema.field(column)
@@ -37,13 +40,31 @@ def _columns(rows: Iterable[tuple[str, str, str, str]]) -> list[str]:
 
 
 def tables_markdown() -> str:
-    """The views and the Delta tables below them, as Markdown."""
+    """The views, the table functions and the Delta tables below them, as Markdown."""
     lines = ["## Views", ""]
     with tempfile.TemporaryDirectory() as folder, connect(Lake.open(Path(folder) / "lake", create=True)) as con:
         for view in VIEWS.values():
             described = con.execute(f"DESCRIBE {view.name}").fetchall()
             rows = [(name, kind, *column_meaning(view, name)) for name, kind, *_ in described]
             lines += [f"### {view.name}", "", view.meaning, "", *_columns(rows), ""]
+        lines += ["## Functions", "", "Table functions over the views, such as `SELECT * FROM smoothed(width_s := 1)`;"]
+        lines += [
+            "parameters that are left out have the values shown. [analysis.md](analysis.md) has the formulas.",
+            "",
+        ]
+        for function in FUNCTIONS.values():
+            described = con.execute(f"DESCRIBE FROM {function.name}()").fetchall()
+            rows = [(name, kind, *column_meaning(function, name)) for name, kind, *_ in described]
+            lines += [
+                f"### {function.name}",
+                "",
+                f"`{function.signature}`",
+                "",
+                function.meaning,
+                "",
+                *_columns(rows),
+                "",
+            ]
     lines += ["## Tables", "", "The Delta tables as they are stored; in SQL they are in the schema `raw`.", ""]
     for table in TABLES.values():
         partition = f" Partitioned by {', '.join(table.partition_by)}." if table.partition_by else ""

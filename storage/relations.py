@@ -16,7 +16,19 @@ from storage.delta import damaged_file, data_files
 from storage.errors import LakeError
 from storage.schema import TABLES
 
-__all__ = ["memory_connection", "quote", "read_errors", "relation_sql", "rows_of", "shared_connection", "sql_type"]
+__all__ = [
+    "Connection",
+    "memory_connection",
+    "quote",
+    "read_errors",
+    "relation_sql",
+    "rows_of",
+    "shared_connection",
+    "sql_type",
+]
+
+#: What ``storage.connect`` gives, for those who may not import DuckDB themselves.
+Connection = duckdb.DuckDBPyConnection
 
 _SQL_TYPES = {
     pa.string(): "VARCHAR",

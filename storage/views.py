@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import duckdb
 import pyarrow as pa
 
+from storage.analysis import create_functions
 from storage.errors import LakeError
 from storage.lake import Lake
 from storage.relations import memory_connection, quote, read_errors, relation_sql, rows_of, shared_connection
@@ -271,6 +272,7 @@ def connect(lake: Lake) -> duckdb.DuckDBPyConnection:
         con.execute(f"CREATE VIEW raw.finished AS {_FINISHED}")
         for name in ("scores_all", *(name for name in VIEWS if name != "scores_all")):
             con.execute(f"CREATE VIEW {name} AS {VIEWS[name].sql}")
+        create_functions(con)
     return con
 
 

@@ -23,7 +23,10 @@ MAY_IMPORT = {
     "flows": {"dashboards", "pipelines", "storage", "mfer"},
 }
 HOME_OF = {
-    "av": {"pipelines/decode.py", "pipelines/packets.py", "pipelines/containers.py", "pipelines/encode.py"},
+    "av": {
+        f"pipelines/{name}.py"
+        for name in ("containers", "decode", "encode", "orientation", "packets", "remake", "stills")
+    },
     "decord": {"pipelines/decode.py"},
     "facenet_pytorch": {"pipelines/detect.py"},
     "prefect": {"flows"},

@@ -1,4 +1,4 @@
-"""docs/tables.md is complete, and its questions have answers."""
+"""docs/tables.md is complete, and the questions of the documentation have answers."""
 
 from __future__ import annotations
 
@@ -12,15 +12,26 @@ from storage.catalog import renew
 from storage.lake import Lake
 from storage.views import run_sql
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "tables.md"
-QUESTIONS = re.findall(r"```sql\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
+DOCS = Path(__file__).parents[2] / "docs"
+DOCUMENT = DOCS / "tables.md"
+QUESTIONS = [
+    pytest.param(question, id=f"{document.stem}-{number}")
+    for document in sorted(DOCS.rglob("*.md"))
+    for number, question in enumerate(re.findall(r"```sql\n(.*?)```", document.read_text(encoding="utf-8"), re.DOTALL))
+]
 
 
 @pytest.fixture(scope="module")
 def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
+    """Two groups of two videos, two faces in one of them, and a second model on another."""
     lake = Lake.open(tmp_path_factory.mktemp("docs") / "lake", create=True)
-    rows.add_video(lake, 1, rows.face_rows(500))  # the leading expression changes every 60 frames
-    rows.add_video(lake, 1, rows.face_rows(490, seed=5), analysis_id=rows.ANALYSIS_B, model_id=rows.MODEL_B)
+    # the leading expression changes every 60 frames
+    rows.add_video(lake, 1, rows.face_rows(500, n_faces=2, without_face=(5,)), path="/study/control/a.mp4")
+    rows.add_video(lake, 2, rows.face_rows(300, seed=1), path="/study/control/b.mp4")
+    rows.add_video(lake, 3, rows.face_rows(500, seed=2), path="/study/treated/c.mp4")
+    rows.add_video(lake, 4, rows.face_rows(200, seed=3), path="/study/treated/d.mp4")
+    again = rows.face_rows(490, seed=5)
+    rows.add_video(lake, 3, again, path="/study/treated/c.mp4", analysis_id=rows.ANALYSIS_B, model_id=rows.MODEL_B)
     return lake
 
 
@@ -35,4 +46,4 @@ def test_a_question_of_the_documentation_has_an_answer(lake: Lake, question: str
 
 
 def test_there_are_several_questions() -> None:
-    assert len(QUESTIONS) >= 6
+    assert len(QUESTIONS) >= 40

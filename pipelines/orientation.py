@@ -1,0 +1,32 @@
+"""How a stored picture is turned and mirrored to be seen upright."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import cast
+
+import numpy as np
+from av.sidedata.sidedata import SideData
+from av.sidedata.sidedata import Type as SideDataType
+from av.video.frame import VideoFrame
+
+__all__ = ["display_matrix", "orient"]
+
+
+def display_matrix(frame: VideoFrame | None) -> tuple[int, int, int, int]:
+    """(a, b, c, d) of the raw matrix, read whole: a rotation angle alone would hide a mirror image."""
+    data = None
+    for item in cast(Iterable[SideData], frame.side_data) if frame else ():
+        data = item if item.type == SideDataType.DISPLAYMATRIX else data
+    if data is None:
+        return 1, 0, 0, 1
+    a, b, _, c, d = np.frombuffer(bytes(data), np.int32)[:5].tolist()
+    return (a, b, c, d) if a * d - b * c else (1, 0, 0, 1)
+
+
+def orient(picture: np.ndarray, display_matrix: tuple[int, int, int, int]) -> np.ndarray:
+    """Turn and mirror a stored picture [H,W,3] as its display matrix says; a view, not a copy."""
+    a, b, c, d = display_matrix
+    if abs(b) > abs(a):  # x and y change places
+        picture, a, d = picture.transpose(1, 0, 2), c, b
+    return picture[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
