@@ -6,12 +6,13 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
+
+from flows.lake_commands import lake as lake_commands
+from flows.options import lake_option, plain_errors
 
 if TYPE_CHECKING:
     from flows.analyze import RunSummary
@@ -21,36 +22,6 @@ __all__ = ["main"]
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _lake_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    return click.option(
-        "--lake",
-        default=lambda: os.environ.get("MFER_LAKE") or "lake",
-        show_default="$MFER_LAKE, else ./lake",
-        help="Folder of the tables.",
-    )(command)
-
-
-def _plain_errors(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What a person has to correct is one line on stderr and exit code 2; a fault of ours keeps its traceback."""
-
-    @wraps(command)
-    def run(*args: Any, **kwargs: Any) -> Any:
-        from mfer.errors import ConfigError, ModelError
-        from pipelines.errors import VideoError
-        from storage.errors import LakeError
-
-        try:
-            return command(*args, **kwargs)
-        except (ConfigError, ModelError, LakeError) as error:
-            click.echo(f"mfer: {error}", err=True)
-            sys.exit(2)
-        except VideoError as error:
-            click.echo(f"mfer: {error.code}: {error.message}", err=True)
-            sys.exit(1)
-
-    return run
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -68,9 +39,12 @@ def main() -> None:
     """
 
 
+main.add_command(lake_commands)
+
+
 @main.command()
 @click.argument("paths", nargs=-1, required=True, type=click.Path())
-@_lake_option
+@lake_option
 @click.option("--model", default="default", show_default=True, help="Name, id or folder; see `mfer models list`.")
 @click.option("--fps", type=float, help="Frames per second to analyse; default: every frame.")
 @click.option("--every", type=int, default=1, show_default=True, help="Analyse every n-th frame.")
@@ -107,7 +81,7 @@ def main() -> None:
 @click.option("--workers", type=click.IntRange(1), default=_cores, show_default="cores", help="Videos at a time.")
 @click.option("--profile", is_flag=True, help="Say where the CPU time went, by stage; one video at a time.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
-@_plain_errors
+@plain_errors
 def analyze(
     paths: tuple[str, ...],
     lake: str,
@@ -179,7 +153,7 @@ def _summary_text(summary: RunSummary) -> str:
 
 @main.command()
 @click.argument("query")
-@_lake_option
+@lake_option
 @click.option(
     "--format",
     "form",
@@ -189,7 +163,7 @@ def _summary_text(summary: RunSummary) -> str:
     help="parquet needs --output.",
 )
 @click.option("--output", "-o", type=click.Path(dir_okay=False), help="Write to a file instead of the terminal.")
-@_plain_errors
+@plain_errors
 def sql(query: str, lake: str, form: str, output: str | None) -> None:
     """Ask the lake one SELECT.
 
@@ -208,8 +182,8 @@ def sql(query: str, lake: str, form: str, output: str | None) -> None:
 @main.command()
 @click.argument("video", type=click.Path())
 @click.option("--at", "at_s", type=float, help="Seconds into the video, as a player shows them.")
-@_lake_option
-@_plain_errors
+@lake_option
+@plain_errors
 def inspect(video: str, at_s: float | None, lake: str) -> None:
     """Say what is known of a video, and why a moment has a score or none."""
     from flows.inspect import inspect_video
@@ -224,8 +198,8 @@ def inspect(video: str, at_s: float | None, lake: str) -> None:
 @click.option(
     "--output", "-o", type=click.Path(dir_okay=False, path_type=Path), default=Path("explain.png"), show_default=True
 )
-@_lake_option
-@_plain_errors
+@lake_option
+@plain_errors
 def explain(video: str, at_s: float, model: str, output: Path, lake: str) -> None:
     """Draw where in the faces of one moment the model found their expression (Grad-CAM)."""
     from flows.explain import explain_moment
@@ -241,8 +215,8 @@ def models() -> None:
 
 
 @models.command("list")
-@_lake_option
-@_plain_errors
+@lake_option
+@plain_errors
 def list_models(lake: str) -> None:
     """List what --model can name."""
     from flows.inspect import models_table
@@ -252,8 +226,8 @@ def list_models(lake: str) -> None:
 
 @models.command("show")
 @click.argument("name", default="default")
-@_lake_option
-@_plain_errors
+@lake_option
+@plain_errors
 def show_model(name: str, lake: str) -> None:
     """Print a model's card: classes, crop, training, figures, licence."""
     from flows.inspect import model_card
@@ -265,8 +239,8 @@ def show_model(name: str, lake: str) -> None:
 @click.argument("name", default="default")
 @click.option("--format", "form", type=click.Choice(["onnx"]), default="onnx", show_default=True)
 @click.option("--output", "-o", type=click.Path(dir_okay=False), required=True)
-@_lake_option
-@_plain_errors
+@lake_option
+@plain_errors
 def export_model(name: str, form: str, output: str, lake: str) -> None:
     """Write a model for another runtime, checked against this one on real faces."""
     from flows.inspect import open_lake
@@ -293,7 +267,7 @@ def export_model(name: str, form: str, output: str, lake: str) -> None:
 @click.option("--seed", type=int, help="Instead of the recipe's.")
 @click.option("--device", default="auto", show_default=True)
 @click.option("--shards", type=click.IntRange(1), default=_cores, show_default="cores", help="CPU threads.")
-@_plain_errors
+@plain_errors
 def train(
     recipe: str,
     data: Path,
@@ -343,9 +317,9 @@ def train(
 @click.option("--report", type=click.Path(path_type=Path), help="Folder for an HTML page with pictures.")
 @click.option("--confusion", type=click.Path(path_type=Path), help="PNG of the confusion matrix.")
 @click.option("--device", default="auto", show_default=True)
-@_lake_option
+@lake_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
-@_plain_errors
+@plain_errors
 def evaluate(
     model: str,
     data: Path,
@@ -387,7 +361,7 @@ def evaluate(
 
 @main.command()
 @click.option("--out", type=click.Path(path_type=Path), default=Path("demo_out"), show_default=True)
-@_plain_errors
+@plain_errors
 def demo(out: Path) -> None:
     """Analyse a talking face and a photograph, ask three questions in SQL and draw a timeline.
 
@@ -399,10 +373,10 @@ def demo(out: Path) -> None:
 
 
 @main.command()
-@_lake_option
+@lake_option
 @click.option("--inbox", type=click.Path(), help="Folder to analyse on a schedule; what is done is skipped.")
 @click.option("--cron", default="0 * * * *", show_default=True, help="When to look into the inbox.")
-@_plain_errors
+@plain_errors
 def serve(lake: str, inbox: str | None, cron: str) -> None:
     """Serve the Prefect deployment analyze-folder/default until stopped, with a server if none runs.
 

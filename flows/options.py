@@ -1,0 +1,43 @@
+"""What the groups of the command line share: the option --lake, and errors as one line."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import click
+
+__all__ = ["lake_option", "plain_errors"]
+
+
+def lake_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--lake",
+        default=lambda: os.environ.get("MFER_LAKE") or "lake",
+        show_default="$MFER_LAKE, else ./lake",
+        help="Folder of the tables.",
+    )(command)
+
+
+def plain_errors(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What a person has to correct is one line on stderr and exit code 2; a fault of ours keeps its traceback."""
+
+    @wraps(command)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        from mfer.errors import ConfigError, ModelError
+        from pipelines.errors import VideoError
+        from storage.errors import LakeError
+
+        try:
+            return command(*args, **kwargs)
+        except (ConfigError, ModelError, LakeError) as error:
+            click.echo(f"mfer: {error}", err=True)
+            sys.exit(2)
+        except VideoError as error:
+            click.echo(f"mfer: {error.code}: {error.message}", err=True)
+            sys.exit(1)
+
+    return run
