@@ -123,11 +123,11 @@ def analyze(
 
 
 def _summary_text(summary: RunSummary) -> str:
-    from storage.identity import path_text
+    from storage.identity import path_shown, printable
 
     facts = summary.to_dict()
     lines = [
-        f"{outcome.status:8} {outcome.code or ''} {path_text(outcome.path)}: {outcome.message}"
+        f"{outcome.status:8} {outcome.code or ''} {path_shown(outcome.path)}: {printable(outcome.message)}"
         for outcome in summary.outcomes
         if outcome.status in ("partial", "failed")
     ]

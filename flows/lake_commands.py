@@ -32,17 +32,18 @@ def check(lake: str, repair: bool) -> None:
     cannot be made again: restore such files from a copy first.
     """
     from storage.check import check_lake
+    from storage.identity import printable
     from storage.lake import Lake
     from storage.repair import repair_lake
 
     opened = Lake.open(lake)
     for sentence in repair_lake(opened) if repair else ():
-        click.echo(f"repair: {sentence}")
+        click.echo(f"repair: {printable(sentence)}")
     found = check_lake(opened)
     for fault in (*found.files, *found.videos, *found.others):
-        click.echo(f"wrong: {fault}")
+        click.echo(f"wrong: {printable(str(fault))}")
     for note in found.notes:
-        click.echo(f"note: {note}")
+        click.echo(f"note: {printable(note)}")
     click.echo(
         f"{found.n_files} files, {found.n_videos} finished videos, {found.n_rows} rows of observations: "
         f"{'sound' if found.is_sound else 'NOT SOUND'}"
@@ -81,6 +82,7 @@ def forget(video: str, lake: str, yes: bool) -> None:
     touched, nor is what was exported before. Analysing it again brings it back.
     """
     from storage.forget import forget_video
+    from storage.identity import printable
     from storage.lake import Lake
 
     opened = Lake.open(lake)
@@ -88,10 +90,10 @@ def forget(video: str, lake: str, yes: bool) -> None:
         click.confirm(f"Erase all that is known of {video}, and the earlier versions of the tables?", abort=True)
     gone = forget_video(opened, video)
     for path in gone.paths:
-        click.echo(f"forgot {path}")
+        click.echo(f"forgot {printable(path)}")
     click.echo(", ".join(f"{n} rows of {name}" for name, n in gone.n_rows.items() if n) or "no rows were left of it")
     for sentence in gone.left:
-        click.echo(f"wrong: {sentence}")
+        click.echo(f"wrong: {printable(sentence)}")
     click.echo(f"searched {gone.n_files_searched} files: {len(gone.left) or 'nothing'} found")
     sys.exit(1 if gone.left else 0)
 

@@ -15,6 +15,7 @@ from mfer.errors import ConfigError
 from pipelines.batches import FrameBatch
 from pipelines.containers import open_container, video_packets, video_stream
 from pipelines.errors import VideoError
+from pipelines.limits import BATCH_BYTES
 from pipelines.packets import Video, open_video, orient
 
 __all__ = ["DECODERS", "Decoder", "Decoding", "Video", "decode", "open_video", "sample_frames"]
@@ -64,7 +65,7 @@ def decode(
     Args:
         video: what ``open_video`` returned.
         every, fps: which frames to take, see ``sample_frames``; the others are never turned into RGB.
-        batch_frames: frames in a batch, at most.
+        batch_frames: frames in a batch, at most; large frames make smaller batches (``BATCH_BYTES``).
         decoder: ``auto`` takes decord for the files on which it is proven right, and PyAV for the rest.
         threads: of PyAV's decoder; many videos at once are faster in one process each.
 
@@ -83,6 +84,7 @@ def decode(
     if decoder == "decord" and video.decord_refusal is not None:
         raise _refused(video, video.decord_refusal)
     frame_index = sample_frames(video, every=every, fps=fps)
+    batch_frames = max(1, min(batch_frames, BATCH_BYTES // (3 * video.info.width_px * video.info.height_px)))
     chosen: Literal["decord", "pyav"] = "pyav" if decoder == "pyav" or video.decord_refusal is not None else "decord"
     return Decoding(video, frame_index, batch_frames, threads, chosen, may_fall_back=decoder == "auto")
 
