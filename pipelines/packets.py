@@ -21,7 +21,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from pipelines.batches import VideoInfo
-from pipelines.containers import open_container, too_large, video_packets, video_stream
+from pipelines.containers import damage_reports, open_container, too_large, video_packets, video_stream
 from pipelines.errors import VideoError
 from pipelines.limits import (
     MAX_DURATION_S,
@@ -46,6 +46,10 @@ DECORD_CLIP_S = 86_400.0
 _CUT_SHORT_S = 1.0
 #: Bytes of a chunk's name and size in AVI, which lie between where the index points and where the packet begins.
 _AVI_CHUNK_HEAD = 8
+#: libav's mark of containers whose times may begin anew in mid-stream (AVFMT_TS_DISCONT), as MPEG-TS and -PS do.
+_TIMES_MAY_RESTART = 0x0200
+#: Packets among which the first in order of presentation is: codecs reorder at most 16 frames.
+_REORDERED_PACKETS = 32
 #: Packets that are decoded, at most, to see one frame and the display matrix that it carries.
 _PROBE_PACKETS = 64
 
@@ -96,7 +100,7 @@ class _Scan:
     n_unstamped: int = 0
     end_s: float = 0.0
     first_frame: VideoFrame | None = None
-    failed: bool = False
+    has_hole: bool = False
 
 
 @dataclass(frozen=True)
@@ -120,7 +124,7 @@ def open_video(path: str | Path, video_id: str = "") -> Video:
 
     Raises:
         VideoError: missing, not_a_file, empty_file, unreadable, not_a_video, truncated, no_video_stream, no_frames,
-            decode_failed (an unknown codec), too_large or out_of_memory.
+            encrypted, decode_failed (an unknown codec), too_large or out_of_memory.
     """
     try:
         return _open(Path(path), video_id)
@@ -199,6 +203,19 @@ def orient(picture: np.ndarray, display_matrix: tuple[int, int, int, int]) -> np
 
 def _scan_packets(container: InputContainer, stream: VideoStream) -> _Scan:
     scan = _Scan(array("q"), array("q"), array("q"), bytearray(), bytearray(), bytearray(), array("q"))
+    with damage_reports(container) as complaints:
+        _read_packets(scan, container, stream)
+    scan.has_hole = any(name == container.format.name for _, name, _ in complaints)
+    if scan.first_frame is None and scan.pts:
+        scan.first_frame = _first_frame(stream, None)
+    if container.format.name == "avi" and len(stream.index_entries) > len(scan.pts) + scan.n_empty:
+        _doubt_after_hole(scan, stream)
+    if container.format.flags & _TIMES_MAY_RESTART:
+        _continue_times(scan)
+    return scan
+
+
+def _read_packets(scan: _Scan, container: InputContainer, stream: VideoStream) -> None:
     for packet in video_packets(container, *container.streams):
         if packet.pts is not None and packet.time_base:
             scan.end_s = max(scan.end_s, float((packet.pts + (packet.duration or 0)) * packet.time_base))
@@ -207,8 +224,11 @@ def _scan_packets(container: InputContainer, stream: VideoStream) -> _Scan:
         if packet.size == 0:  # a frame that the camera dropped, or the end
             scan.n_empty += packet.dts is not None
             continue
+        if not scan.pts and packet.has_sidedata("encryption_info"):
+            message = "the video is encrypted; export it with the program that has its key"
+            raise VideoError("encrypted", "open", container.name, message)
         scan.n_unstamped += packet.pts is None
-        previous_dts = scan.dts[-1] + 1 if scan.dts else 0
+        previous_dts = scan.dts[-1] + (scan.duration[-1] or 1) if scan.dts else 0
         scan.dts.append(packet.dts if packet.dts is not None else previous_dts)
         scan.pts.append(packet.pts if packet.pts is not None else scan.dts[-1])
         scan.duration.append(packet.duration or 0)
@@ -220,11 +240,22 @@ def _scan_packets(container: InputContainer, stream: VideoStream) -> _Scan:
             raise too_large(container.name, f"it has over {MAX_FRAMES} frames")
         if scan.first_frame is None and len(scan.pts) <= _PROBE_PACKETS:
             scan.first_frame = _first_frame(stream, packet)
-    if scan.first_frame is None and scan.pts:
-        scan.first_frame = _first_frame(stream, None)
-    if container.format.name == "avi" and len(stream.index_entries) > len(scan.pts) + scan.n_empty:
-        _doubt_after_hole(scan, stream)
-    return scan
+
+
+def _continue_times(scan: _Scan) -> None:
+    """Where recordings were joined end to end, let the times of each go on where those before it ended."""
+    pts, dts, duration = (np.frombuffer(values, np.int64) for values in (scan.pts, scan.dts, scan.duration))
+    shift_from, shifts = [0], [0]
+    for seam in np.flatnonzero(np.diff(dts) < 0) + 1:
+        # two packets on either side, so that a single one with a wrong time is no seam
+        if dts[seam : seam + 2].max() >= dts[max(seam - 2, 0) : seam].min():
+            continue
+        end = int((pts[shift_from[-1] : seam] + duration[shift_from[-1] : seam]).max()) + shifts[-1]
+        shift_from.append(int(seam))
+        shifts.append(end - int(pts[seam : seam + _REORDERED_PACKETS].min()))
+    if len(shifts) > 1:
+        shift = np.repeat(shifts, np.diff([*shift_from, len(pts)]))
+        scan.pts, scan.dts = array("q", (pts + shift).tolist()), array("q", (dts + shift).tolist())
 
 
 def _doubt_after_hole(scan: _Scan, stream: VideoStream) -> None:
@@ -232,6 +263,9 @@ def _doubt_after_hole(scan: _Scan, stream: VideoStream) -> None:
     expected = (entry.pos + _AVI_CHUNK_HEAD for entry in stream.index_entries)
     pairs = enumerate(zip(scan.offset, expected, strict=False))
     hole = next((position for position, (got, want) in pairs if got != want), len(scan.pts))
+    if stream.codec_context.has_b_frames:  # what is shown after some that are lost is too early as well
+        key = scan.is_key.rfind(1, 0, hole)
+        hole = max(hole - _REORDERED_PACKETS, key + 1)
     scan.is_corrupt[hole:] = b"\x01" * (len(scan.pts) - hole)
 
 
@@ -309,6 +343,9 @@ def _count_missing(container: InputContainer, stream: VideoStream, scan: _Scan, 
         return max(0, stream.frames - n_seen)
     if container.format.name in _DURATION_FORMATS and container.duration:
         short_s = container.duration / av.time_base - scan.end_s
+        if scan.has_hole and step_s > 0:  # as many as the time from the first frame to the stated end has room for
+            first_s = float(min(scan.pts) * (stream.time_base or 0))
+            return max(0, round((container.duration / av.time_base - first_s) / step_s) - n_seen)
         if short_s > _CUT_SHORT_S:
             return math.ceil(short_s / step_s) if step_s > 0 else 1
     return 0
@@ -350,7 +387,10 @@ def _decord_refusal(
         (not timeline.exact_pts, "its packets have no unique times"),
         (any(scan.is_discard), "an edit list hides some of its frames"),
         (min(scan.pts, default=0) < 0, "it has times below zero"),
-        (any(scan.is_corrupt) or timeline.n_missing > 0 or scan.n_empty > 0, "it is damaged or cut short"),
+        (
+            any(scan.is_corrupt) or timeline.n_missing > 0 or scan.n_empty > 0 or scan.has_hole,
+            "it is damaged or cut short",
+        ),
         (stream.frames not in (0, n_packets), f"its header counts {stream.frames} frames, the file holds {n_packets}"),
         (info.mirrored, "it is shown mirrored"),
         (info.sample_aspect_ratio != 1, "its pixels are not square"),
