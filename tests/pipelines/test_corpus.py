@@ -48,19 +48,30 @@ def check(kind: Kind, path: Path, decoder: Decoder) -> None:
     assert 0 <= n_silent <= kind.silent or (kind.silent and n_silent < 0), f"{n_silent} gone without a word"
 
 
-@pytest.mark.parametrize("decoder", ["auto", "pyav"])
 @pytest.mark.parametrize(
     "kind", [pytest.param(kind, marks=pytest.mark.full if kind.heavy else ()) for kind in CORPUS], ids=lambda k: k.name
 )
-def test_awkward_file_is_read_rightly_or_says_what_is_missing(kind: Kind, decoder: Decoder, tmp_path: Path) -> None:
+def test_awkward_file_is_read_rightly_or_says_what_is_missing(kind: Kind, tmp_path: Path) -> None:
     path = kind.make(tmp_path / kind.name)
     if not kind.code:
-        check(kind, path, decoder)
+        check(kind, path, "auto")
         return
     with pytest.raises(VideoError) as caught:
-        list(decode(open_video(path), decoder=decoder))
+        list(decode(open_video(path)))
     assert caught.value.code == kind.code, caught.value.message
     assert caught.value.message
+
+
+WHOLE = [kind for kind in CORPUS if not kind.code and not kind.silent and kind.lost == (0, 0)]
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("kind", WHOLE, ids=lambda k: k.name)
+def test_decord_reads_rightly_what_it_may_read(kind: Kind, tmp_path: Path) -> None:
+    path = kind.make(tmp_path / kind.name)
+    if (refusal := open_video(path).decord_refusal) is not None:
+        pytest.skip(refusal)
+    check(kind, path, "decord")
 
 
 def test_the_corpus_has_what_was_promised() -> None:
