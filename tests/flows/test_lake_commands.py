@@ -59,3 +59,24 @@ def test_compact_history_and_upgrade_say_what_there_was_to_do(lake: Path) -> Non
     assert "optimize" in shown
     assert "nothing to do" in mfer("lake", "upgrade", "--lake", lake).output
     assert mfer("lake", "check", "--lake", lake.parent).exit_code == 2
+
+
+ODD = "line\nbreak \x1b[2J\u202ebackwards.mp4"
+
+
+def test_a_file_name_neither_ends_a_line_nor_moves_the_cursor(lake: Path, tmp_path: Path) -> None:
+    (tmp_path / ODD).write_bytes(b"no video")
+    shown = mfer("inspect", tmp_path / ODD, "--lake", lake).output
+    assert "line\\nbreak \\x1b[2J\\u202ebackwards.mp4" in shown
+    asked = mfer("sql", f"SELECT '{ODD}' AS name", "--lake", lake).output
+    refused = mfer("lake", "check", "--lake", tmp_path / ODD).output
+    for text in (shown, asked, refused):
+        assert "\x1b" not in text
+        assert "\u202e" not in text
+
+
+def test_limits_of_sql_are_errors_and_never_half_an_answer(lake: Path) -> None:
+    long = mfer("sql", "SELECT * FROM scores", "--lake", lake, "--limit-rows", "5")
+    assert (long.exit_code, "more than 5 rows" in long.output) == (2, True)
+    slow = mfer("sql", "SELECT sleep_ms(60000)", "--lake", lake, "--timeout", "0.2")
+    assert (slow.exit_code, "longer than 0.2 s" in slow.output) == (2, True)

@@ -251,6 +251,12 @@ def test_any_file_name_can_be_opened(
     assert (open_video(path).decord_refusal is None) == isinstance(name, str)
 
 
+def test_decord_is_not_loaded_unless_it_is_asked_for() -> None:
+    # loaded before torch, it takes torch's matrix products over, and the first convolution crashes
+    code = "import sys, pipelines.decode; sys.exit('decord' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 _PEAKS = """
 import resource, sys, torch
 torch.set_num_threads(1)

@@ -20,7 +20,7 @@ def test_three_hundred_damaged_files_end_as_promised(tmp_path: Path) -> None:
     look(tmp_path, seed=1, count=300)
 
 
-@pytest.mark.full
+@pytest.mark.soak
 def test_three_thousand_damaged_files_end_as_promised(tmp_path: Path) -> None:
     look(tmp_path, seed=2, count=3000)
 

@@ -123,9 +123,9 @@ def test_a_sound_lake_is_sound_and_what_is_left_over_is_named(lake: Lake) -> Non
     assert repair_lake(lake) == []
 
 
-#: One way of breaking each table in the short run, the others in the long one.
+#: One way of breaking each table in the short run, the others in the soak.
 BROKEN = [
-    pytest.param(damage, table, compacted, marks=() if (n + 5 * compacted) % 7 == 1 else pytest.mark.full)
+    pytest.param(damage, table, compacted, marks=() if (n + 5 * compacted) % 7 == 1 else pytest.mark.soak)
     for n, (damage, table) in enumerate(
         (damage, table) for damage in DAMAGE for table in ("observations", "tracks", "seconds", "videos")
     )
