@@ -191,7 +191,7 @@ def fuzz(
             words = ["--child", seeds, folder, seed, case, min(500, first + count - case)]
             command = [sys.executable, "-m", "tests.fuzz", *map(str, words)]
             child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-            what = ""
+            what, current = "", -1
             for line in _lines(child):
                 if line is None:
                     what = f"no answer for {HANG_S:g} s"
@@ -207,6 +207,8 @@ def fuzz(
                     case = current + 1
             child.kill()
             said = child.communicate()[1].decode(errors="replace").strip()
+            if current < 0:
+                raise RuntimeError(f"no case could be begun: {said[-500:]}")
             if what or (child.returncode and case == current):
                 findings.append(_finding(folder, current, what or f"exit {child.returncode}: {said[-200:]}"))
                 case = current + 1
