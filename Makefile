@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install demo test test-full bench lint format docs clean
+.PHONY: install demo test test-full soak bench lint format docs clean
 
 install: $(STAMP)
 
@@ -22,6 +22,11 @@ test: install
 # Adds what is long, kills processes, fills disks or starts servers.
 test-full: install
 	$(BIN)/python -m pytest -m "full and not needs_cuda"
+
+# Every way of breaking files, lakes and processes, and ten minutes of damaged bytes; findings stay in fuzz_out/.
+soak: install
+	$(BIN)/python -m pytest -m "soak or full" tests/storage tests/pipelines
+	$(BIN)/python -m tests.fuzz --seconds 600 --out fuzz_out
 
 # Speed beside a plain script and fer, and the faces that are followed against MTCNN on every frame: half an hour.
 bench: install

@@ -62,7 +62,7 @@ def render_video(
         progress: called with (stage, frames done, frames in all).
 
     Raises:
-        LakeError: ``no_such_video``, also where the name stands for several; ``bad_output`` for the source itself.
+        LakeError: ``unknown_video``, also where the name stands for several; ``bad_output`` for the source itself.
         VideoError: the file cannot be read.
         ConfigError: the output cannot be written.
     """
@@ -71,7 +71,7 @@ def render_video(
         videos = choose_videos(con, [name])
         if len(videos) > 1:
             raise LakeError(
-                f"{name} stands for {len(videos)} videos; name one by its path or video_id", "no_such_video"
+                f"{name} stands for {len(videos)} videos; name one by its path or video_id", "unknown_video"
             )
         source = Path(name) if Path(name).is_file() else Path(videos[0].path)
         tracks = read_face_tracks(con, videos[0].video_id)

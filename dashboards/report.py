@@ -93,7 +93,7 @@ def write_report(
         progress: called with (stage, videos done, videos in all).
 
     Raises:
-        LakeError: ``no_such_video``, ``bad_output`` or ``damaged``.
+        LakeError: ``unknown_video``, ``bad_output`` or ``damaged``.
     """
     output = Path(output)
     with connect(lake) as con, read_errors(lake.location):

@@ -25,7 +25,7 @@ from pydantic import PositiveFloat, PositiveInt
 from flows.analyze import FolderRun, Progress, RunSummary, analyze_folder
 from pipelines.detect import DetectorSettings
 from pipelines.settings import AnalysisSettings
-from storage.identity import path_text
+from storage.identity import path_shown
 from storage.records import VideoOutcome
 
 __all__ = ["analyze_folder_flow", "final_state", "outcome_rows", "summary_markdown"]
@@ -118,7 +118,7 @@ class _RunProgress(Progress):
         log = self._log.warning if outcome.status in ("failed", "partial") else self._log.info
         log(
             "%s (%d of %d): %d frames, %d faces in %.1f s%s",
-            path_text(outcome.path),
+            path_shown(outcome.path),
             self._n_ended,
             self._n_videos,
             outcome.n_frames,
@@ -145,7 +145,7 @@ def final_state(summary: RunSummary) -> State[Any]:
     if not trouble:
         return Completed(message=_counts_text(summary))
     named = [
-        f"{path_text(outcome.path)} is {outcome.status}, {outcome.code}: {outcome.message}"
+        f"{path_shown(outcome.path)} is {outcome.status}, {outcome.code}: {outcome.message}"
         for outcome in trouble[:_MAX_NAMED_VIDEOS]
     ]
     if len(trouble) > len(named):
@@ -161,7 +161,7 @@ def outcome_rows(summary: RunSummary) -> list[dict[str, Any]]:
     ordered = sorted(summary.outcomes, key=lambda outcome: _WORST_FIRST.index(outcome.status))
     return [
         {
-            "video": path_text(outcome.path),
+            "video": path_shown(outcome.path),
             "status": outcome.status,
             "code": outcome.code or "",
             "message": outcome.message,
@@ -181,7 +181,7 @@ def summary_markdown(summary: RunSummary) -> str:
         "SELECT file_name, expression, round(sum(duration_s), 1) AS seconds FROM scores GROUP BY ALL ORDER BY ALL",
         "SELECT path, status, code, message FROM videos WHERE status <> 'ok'",
     )
-    lake = path_text(Path(summary.lake).absolute())
+    lake = path_shown(Path(summary.lake).absolute())
     commands = "\n".join(f'mfer sql "{query}" --lake {lake}' for query in queries)
     frames = f"{facts['frames']} frames, {facts['frames_with_face']} with a face, {facts['faces']} faces"
     return (

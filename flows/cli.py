@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from flows.lake_commands import lake as lake_commands
 from flows.options import lake_option, plain_errors
 from flows.output_commands import export, render, report
 
@@ -42,6 +43,7 @@ def main() -> None:
 main.add_command(export)
 main.add_command(report)
 main.add_command(render)
+main.add_command(lake_commands)
 
 
 @main.command()
@@ -125,11 +127,11 @@ def analyze(
 
 
 def _summary_text(summary: RunSummary) -> str:
-    from storage.identity import path_text
+    from storage.identity import path_shown, printable
 
     facts = summary.to_dict()
     lines = [
-        f"{outcome.status:8} {outcome.code or ''} {path_text(outcome.path)}: {outcome.message}"
+        f"{outcome.status:8} {outcome.code or ''} {path_shown(outcome.path)}: {printable(outcome.message)}"
         for outcome in summary.outcomes
         if outcome.status in ("partial", "failed")
     ]
@@ -165,20 +167,35 @@ def _summary_text(summary: RunSummary) -> str:
     help="parquet needs --output.",
 )
 @click.option("--output", "-o", type=click.Path(dir_okay=False), help="Write to a file instead of the terminal.")
+@click.option("--limit-rows", type=click.IntRange(1), help="Refuse longer answers.  [default: 5 million]")
+@click.option("--timeout", type=click.FloatRange(0, min_open=True), help="Seconds to work at it.  [default: 300]")
+@click.option("--memory-mb", type=click.IntRange(64), help="Memory to work with.  [default: 4096]")
 @plain_errors
-def sql(query: str, lake: str, form: str, output: str | None) -> None:
+def sql(
+    query: str,
+    lake: str,
+    form: str,
+    output: str | None,
+    limit_rows: int | None,
+    timeout: float | None,
+    memory_mb: int | None,
+) -> None:
     """Ask the lake one SELECT.
 
     \b
     Views: scores, scores_all, frames, tracks, seconds, episodes, videos, runs, analyses, labels, models.
     mfer sql "SHOW TABLES"    mfer sql "DESCRIBE scores"
-    docs/tables.md says what every column means.
+    docs/tables.md says what every column means. The query reads the lake and nothing else; at a limit
+    it ends with an error and never with half an answer.
     """
     from flows.results import write_result
+    from storage.apart import run_sql_apart
     from storage.lake import Lake
-    from storage.views import run_sql
+    from storage.views import MAX_ROWS, MEMORY_MB, TIMEOUT_S
 
-    write_result(run_sql(Lake.open(lake), query), form, output)
+    limits = {"max_rows": limit_rows or MAX_ROWS, "memory_mb": memory_mb or MEMORY_MB}
+    rows = run_sql_apart(Lake.open(lake), query, timeout_s=timeout or TIMEOUT_S, **limits)
+    write_result(rows, form, output)
 
 
 @main.command()

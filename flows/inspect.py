@@ -15,7 +15,7 @@ from pipelines.decode import open_video
 from pipelines.errors import VideoError
 from pipelines.models import find_model, known_models
 from storage.errors import LakeError
-from storage.identity import path_text, video_id_of
+from storage.identity import path_shown, path_text, video_id_of
 from storage.lake import Lake
 from storage.relations import rows_of
 from storage.schema import EXPRESSIONS
@@ -42,7 +42,7 @@ def inspect_video(path: str, lake_location: str, at_s: float | None = None) -> s
         lake_location: a lake; there may be none.
         at_s: seconds into the video, as a player shows them.
     """
-    lines = [path_text(path)]
+    lines = [path_shown(path)]
     lake = open_lake(lake_location)
     video_id = None
     try:
@@ -56,12 +56,12 @@ def inspect_video(path: str, lake_location: str, at_s: float | None = None) -> s
             f"  file      {about.container}, {about.codec}, {about.width_px}x{about.height_px} px as shown{turned}",
             f"  time      {about.n_frames} frames, {about.duration_s:.3f} s, starts at {about.start_s:.3f} s",
             f"  video_id  {video_id}",
-            f"  decoder   {'pyav: ' + info.decord_refusal if info.decord_refusal else 'decord may read it'}",
+            f"  decoder   pyav{'; not for decord: ' + info.decord_refusal if info.decord_refusal else ', or decord'}",
         ]
     except VideoError as error:
         lines.append(f"  cannot be read: {error.code}: {error.message}")
     if lake is None:
-        command = f"mfer analyze {shlex.quote(path_text(path))} --lake {shlex.quote(lake_location)}"
+        command = f"mfer analyze {shlex.quote(path_shown(path))} --lake {shlex.quote(lake_location)}"
         return "\n".join([*lines, f"  no lake at {lake_location}: run `{command}`"])
     known = _in_lake(lake, os.path.abspath(path), video_id)
     if known is None:

@@ -30,14 +30,15 @@ def plain_errors(command: Callable[..., Any]) -> Callable[..., Any]:
         from mfer.errors import ConfigError, ModelError
         from pipelines.errors import VideoError
         from storage.errors import LakeError
+        from storage.identity import printable
 
         try:
             return command(*args, **kwargs)
         except (ConfigError, ModelError, LakeError) as error:
-            click.echo(f"mfer: {error}", err=True)
+            click.echo(f"mfer: {printable(str(error), keep=chr(10))}", err=True)
             sys.exit(2)
         except VideoError as error:
-            click.echo(f"mfer: {error.code}: {error.message}", err=True)
+            click.echo(f"mfer: {error.code}: {printable(error.message)}", err=True)
             sys.exit(1)
 
     return run

@@ -13,7 +13,7 @@ from rich.progress import Progress as Bars
 from rich.text import Text
 
 from flows.analyze import Progress
-from storage.identity import path_text
+from storage.identity import path_shown
 from storage.records import VideoOutcome
 
 __all__ = ["make_progress", "training_progress"]
@@ -54,13 +54,13 @@ class _TerminalProgress(Progress):
         self._known[path] = (n_done, n_frames)
         done, total = (sum(values) for values in zip(*self._known.values(), strict=True))
         self._bars.update(
-            self._frames, completed=done, total=total, description=f"frames ({path_text(Path(path).name)[:30]})"
+            self._frames, completed=done, total=total, description=f"frames ({path_shown(Path(path).name)[:30]})"
         )
 
     def video(self, outcome: VideoOutcome) -> None:
         self._bars.advance(self._videos)
         if outcome.status in ("failed", "partial"):
-            text = f"{outcome.status} {outcome.code}: {path_text(outcome.path)}"
+            text = f"{outcome.status} {outcome.code}: {path_shown(outcome.path)}"
             self._bars.console.print(text, style="yellow", highlight=False, markup=False)
 
 

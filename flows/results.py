@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mfer.errors import ConfigError
+from storage.identity import printable
 
 __all__ = ["write_result"]
 
@@ -92,4 +93,5 @@ def _print_table(rows: pa.Table, file: Any) -> None:
 def _cell(value: Any) -> str:
     if value is None:
         return ""
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    # a file name may hold what moves the cursor; EXPLAIN answers in several lines
+    return f"{value:.6g}" if isinstance(value, float) else printable(str(value), keep="\n")

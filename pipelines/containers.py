@@ -14,13 +14,18 @@ from av.error import FFmpegError
 from av.video.stream import VideoStream
 
 from pipelines.errors import VideoError
+from pipelines.limits import MAX_PIXELS, MAX_STREAMS
 
-__all__ = ["open_container", "require_file", "video_packets", "video_stream"]
+__all__ = ["damage_reports", "open_container", "require_file", "too_large", "video_packets", "video_stream"]
 
+av.logging.set_skip_repeated(False)  # damage_reports counts on every line
 av.logging.set_level(None)  # libav's own log lines are noise on a user's terminal; errors arrive as exceptions
 
 #: Demuxers that read text or name other files: their bytes are not the video.
-_NOT_VIDEO_FORMATS = {"concat", "concatf", "dash", "hls", "imf", "sdp", "tty", "webvtt"}
+_NOT_VIDEO_FORMATS = {"concat", "concatf", "dash", "hls", "image2", "imf", "sdp", "tty", "vobsub", "webvtt"}
+
+#: Demuxers that leave damaged parts of a file out and tell nobody but the log.
+_SILENT_DEMUXERS = {"matroska,webm"}
 
 
 def require_file(path: str | Path) -> None:
@@ -54,16 +59,17 @@ def open_container(path: str | Path) -> Iterator[InputContainer]:
             container_options={"protocol_whitelist": "file"},
             metadata_errors="replace",
         )
-    except MemoryError as error:
-        raise VideoError(
-            "out_of_memory", "open", path, "not enough memory to open the file; use fewer workers"
-        ) from error
+    except MemoryError as error:  # what libav also says of more than a thousand streams
+        message = "not enough memory to open the file, or it has thousands of streams; use fewer workers"
+        raise VideoError("out_of_memory", "open", path, message) from error
     except (FFmpegError, ValueError) as error:
         raise _not_a_video(path) from error
     with container:
         if container.format.name in _NOT_VIDEO_FORMATS:
             message = f"this is text or a playlist ({container.format.name}), not a video; give the video file itself"
             raise VideoError("not_a_video", "open", path, message)
+        if len(container.streams) > MAX_STREAMS:
+            raise too_large(path, f"it has over {MAX_STREAMS} streams")
         yield container
 
 
@@ -77,7 +83,33 @@ def video_stream(container: InputContainer, path: str | Path) -> VideoStream:
     if stream.codec_context is None:
         message = "no decoder knows this video's codec; convert it, for instance with ffmpeg -i IN -c:v libx264 OUT.mp4"
         raise VideoError("decode_failed", "open", path, message)
+    width_px, height_px = stream.codec_context.width, stream.codec_context.height
+    if width_px * height_px > MAX_PIXELS:
+        raise too_large(path, f"its frames have {width_px}x{height_px} pixels, {MAX_PIXELS} are allowed")
+    stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}  # the stream itself may claim more than its header
     return stream
+
+
+def too_large(path: str | Path, claim: str) -> VideoError:
+    """The refusal of a file that claims more than pipelines/limits.py allows."""
+    return VideoError("too_large", "open", path, f"{claim}; cut or convert it if it is what it claims to be")
+
+
+@contextmanager
+def damage_reports(container: InputContainer) -> Iterator[list[tuple[int, str, str]]]:
+    """Collect what a demuxer complains of meanwhile: Matroska's leaves out what it cannot parse, and flags nothing.
+
+    (level, name of the part of libav, line) each; none for demuxers that flag lost packets.
+    """
+    if container.format.name not in _SILENT_DEMUXERS:
+        yield []
+        return
+    av.logging.set_level(av.logging.ERROR)
+    try:
+        with av.logging.Capture() as lines:
+            yield lines
+    finally:
+        av.logging.set_level(None)
 
 
 def video_packets(container: InputContainer, *streams: av.stream.Stream) -> Iterator[av.Packet]:

@@ -1,9 +1,9 @@
-"""Frames of one video, in order, with exact times: decord where it is proven right, PyAV everywhere else."""
+"""Frames of one video, in order, with exact times: by PyAV, or by decord where that is asked for and allowed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, cast
 
 import numpy as np
@@ -15,6 +15,7 @@ from mfer.errors import ConfigError
 from pipelines.batches import FrameBatch
 from pipelines.containers import open_container, video_packets, video_stream
 from pipelines.errors import VideoError
+from pipelines.limits import BATCH_BYTES
 from pipelines.packets import Video, open_video, orient
 
 __all__ = ["DECODERS", "Decoder", "Decoding", "Video", "decode", "open_video", "sample_frames"]
@@ -64,8 +65,9 @@ def decode(
     Args:
         video: what ``open_video`` returned.
         every, fps: which frames to take, see ``sample_frames``; the others are never turned into RGB.
-        batch_frames: frames in a batch, at most.
-        decoder: ``auto`` takes decord for the files on which it is proven right, and PyAV for the rest.
+        batch_frames: frames in a batch, at most; large frames make smaller batches (``BATCH_BYTES``).
+        decoder: ``auto`` and ``pyav`` take PyAV. ``decord`` takes decord, which is right on files that are not damaged
+            and that the packets prove harmless: it shows patched pictures without a word, and is no faster.
         threads: of PyAV's decoder; many videos at once are faster in one process each.
 
     Returns:
@@ -83,16 +85,15 @@ def decode(
     if decoder == "decord" and video.decord_refusal is not None:
         raise _refused(video, video.decord_refusal)
     frame_index = sample_frames(video, every=every, fps=fps)
-    chosen: Literal["decord", "pyav"] = "pyav" if decoder == "pyav" or video.decord_refusal is not None else "decord"
-    return Decoding(video, frame_index, batch_frames, threads, chosen, may_fall_back=decoder == "auto")
+    batch_frames = max(1, min(batch_frames, BATCH_BYTES // (3 * video.info.width_px * video.info.height_px)))
+    return Decoding(video, frame_index, batch_frames, threads, "decord" if decoder == "decord" else "pyav")
 
 
 @dataclass
 class Decoding:
     """One way of reading a video. ``frame_index`` int64 [S] are the frames that are wanted.
 
-    ``decoder`` is the one in use: where ``auto`` took decord and decord failed, it turns to ``pyav`` before the first
-    batch. Frames that could not be read come as ``unread_index`` of the batches.
+    ``decoder`` is the one in use. Frames that could not be read come as ``unread_index`` of the batches.
     """
 
     video: Video
@@ -100,26 +101,25 @@ class Decoding:
     batch_frames: int
     threads: int
     decoder: Literal["decord", "pyav"]
-    may_fall_back: bool = field(repr=False)
 
     def __iter__(self) -> Iterator[FrameBatch]:
         try:
             if self.decoder == "decord":
-                try:
-                    clip = _read_with_decord(self.video, self.frame_index)
-                except _DecordMismatchError as mismatch:
-                    if not self.may_fall_back:
-                        raise _refused(self.video, f"decord read it wrongly: {mismatch}") from mismatch
-                    self.decoder = "pyav"
-                else:
-                    for first in range(0, len(self.frame_index), self.batch_frames):
-                        rows = slice(first, first + self.batch_frames)
-                        yield _batch(self.video, clip[rows], self.frame_index[rows])
-                    return
-            yield from self._iterate_pyav()
+                yield from self._iterate_decord()
+            else:
+                yield from self._iterate_pyav()
         except MemoryError as error:
             message = "not enough memory for the frames; use fewer workers or smaller batches"
             raise VideoError("out_of_memory", "decode", self.video.info.path, message) from error
+
+    def _iterate_decord(self) -> Iterator[FrameBatch]:
+        try:
+            clip = _read_with_decord(self.video, self.frame_index)
+        except _DecordMismatchError as mismatch:
+            raise _refused(self.video, f"decord read it wrongly: {mismatch}") from mismatch
+        for first in range(0, len(self.frame_index), self.batch_frames):
+            rows = slice(first, first + self.batch_frames)
+            yield _batch(self.video, clip[rows], self.frame_index[rows])
 
     def _iterate_pyav(self) -> Iterator[FrameBatch]:
         height_px, width_px = self.video.info.height_px, self.video.info.width_px
@@ -160,7 +160,7 @@ def _read_with_decord(video: Video, frame_index: np.ndarray) -> torch.Tensor:
     Delivering nothing before all was checked is what makes a wrong row impossible. The gate bounds the clip's size, and
     decord would hold as much while a slow consumer works. It must not seek, stride or repair: each gives wrong frames.
     """
-    import decord  # late: it takes a second, and most runs have no use for it
+    import decord  # after torch: loaded before, its CUDA libraries take torch's matrix products over, which then crash
 
     decord.logging.set_level(decord.logging.QUIET)
     n_frames, height_px, width_px = video.info.n_frames, video.info.height_px, video.info.width_px

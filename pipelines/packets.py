@@ -7,6 +7,7 @@ import os
 from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import cast
 
@@ -20,8 +21,16 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from pipelines.batches import VideoInfo
-from pipelines.containers import open_container, video_packets, video_stream
+from pipelines.containers import damage_reports, open_container, too_large, video_packets, video_stream
 from pipelines.errors import VideoError
+from pipelines.limits import (
+    MAX_DURATION_S,
+    MAX_FRAMES,
+    MAX_PIXELS,
+    MAX_PIXELS_PER_BYTE,
+    MAX_PIXELS_UNPROVEN,
+    MAX_TIME_S,
+)
 
 __all__ = ["Video", "open_video", "orient"]
 
@@ -31,10 +40,16 @@ DECORD_CONTAINERS = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "flv"}
 DECORD_CODECS = {"h264", "hevc", "vp8", "vp9", "mpeg4", "mjpeg"}
 #: Decord decodes ahead without bound when the consumer is slow: a clip may not be larger than this when decoded.
 DECORD_CLIP_MB = 64
+#: Decord reserves memory for every frame that fits into the time of a file, also where there are gaps of weeks.
+DECORD_CLIP_S = 86_400.0
 #: A file that ends this much before the duration in its header was cut short; audio padding is far below it.
 _CUT_SHORT_S = 1.0
 #: Bytes of a chunk's name and size in AVI, which lie between where the index points and where the packet begins.
 _AVI_CHUNK_HEAD = 8
+#: libav's mark of containers whose times may begin anew in mid-stream (AVFMT_TS_DISCONT), as MPEG-TS and -PS do.
+_TIMES_MAY_RESTART = 0x0200
+#: Packets among which the first in order of presentation is: codecs reorder at most 16 frames.
+_REORDERED_PACKETS = 32
 #: Packets that are decoded, at most, to see one frame and the display matrix that it carries.
 _PROBE_PACKETS = 64
 
@@ -85,7 +100,7 @@ class _Scan:
     n_unstamped: int = 0
     end_s: float = 0.0
     first_frame: VideoFrame | None = None
-    failed: bool = False
+    has_hole: bool = False
 
 
 @dataclass(frozen=True)
@@ -109,9 +124,17 @@ def open_video(path: str | Path, video_id: str = "") -> Video:
 
     Raises:
         VideoError: missing, not_a_file, empty_file, unreadable, not_a_video, truncated, no_video_stream, no_frames,
-            decode_failed (an unknown codec) or out_of_memory.
+            encrypted, decode_failed (an unknown codec), too_large or out_of_memory.
     """
-    path = Path(path)
+    try:
+        return _open(Path(path), video_id)
+    except OverflowError as error:
+        raise too_large(path, "its times are beyond all bounds") from error
+    except MemoryError as error:
+        raise VideoError("out_of_memory", "open", path, "not enough memory to scan it; use fewer workers") from error
+
+
+def _open(path: Path, video_id: str) -> Video:
     with open_container(path) as container:
         stream = video_stream(container, path)
         scan = _scan_packets(container, stream)
@@ -125,7 +148,9 @@ def open_video(path: str | Path, video_id: str = "") -> Video:
         stored_height_px = frame.height if frame else stream.codec_context.height
         stored_width_px = round((frame.width if frame else stream.codec_context.width) * aspect)
         if min(stored_width_px, stored_height_px) < 1:
-            raise VideoError("not_a_video", "open", path, "the video states no size; record or convert it again")
+            message = "the video states no size, or one that no decoder takes; record or convert it again"
+            raise VideoError("not_a_video", "open", path, message)
+        _check_size(path, stored_width_px, stored_height_px, len(timeline.pts_s))
         turned = rotation_deg in (90, 270)
         pts_s, duration_s = timeline.pts_s, timeline.duration_s
         info = VideoInfo(
@@ -160,6 +185,14 @@ def open_video(path: str | Path, video_id: str = "") -> Video:
     )
 
 
+def _check_size(path: Path, width_px: int, height_px: int, n_frames: int) -> None:
+    if width_px * height_px > MAX_PIXELS:
+        raise too_large(path, f"its frames are shown with {width_px}x{height_px} pixels, {MAX_PIXELS} are allowed")
+    n_pixels, size_bytes = width_px * height_px * n_frames, path.stat().st_size
+    if n_pixels > max(MAX_PIXELS_UNPROVEN, size_bytes * MAX_PIXELS_PER_BYTE):
+        raise too_large(path, f"its {size_bytes} bytes claim {n_frames} frames of {width_px}x{height_px} pixels")
+
+
 def orient(picture: np.ndarray, display_matrix: tuple[int, int, int, int]) -> np.ndarray:
     """Turn and mirror a stored picture [H,W,3] as its display matrix says; a view, not a copy."""
     a, b, c, d = display_matrix
@@ -170,6 +203,19 @@ def orient(picture: np.ndarray, display_matrix: tuple[int, int, int, int]) -> np
 
 def _scan_packets(container: InputContainer, stream: VideoStream) -> _Scan:
     scan = _Scan(array("q"), array("q"), array("q"), bytearray(), bytearray(), bytearray(), array("q"))
+    with damage_reports(container) as complaints:
+        _read_packets(scan, container, stream)
+    scan.has_hole = any(name == container.format.name for _, name, _ in complaints)
+    if scan.first_frame is None and scan.pts:
+        scan.first_frame = _first_frame(stream, None)
+    if container.format.name == "avi" and len(stream.index_entries) > len(scan.pts) + scan.n_empty:
+        _doubt_after_hole(scan, stream)
+    if container.format.flags & _TIMES_MAY_RESTART:
+        _continue_times(scan)
+    return scan
+
+
+def _read_packets(scan: _Scan, container: InputContainer, stream: VideoStream) -> None:
     for packet in video_packets(container, *container.streams):
         if packet.pts is not None and packet.time_base:
             scan.end_s = max(scan.end_s, float((packet.pts + (packet.duration or 0)) * packet.time_base))
@@ -178,8 +224,11 @@ def _scan_packets(container: InputContainer, stream: VideoStream) -> _Scan:
         if packet.size == 0:  # a frame that the camera dropped, or the end
             scan.n_empty += packet.dts is not None
             continue
+        if not scan.pts and packet.has_sidedata("encryption_info"):
+            message = "the video is encrypted; export it with the program that has its key"
+            raise VideoError("encrypted", "open", container.name, message)
         scan.n_unstamped += packet.pts is None
-        previous_dts = scan.dts[-1] + 1 if scan.dts else 0
+        previous_dts = scan.dts[-1] + (scan.duration[-1] or 1) if scan.dts else 0
         scan.dts.append(packet.dts if packet.dts is not None else previous_dts)
         scan.pts.append(packet.pts if packet.pts is not None else scan.dts[-1])
         scan.duration.append(packet.duration or 0)
@@ -187,13 +236,26 @@ def _scan_packets(container: InputContainer, stream: VideoStream) -> _Scan:
         scan.is_corrupt.append(packet.is_corrupt)
         scan.is_discard.append(packet.is_discard)
         scan.offset.append(packet.pos if packet.pos is not None else -1)
+        if len(scan.pts) > MAX_FRAMES:
+            raise too_large(container.name, f"it has over {MAX_FRAMES} frames")
         if scan.first_frame is None and len(scan.pts) <= _PROBE_PACKETS:
             scan.first_frame = _first_frame(stream, packet)
-    if scan.first_frame is None and scan.pts:
-        scan.first_frame = _first_frame(stream, None)
-    if container.format.name == "avi" and len(stream.index_entries) > len(scan.pts) + scan.n_empty:
-        _doubt_after_hole(scan, stream)
-    return scan
+
+
+def _continue_times(scan: _Scan) -> None:
+    """Where recordings were joined end to end, let the times of each go on where those before it ended."""
+    pts, dts, duration = (np.frombuffer(values, np.int64) for values in (scan.pts, scan.dts, scan.duration))
+    shift_from, shifts = [0], [0]
+    for seam in np.flatnonzero(np.diff(dts) < 0) + 1:
+        # two packets on either side, so that a single one with a wrong time is no seam
+        if dts[seam : seam + 2].max() >= dts[max(seam - 2, 0) : seam].min():
+            continue
+        end = int((pts[shift_from[-1] : seam] + duration[shift_from[-1] : seam]).max()) + shifts[-1]
+        shift_from.append(int(seam))
+        shifts.append(end - int(pts[seam : seam + _REORDERED_PACKETS].min()))
+    if len(shifts) > 1:
+        shift = np.repeat(shifts, np.diff([*shift_from, len(pts)]))
+        scan.pts, scan.dts = array("q", (pts + shift).tolist()), array("q", (dts + shift).tolist())
 
 
 def _doubt_after_hole(scan: _Scan, stream: VideoStream) -> None:
@@ -201,6 +263,9 @@ def _doubt_after_hole(scan: _Scan, stream: VideoStream) -> None:
     expected = (entry.pos + _AVI_CHUNK_HEAD for entry in stream.index_entries)
     pairs = enumerate(zip(scan.offset, expected, strict=False))
     hole = next((position for position, (got, want) in pairs if got != want), len(scan.pts))
+    if stream.codec_context.has_b_frames:  # what is shown after some that are lost is too early as well
+        key = scan.is_key.rfind(1, 0, hole)
+        hole = max(hole - _REORDERED_PACKETS, key + 1)
     scan.is_corrupt[hole:] = b"\x01" * (len(scan.pts) - hole)
 
 
@@ -227,14 +292,18 @@ def _lay_out(scan: _Scan, container: InputContainer, stream: VideoStream) -> _Ti
     order = np.argsort(ticks, kind="stable")
     tick = stream.time_base
     assert tick is not None
-    pts_s = ticks[order] * tick.numerator / tick.denominator
+    pts_s = _seconds(ticks[order], tick, container.name)
 
     last_s = float(scan.duration[shown[order[-1]]] * tick)
     step_s = float(np.median(np.diff(pts_s))) if len(pts_s) > 1 else last_s
-    if last_s <= 0:
+    if not 0 < last_s <= MAX_DURATION_S:
         last_s = step_s if step_s > 0 else float(1 / stream.average_rate) if stream.average_rate else 0.0
     frame_index = np.arange(len(shown))
     n_missing = _count_missing(container, stream, scan, step_s)
+    if len(shown) + n_missing > MAX_FRAMES:
+        raise too_large(
+            container.name, f"its header promises {len(shown) + n_missing} frames, {MAX_FRAMES} are allowed"
+        )
     if n_missing:
         held_s = pts_s
         pts_s = np.sort(np.append(held_s, _missing_times(held_s, step_s, n_missing)))
@@ -242,6 +311,15 @@ def _lay_out(scan: _Scan, container: InputContainer, stream: VideoStream) -> _Ti
     frame_of_packet = np.full(len(hidden), -1, np.int64)
     frame_of_packet[shown[order] if exact_pts else shown] = frame_index
     return _Timeline(pts_s, np.append(np.diff(pts_s), last_s), float(tick), n_missing, frame_of_packet, exact_pts)
+
+
+def _seconds(ticks: np.ndarray, tick: Fraction, path: str) -> np.ndarray:
+    """Rising int64 ticks as seconds, float64; what float64 could not tell apart is refused."""
+    first, last = int(ticks[0]), int(ticks[-1])
+    if max(-first, last) * tick > MAX_TIME_S or (last - first) * tick > MAX_DURATION_S:
+        days = float((last - first) * tick) / 86_400
+        raise too_large(path, f"its times run over {days:.0f} days, up to {float(last * tick):.0f} s")
+    return ticks.astype(np.float64) * tick.numerator / tick.denominator
 
 
 def _missing_times(held_s: np.ndarray, step_s: float, n_missing: int) -> np.ndarray:
@@ -265,6 +343,9 @@ def _count_missing(container: InputContainer, stream: VideoStream, scan: _Scan, 
         return max(0, stream.frames - n_seen)
     if container.format.name in _DURATION_FORMATS and container.duration:
         short_s = container.duration / av.time_base - scan.end_s
+        if scan.has_hole and step_s > 0:  # as many as the time from the first frame to the stated end has room for
+            first_s = float(min(scan.pts) * (stream.time_base or 0))
+            return max(0, round((container.duration / av.time_base - first_s) / step_s) - n_seen)
         if short_s > _CUT_SHORT_S:
             return math.ceil(short_s / step_s) if step_s > 0 else 1
     return 0
@@ -302,10 +383,14 @@ def _decord_refusal(
         (info.codec not in DECORD_CODECS, f"its codec is {info.codec}"),
         (len(container.streams.video) != 1, f"it has {len(container.streams.video)} video streams"),
         (not _is_utf8(info.path), "its name is not UTF-8"),
+        (info.duration_s > DECORD_CLIP_S, "it runs over more than a day, and decord reserves memory by time"),
         (not timeline.exact_pts, "its packets have no unique times"),
         (any(scan.is_discard), "an edit list hides some of its frames"),
         (min(scan.pts, default=0) < 0, "it has times below zero"),
-        (any(scan.is_corrupt) or timeline.n_missing > 0 or scan.n_empty > 0, "it is damaged or cut short"),
+        (
+            any(scan.is_corrupt) or timeline.n_missing > 0 or scan.n_empty > 0 or scan.has_hole,
+            "it is damaged or cut short",
+        ),
         (stream.frames not in (0, n_packets), f"its header counts {stream.frames} frames, the file holds {n_packets}"),
         (info.mirrored, "it is shown mirrored"),
         (info.sample_aspect_ratio != 1, "its pixels are not square"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import random
 import re
 import time
@@ -20,20 +21,35 @@ from storage.errors import LakeError
 from storage.schema import OBSERVATIONS, TABLES, LakeTable, conform, round_for_storage
 
 __all__ = [
+    "KEEP_DAYS",
+    "MARKER",
+    "REMEDY",
     "append_once",
     "compact",
+    "count_rows_in",
     "create_table",
     "damaged_file",
     "data_files",
+    "hold",
     "is_committed",
     "lake_errors",
     "open_table",
+    "writer_properties",
 ]
 
+#: The file that makes a folder a lake.
+MARKER = "lake.json"
+#: What to do about a data file that a log names and that is missing or broken.
+REMEDY = (
+    "restore it from a copy, or let `mfer lake check --repair` take it out, after which the next analysis does its "
+    "videos again"
+)
 #: Rows that are rounded and handed to the Parquet writer at a time: what bounds memory beside the caller's table.
 _ROWS_PER_BATCH = 65_536
 _ROWS_PER_ROW_GROUP = 262_144
 _MAX_ATTEMPTS = 30
+#: For so long compaction keeps files of older versions, so that whoever reads one of those can end (Delta's default).
+KEEP_DAYS = 7
 _ERRNO = re.compile(r"os error (\d+)")
 _FULL = {"28", "122", "27"}  # no space left, quota exceeded, file too large
 _FORBIDDEN = {"30", "13", "1"}  # read-only file system, permission denied, operation not permitted
@@ -62,12 +78,24 @@ def lake_errors(location: Path, doing: str) -> Iterator[None]:
             message = f"no permission to write while {doing} {location} ({text}); choose a folder that can be written"
             raise LakeError(message, "read_only") from error
         if number in _MISSING:
-            message = f"the lake {location} is damaged ({doing} it failed: {text}); restore the file from a copy"
+            message = f"the lake {location} is damaged ({doing} it failed: {text}); {REMEDY}"
             raise LakeError(message, "damaged") from error
         raise LakeError(f"failed while {doing} {location}: {text}", "failed") from error
 
 
-def _writer_properties(table: LakeTable) -> WriterProperties:
+@contextmanager
+def hold(location: Path, *, alone: bool = False) -> Iterator[None]:
+    """Keep the lake while something is done to it: many may hold it together, or one ``alone``.
+
+    Delta's own commits need no lock. But ``rewrite_log`` takes old versions away, and a writer that still looks at one
+    of those could commit where nobody will look. The kernel lets go when a process dies, however it dies.
+    """
+    with lake_errors(location, "locking"), (location / MARKER).open("r+b" if alone else "rb") as marker:
+        fcntl.flock(marker, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        yield
+
+
+def writer_properties(table: LakeTable) -> WriterProperties:
     columns = {}
     for field in table.schema:
         if field.name in table.partition_by:
@@ -125,30 +153,34 @@ def append_once(location: Path, name: str, parts: Mapping[str, pa.Table]) -> set
     """
     table = TABLES[name]
     parts = {key: conform(rows, table.schema) for key, rows in parts.items()}
-    properties = _writer_properties(table)
+    properties = writer_properties(table)
     for attempt in range(_MAX_ATTEMPTS):
-        snapshot = open_table(location, name)
-        parts = {key: rows for key, rows in parts.items() if snapshot.transaction_version(key) is None}
-        if not parts:
-            return set()
-        rows = pa.concat_tables(parts.values())
-        transactions = [Transaction(key, 1) for key in parts]
-        try:
-            with lake_errors(location, f"writing {name} to"):
-                write_deltalake(
-                    snapshot,
-                    _batches(table, rows),
-                    mode="append",
-                    writer_properties=properties,
-                    commit_properties=CommitProperties(app_transactions=transactions),
-                )
-        except LakeError as error:
-            if not isinstance(error.__cause__, CommitFailedError) or error.code != "failed":
-                raise
-            time.sleep(random.uniform(0, 0.01 * (attempt + 1)))  # another writer was faster: look again
-        else:
-            return set(parts)
+        with hold(location):
+            snapshot = open_table(location, name)
+            parts = {key: rows for key, rows in parts.items() if snapshot.transaction_version(key) is None}
+            if not parts:
+                return set()
+            rows = pa.concat_tables(parts.values())
+            transactions = [Transaction(key, 1) for key in parts]
+            try:
+                with lake_errors(location, f"writing {name} to"):
+                    write_deltalake(
+                        snapshot,
+                        _batches(table, rows),
+                        mode="append",
+                        writer_properties=properties,
+                        commit_properties=CommitProperties(app_transactions=transactions),
+                    )
+                return set(parts)
+            except LakeError as error:
+                if not _was_outrun(error):
+                    raise
+        time.sleep(random.uniform(0, 0.01 * (attempt + 1)))  # another writer was faster: look again
     raise LakeError(f"the lake {location} is too busy: {_MAX_ATTEMPTS} attempts to write {name} failed", "busy")
+
+
+def _was_outrun(error: LakeError) -> bool:
+    return isinstance(error.__cause__, CommitFailedError) and error.code == "failed"
 
 
 def _batches(table: LakeTable, rows: pa.Table) -> pa.RecordBatchReader:
@@ -194,22 +226,38 @@ def damaged_file(location: Path, *, read: bool = False) -> str | None:
         files = pa.table(open_table(location, name).get_add_actions(flatten=True))
         for path, size in zip(files["path"].to_pylist(), files["size_bytes"].to_pylist(), strict=True):
             file = location / table.place / path
-            if not file.is_file() or file.stat().st_size != size or (read and not _can_be_read(file)):
+            if not file.is_file() or file.stat().st_size != size or (read and count_rows_in(file) is None):
                 return str(file)
     return None
 
 
-def _can_be_read(file: Path) -> bool:
+def count_rows_in(file: Path) -> int | None:
+    """The rows of a Parquet file that can be read to its end; None where it cannot."""
     try:
         with pq.ParquetFile(file) as parquet:
-            for _ in parquet.iter_batches():
-                pass
+            return sum(len(batch) for batch in parquet.iter_batches())
     except (OSError, pa.ArrowException):
-        return False
-    return True
+        return None
 
 
-def compact(location: Path, name: str) -> None:
-    """Rewrite many small files of a table as few; rows and transactions stay, readers and writers go on."""
-    with lake_errors(location, f"compacting {name} of"):
-        open_table(location, name).optimize.compact(writer_properties=_writer_properties(TABLES[name]))
+def compact(location: Path, name: str) -> tuple[int, int]:
+    """Rewrite many small files of a table as few; rows and transactions stay, readers and writers go on.
+
+    Files that no version of the last KEEP_DAYS days names are deleted, also those that killed writers left behind.
+
+    Returns:
+        Number of data files before and after.
+    """
+    before = len(data_files(location, name))
+    for attempt in range(_MAX_ATTEMPTS):
+        try:
+            with hold(location), lake_errors(location, f"compacting {name} of"):
+                table = open_table(location, name)
+                table.optimize.compact(writer_properties=writer_properties(TABLES[name]))
+                table.vacuum(retention_hours=24 * KEEP_DAYS, dry_run=False, full=True)
+            return before, len(data_files(location, name))
+        except LakeError as error:
+            if not _was_outrun(error):
+                raise
+        time.sleep(random.uniform(0, 0.01 * (attempt + 1)))
+    raise LakeError(f"the lake {location} is too busy: {_MAX_ATTEMPTS} attempts to compact {name} failed", "busy")

@@ -9,8 +9,8 @@ class LakeError(RuntimeError):
     """The lake could not be opened, read, written or asked.
 
     ``code`` is one of ``not_a_lake``, ``bad_location``, ``schema_version``, ``disk_full``, ``read_only``,
-    ``damaged``, ``busy``, ``incomplete``, ``unknown_model``, ``model_exists``, ``wrong_sql``, ``sql_stopped``,
-    ``no_such_video``, ``bad_output`` or ``failed``.
+    ``damaged``, ``busy``, ``incomplete``, ``unknown_model``, ``model_exists``, ``unknown_video``, ``wrong_sql``,
+    ``sql_stopped``, ``bad_output`` or ``failed``.
     """
 
     def __init__(self, message: str, code: str = "failed") -> None:

@@ -105,7 +105,7 @@ def export_videos(
         The files; each appears when it is complete.
 
     Raises:
-        LakeError: ``no_such_video``; ``bad_output`` for an output that cannot be written or is a file where several
+        LakeError: ``unknown_video``; ``bad_output`` for an output that cannot be written or is a file where several
             files are to be; ``damaged``.
     """
     wanted, output = EXPORT_FORMATS[form], Path(output)

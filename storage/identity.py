@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["analysis_id", "canonical_json", "faces_id", "path_text", "video_id_of"]
+__all__ = ["analysis_id", "canonical_json", "faces_id", "path_shown", "path_text", "printable", "video_id_of"]
 
 _ID_DIGITS = 16
 
@@ -44,3 +45,21 @@ def analysis_id(faces_id: str, model_id: str, crop: Mapping[str, Any]) -> str:
 def path_text(path: str | Path) -> str:
     """A path as text that a table can hold: bytes that are not UTF-8 become ``\\xNN``."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def printable(text: str, keep: str = "") -> str:
+    """Text for a terminal or a log line: what would move the cursor, end the line or turn the writing is escaped.
+
+    ``keep`` are characters that are let through all the same, such as a line's end in a message of several lines.
+    """
+    return "".join(
+        char
+        if char in keep or char.isprintable() or unicodedata.category(char) == "Zs"
+        else char.encode("unicode_escape", "backslashreplace").decode()
+        for char in text
+    )
+
+
+def path_shown(path: str | Path) -> str:
+    """A path for a terminal or a log line: file names may hold anything but a slash."""
+    return printable(path_text(path))

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,16 +11,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from storage import delta
+from storage.delta import MARKER
 from storage.errors import LakeError
 from storage.identity import canonical_json, path_text
 from storage.records import FinishedVideo, RunManifest, VideoCounts, VideoOutcome
 from storage.relations import quote, read_errors, relation_sql, rows_of, shared_connection
 from storage.schema import FACE_COLUMNS, OBSERVATIONS, SCHEMA_VERSION, TABLES
 from storage.summary import count_rows, sum_seconds, sum_track_pieces
+from storage.upgrade import schema_version, write_marker
 
 __all__ = ["Lake", "Segment"]
 
-_MARKER = "lake.json"
 #: deltalake 1.6 loses or panics on these in a location; the others work.
 _UNSAFE = set("%*?[]^|\\") | {chr(code) for code in range(32)}
 
@@ -85,26 +83,21 @@ class Lake:
         """
         lake = cls(Path(location).expanduser().absolute())
         with delta.lake_errors(lake.location, "opening"):
-            if create and not (lake.location / _MARKER).exists():
+            if create and not (lake.location / MARKER).exists():
                 lake._create()
-            lake._check_marker()
+            lake._check_version()
         return lake
 
-    def _check_marker(self) -> None:
-        marker = self.location / _MARKER
-        if not marker.is_file():
-            raise LakeError(
-                f"{self.location} is not a lake (it has no {_MARKER}); name a lake, or analyse videos to make one",
-                "not_a_lake",
-            )
-        try:
-            version = json.loads(marker.read_text(encoding="utf-8"))["schema_version"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise LakeError(f"{marker} is damaged: {error}; restore it from a copy", "damaged") from error
+    def _check_version(self) -> None:
+        version = schema_version(self.location)
         if version != SCHEMA_VERSION:
+            remedy = (
+                f"`mfer lake upgrade --lake {self.location}` brings it up to date"
+                if version < SCHEMA_VERSION
+                else "use the version of the program that wrote it, or analyse into a new lake"
+            )
             raise LakeError(
-                f"the lake {self.location} has schema version {version}, this program reads {SCHEMA_VERSION};"
-                " use the version of the program that wrote it, or analyse into a new lake",
+                f"the lake {self.location} has schema version {version}, this program reads {SCHEMA_VERSION}; {remedy}",
                 "schema_version",
             )
 
@@ -116,7 +109,7 @@ class Lake:
         if self.location.exists():
             if not self.location.is_dir():
                 raise LakeError(f"{self.location} is a file, not a folder for a lake", "not_a_lake")
-            ours = {table.place.split("/")[0] for table in TABLES.values()} | {_MARKER}
+            ours = {table.place.split("/")[0] for table in TABLES.values()} | {MARKER}
             foreign = [p.name for p in self.location.iterdir() if p.name not in ours and not p.name.startswith(".new-")]
             if foreign:
                 message = f"{self.location} is not empty ({sorted(foreign)[0]}) and not a lake; name another folder"
@@ -124,9 +117,7 @@ class Lake:
         for table in TABLES.values():
             (self.location / table.place).mkdir(parents=True, exist_ok=True)
             delta.create_table(self.location, table)
-        fresh = self.location / f".new-{uuid.uuid4().hex}"
-        fresh.write_text(json.dumps({"schema_version": SCHEMA_VERSION}) + "\n", encoding="utf-8")
-        os.replace(fresh, self.location / _MARKER)  # last: what has the marker has all tables
+        write_marker(self.location, SCHEMA_VERSION)  # last: what has the marker has all tables
 
     # -- commit ---------------------------------------------------------------------------------------------------
 
@@ -235,10 +226,15 @@ class Lake:
             raise ValueError(f"rows of {table} are written by their own commits")
         return bool(delta.append_once(self.location, table, {transaction: rows}))
 
-    def compact(self) -> None:
-        """Rewrite many small files as few, so that queries stay fast; nothing else changes."""
-        for name in TABLES:
-            delta.compact(self.location, name)
+    def compact(self) -> dict[str, tuple[int, int]]:
+        """Rewrite many small files as few, so that queries stay fast; no view changes.
+
+        May run beside readers and writers and be killed at any moment.
+
+        Returns:
+            Table to number of data files before and after.
+        """
+        return {name: delta.compact(self.location, name) for name in TABLES}
 
     # -- look up --------------------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from storage.delta import damaged_file, data_files
+from storage.delta import REMEDY, damaged_file, data_files
 from storage.errors import LakeError
 from storage.schema import TABLES
 
@@ -93,14 +93,21 @@ def rows_of(con: duckdb.DuckDBPyConnection, sql: str, values: Sequence[Any] = ()
 
 
 def relation_sql(
-    location: Path, name: str, *, analysis_id: str | None = None, video_ids: Iterable[str] | None = None
+    location: Path,
+    name: str,
+    *,
+    analysis_id: str | None = None,
+    video_ids: Iterable[str] | None = None,
+    without: Collection[str] = (),
 ) -> str:
     """A SELECT of all columns of a table, in the schema's order and types.
 
-    ``analysis_id`` and ``video_ids`` only leave out files (see ``data_files``): the caller filters rows.
+    ``analysis_id`` and ``video_ids`` only leave out files (see ``data_files``): the caller filters rows. ``without``
+    are paths of files that are known to be broken.
     """
     table = TABLES[name]
     files = data_files(location, name, analysis_id=analysis_id, video_ids=video_ids)
+    files = [file for file in files if file not in without]
     if not files:
         columns = ", ".join(f"CAST(NULL AS {sql_type(field.type)}) AS {field.name}" for field in table.schema)
         return f"SELECT {columns} WHERE false"
@@ -121,7 +128,10 @@ def read_errors(location: Path) -> Iterator[None]:
     except duckdb.Error as error:
         # a query that is wrong by itself is no reason to read the whole lake
         file = damaged_file(location, read=not isinstance(error, _ERRORS_OF_QUERIES))
-        if file is None:
-            raise
-        message = f"the lake {location} is damaged: {file} is missing or broken; restore it from a copy"
-        raise LakeError(message, "damaged") from error
+        if file is not None:
+            message = f"the lake {location} is damaged: {file} is missing or broken; {REMEDY}"
+            raise LakeError(message, "damaged") from error
+        if isinstance(error, duckdb.IOException) and f"{location}/" in str(error) and ".parquet" in str(error):
+            message = f"files of the lake {location} were taken away while it was read; ask again"
+            raise LakeError(message, "busy") from error
+        raise

@@ -55,12 +55,12 @@ def choose_videos(con: duckdb.DuckDBPyConnection, names: Sequence[str | Path] = 
         names: paths, folders (all videos below them), file names or video_ids; none: every finished video.
 
     Raises:
-        LakeError: ``no_such_video`` where a name stands for no finished video, or the lake has none.
+        LakeError: ``unknown_video`` where a name stands for no finished video, or the lake has none.
     """
     rows = rows_of(con, f"SELECT {_COLUMNS} FROM raw.finished WHERE chosen ORDER BY path, video_id").to_pylist()
     videos = [ChosenVideo(**row) for row in rows]
     if not videos:
-        raise LakeError("the lake has no finished video yet; run `mfer analyze VIDEOS` first", "no_such_video")
+        raise LakeError("the lake has no finished video yet; run `mfer analyze VIDEOS` first", "unknown_video")
     if not names:
         return videos
     copies: dict[str, str] = {}
@@ -74,7 +74,7 @@ def choose_videos(con: duckdb.DuckDBPyConnection, names: Sequence[str | Path] = 
             raise LakeError(
                 f"{path_text(name)} is no finished video of this lake, nor a folder with one; it has {known}."
                 ' `mfer sql "SELECT path, status, code FROM videos"` lists all; analyse the missing ones first',
-                "no_such_video",
+                "unknown_video",
             )
         wanted |= found
     return [video for video in videos if video.video_id in wanted]

@@ -15,7 +15,17 @@ from storage.lake import Lake
 from storage.relations import memory_connection, quote, read_errors, relation_sql, rows_of, shared_connection
 from storage.schema import EXPRESSIONS, TABLES
 
-__all__ = ["EPISODE_MAX_GAP_S", "EPISODE_MIN_S", "VIEWS", "View", "connect", "run_sql"]
+__all__ = [
+    "EPISODE_MAX_GAP_S",
+    "EPISODE_MIN_S",
+    "MAX_ROWS",
+    "MEMORY_MB",
+    "TIMEOUT_S",
+    "VIEWS",
+    "View",
+    "connect",
+    "run_sql",
+]
 
 #: Shorter stretches are not episodes: apparent expressions last longer than half a second, except for micro-expressions
 #: (Ekman 2003: 1/25 to 1/2 s), which this data is too coarse for.
@@ -276,21 +286,39 @@ def connect(lake: Lake) -> duckdb.DuckDBPyConnection:
     return con
 
 
-def run_sql(lake: Lake, query: str, *, max_rows: int | None = None, timeout_s: float | None = None) -> pa.Table:
+#: Limits for SQL that others wrote. Five million rows of `scores` are about 2 GB in memory.
+MAX_ROWS = 5_000_000
+TIMEOUT_S = 300.0
+MEMORY_MB = 4096
+
+
+def run_sql(
+    lake: Lake,
+    query: str,
+    *,
+    max_rows: int | None = MAX_ROWS,
+    timeout_s: float | None = TIMEOUT_S,
+    memory_mb: int = MEMORY_MB,
+) -> pa.Table:
     """Answer one query of a user, who can read this lake's views and nothing else.
+
+    A single function call over a huge value cannot be interrupted: for queries by people who are not trusted there is
+    ``storage.apart.run_sql_apart``, which kills.
 
     Args:
         lake: the lake to ask.
         query: one SELECT, WITH, FROM, DESCRIBE, SHOW, SUMMARIZE or EXPLAIN.
-        max_rows: rows of the answer after which the rest is left out; None: all.
+        max_rows: rows of the answer beyond which there is none: half an answer would look like a whole one. None: all.
         timeout_s: seconds after which the query is stopped; None: never.
+        memory_mb: what the query may take, beside the answer itself.
 
     Raises:
-        LakeError: ``wrong_sql`` with what is wrong and which views there are, ``sql_stopped`` after ``timeout_s``,
+        LakeError: ``wrong_sql`` with what is wrong and which views there are, ``sql_stopped`` at a limit,
             ``damaged`` where the lake's files are missing or broken.
     """
     _check_statement(query)
     with connect(lake) as con:
+        con.execute(f"SET memory_limit = '{memory_mb}MB'")
         con.execute(f"SET allowed_directories = [{quote(str(lake.location))}]")
         con.execute("SET enable_external_access = false")
         con.execute("SET lock_configuration = true")
@@ -299,11 +327,12 @@ def run_sql(lake: Lake, query: str, *, max_rows: int | None = None, timeout_s: f
             timer.start()
         try:
             with read_errors(lake.location):
-                if max_rows is None:
-                    return rows_of(con, query)
-                return _first_rows(con, query, max_rows)
+                return _answer(con, query, max_rows)
         except duckdb.InterruptException as error:
-            message = f"the query took longer than {timeout_s} s and was stopped; ask for less, or allow more time"
+            message = f"the query took longer than {timeout_s:g} s and was stopped; ask for less, or allow more time"
+            raise LakeError(message, "sql_stopped") from error
+        except (duckdb.OutOfMemoryException, MemoryError) as error:
+            message = f"the query needs more than {memory_mb} MB and was stopped; ask for less, or allow more memory"
             raise LakeError(message, "sql_stopped") from error
         except duckdb.Error as error:
             raise _wrong(str(error)) from error
@@ -312,14 +341,17 @@ def run_sql(lake: Lake, query: str, *, max_rows: int | None = None, timeout_s: f
                 timer.cancel()
 
 
-def _first_rows(con: duckdb.DuckDBPyConnection, query: str, max_rows: int) -> pa.Table:
+def _answer(con: duckdb.DuckDBPyConnection, query: str, max_rows: int | None) -> pa.Table:
+    if max_rows is None:
+        return rows_of(con, query)
     reader: pa.RecordBatchReader = con.sql(query).to_arrow_reader()
-    batches, left = [], max_rows
+    batches, n_rows = [], 0
     for batch in reader:
-        batches.append(batch.slice(0, left))
-        left -= len(batches[-1])
-        if left == 0:
-            break
+        batches.append(batch)
+        n_rows += len(batch)
+        if n_rows > max_rows:
+            message = f"the answer has more than {max_rows} rows and was stopped; add a LIMIT, or allow more rows"
+            raise LakeError(message, "sql_stopped")
     return pa.Table.from_batches(batches, schema=reader.schema)
 
 

@@ -32,8 +32,8 @@ def draw_frame(number: int, width_px: int = 208, height_px: int = 120) -> np.nda
     return rgb
 
 
-def read_number(rgb: np.ndarray) -> int:
-    """Read the number of one decoded frame, uint8 RGB [H,W,3].
+def read_number(rgb: np.ndarray, grey: bool = False) -> int:
+    """Read the number of one decoded frame, uint8 RGB [H,W,3]; ``grey`` if it was stored without colours.
 
     Raises:
         ValueError: the barcode or the two colours below it are not as drawn, for instance turned or mirrored.
@@ -41,14 +41,14 @@ def read_number(rgb: np.ndarray) -> int:
     rgb = np.asarray(rgb).astype(np.float64)
     h, w, _ = rgb.shape
     centres = ((np.arange(_N_COLUMNS) + 0.5) * w / _N_COLUMNS).astype(int)
-    grey = np.array([rgb[h // 8 : h * 3 // 8, max(0, x - 1) : x + 2].mean() for x in centres])
-    bits = (grey > 128).astype(int)
+    columns = np.array([rgb[h // 8 : h * 3 // 8, max(0, x - 1) : x + 2].mean() for x in centres])
+    bits = (columns > 128).astype(int)
     left = rgb[h * 5 // 8 : h * 7 // 8, w // 8 : w * 3 // 8].mean((0, 1))
     right = rgb[h * 5 // 8 : h * 7 // 8, w * 5 // 8 : w * 7 // 8].mean((0, 1))
-    colours_right = left[0] > 150 > 80 > left[2] and right[2] > 150 > 80 > right[0]
+    colours_right = grey or (left[0] > 150 > 80 > left[2] and right[2] > 150 > 80 > right[0])
     bits_right = list(bits[:2]) == [1, 0] and bits[2:-1].sum() % 2 == bits[-1]
-    if (np.abs(grey - 128) < 50).any() or not bits_right or not colours_right:
-        raise ValueError(f"no barcode: columns {grey.round().tolist()}, left {left.round()}, right {right.round()}")
+    if (np.abs(columns - 128) < 50).any() or not bits_right or not colours_right:
+        raise ValueError(f"no barcode: columns {columns.round().tolist()}, left {left.round()}, right {right.round()}")
     return int("".join(map(str, bits[2:-1])), 2)
 
 

@@ -137,15 +137,12 @@ def test_video_error_survives_a_process_border(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("decoder", ["auto", "pyav"])
 @pytest.mark.parametrize("name", ["x.mp4", "x.mkv", "x.avi", "x.flv"])
-def test_video_cut_short_gives_its_good_frames_and_names_the_others(
-    tmp_path: Path, name: str, decoder: Decoder
-) -> None:
+def test_video_cut_short_gives_its_good_frames_and_names_the_others(tmp_path: Path, name: str) -> None:
     options = {"movflags": "faststart"} if name == "x.mp4" else {}
     path = cut(write_clip(tmp_path / name, container_options=options, n_frames=100, options=GOP), 0.6)
     video = open_video(path)
-    numbers, unread = read(path, decoder)
+    numbers, unread = read(path, "auto")
     assert 20 < len(numbers) < 80
     assert all(index == number for index, number in numbers.items())
     assert abs(video.info.n_frames - 100) <= 2  # flv states its duration from 0, not from its first frame
@@ -154,21 +151,20 @@ def test_video_cut_short_gives_its_good_frames_and_names_the_others(
     np.testing.assert_allclose(np.diff(video.pts_s), 0.04, atol=1e-6)
 
 
-def damage(path: Path, seed: int) -> Path:
+def damage(path: Path, seed: int, share: float = 0.5) -> Path:
     data = bytearray(path.read_bytes())
-    middle = len(data) // 2
+    middle = int(len(data) * share)
     data[middle : middle + 400] = np.random.default_rng(seed).bytes(400)
     path.write_bytes(data)
     return path
 
 
-@pytest.mark.parametrize("decoder", ["auto", "pyav"])
 @pytest.mark.parametrize(
     ("name", "codec"),
     [("x.mp4", "libx264"), ("x.mkv", "libx264"), ("x.ts", "libx264"), ("x.avi", "mpeg4"), ("x.mov", "mjpeg")],
 )
 def test_damage_in_the_middle_costs_only_frames_near_it_and_shows_no_wrong_one(
-    tmp_path: Path, name: str, codec: str, decoder: Decoder
+    tmp_path: Path, name: str, codec: str
 ) -> None:
     options = {"bf": "2", "g": "25"} if codec != "mjpeg" else {}
     pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
@@ -176,7 +172,7 @@ def test_damage_in_the_middle_costs_only_frames_near_it_and_shows_no_wrong_one(
     path = tmp_path / name
     damage(write_clip(path, codec=codec, n_frames=100, options=options, pix_fmt=pix_fmt, container=container), seed=1)
     video = open_video(path)
-    numbers, unread = read(path, decoder)
+    numbers, unread = read(path, "auto")
     assert all(number == round((video.pts_s[index] - video.pts_s[0]) * 25) for index, number in numbers.items())
     assert 0 < 100 - len(numbers) < 60
     assert sorted([*numbers, *unread]) == list(range(video.info.n_frames))
@@ -184,7 +180,7 @@ def test_damage_in_the_middle_costs_only_frames_near_it_and_shows_no_wrong_one(
 
 def test_damage_where_frames_can_only_be_counted_ends_the_trust(tmp_path: Path) -> None:
     path = damage(
-        write_clip(tmp_path / "x.avi", n_frames=100, options=GOP), seed=1
+        write_clip(tmp_path / "x.avi", n_frames=100, options=GOP), seed=1, share=0.8
     )  # H.264 in AVI: no presentation times
     assert not open_video(path).exact_pts
     numbers, unread = read(path, "auto")
@@ -196,10 +192,7 @@ def test_decord_that_fails_inside_the_gate_delivers_nothing_of_its_own(tmp_path:
     path = damage(write_clip(tmp_path / "x.mp4", n_frames=100, options=GOP), seed=1)
     video = open_video(path)
     assert video.decord_refusal is None
-    decoding = decode(video)
-    batches = list(decoding)
-    assert decoding.decoder == "pyav"
-    assert sum(len(frames.unread_index) for frames in batches) > 0
+    assert sum(len(frames.unread_index) for frames in decode(video)) > 0
     with pytest.raises(VideoError) as caught:
         list(decode(video, decoder="decord"))
     assert caught.value.code == "decoder_refused"

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 
 from storage.lake import Lake
 from storage.records import FinishedVideo
 from storage.schema import EXPRESSIONS, LANDMARKS
+from storage.views import VIEWS, connect
 
 MODEL_A = "mfer_atto.ferplus_v1@0123456789ab"
 MODEL_B = "mfer_atto.ferplus_v2@ba9876543210"
@@ -114,3 +120,21 @@ def add_video(lake: Lake, number: int, rows: pa.Table | None = None, **changes: 
     lake.commit_segment(rows, analysis_id=video.analysis_id, video_id=video.video_id)
     lake.commit_video(video)
     return video
+
+
+def everything(lake: Lake) -> dict[str, list[tuple[object, ...]]]:
+    """Every row of every view, in an order of its own."""
+    with connect(lake) as con:
+        return {name: con.execute(f"SELECT * FROM {name} ORDER BY ALL").fetchall() for name in VIEWS}
+
+
+def start(code: str, *arguments: object) -> subprocess.Popen[str]:
+    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": paths},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )

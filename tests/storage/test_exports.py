@@ -185,7 +185,7 @@ def test_a_video_is_found_by_its_bytes_wherever_it_lies(lake: Lake, tmp_path: Pa
         ("srt", "all.srt", [], "bad_output"),  # three videos in one file
         ("csv", "", [], "bad_output"),  # a folder
         ("csv", "file/s.csv", [], "bad_output"),  # below a file
-        ("csv", "s.csv", ["/films/c"], "no_such_video"),
+        ("csv", "s.csv", ["/films/c"], "unknown_video"),
     ],
 )
 def test_what_cannot_be_exported_says_why_and_leaves_nothing(

