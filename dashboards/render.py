@@ -137,7 +137,7 @@ class Overlay:
         top = int(track.prob[sample].argmax())
         colour = tuple(_COLOURS[top].tolist())
         x1, y1, x2, y2 = (round(value * self.scale) for value in box)
-        line = max(2, self._text_px // 6)
+        line = max(3, self._text_px // 6)
         draw.rectangle((x1, y1, x2, y2), outline=colour, width=line)
         high = self._text_px * 1.4
         y = y1 - high if y1 >= high else min(y2, self._picture_px[1] - high)
