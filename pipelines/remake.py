@@ -12,7 +12,7 @@ import numpy as np
 
 from mfer.errors import ConfigError
 from pipelines.containers import open_container, video_packets, video_stream
-from pipelines.decode import Decoding, Video
+from pipelines.decode import decode, Video
 
 __all__ = ["remake_video"]
 
@@ -73,7 +73,7 @@ def _write(
     draw: Callable[[int, float, np.ndarray], np.ndarray],
     progress: Callable[[int, int], None],
 ) -> int:
-    decoding = Decoding(video, np.arange(video.info.n_frames), _BATCH_FRAMES, 2, "pyav", may_fall_back=False)
+    decoding = decode(video, batch_frames=_BATCH_FRAMES, decoder="pyav", threads=2)
     with open_container(video.info.path) as source:
         tick = video_stream(source, video.info.path).time_base or Fraction(1, 90_000)
         stream = out.add_stream("libx264", options=_OPTIONS)
