@@ -12,7 +12,7 @@ import numpy as np
 
 from mfer.errors import ConfigError
 from pipelines.containers import open_container, video_packets, video_stream
-from pipelines.decode import decode, Video
+from pipelines.decode import Video, decode
 
 __all__ = ["remake_video"]
 
