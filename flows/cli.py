@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from flows.dashboard import dashboard
 from flows.lake_commands import lake as lake_commands
 from flows.options import lake_option, plain_errors
 from flows.output_commands import export, render, report
@@ -34,6 +35,7 @@ def main() -> None:
     mfer analyze VIDEOS --lake LAKE        faces and eight expression probabilities of every frame
     mfer sql "SELECT * FROM videos"        ask the tables
     mfer inspect VIDEO --at 3.5            why a moment has the score it has, or none
+    mfer dashboard                         look at videos, curves and groups in the browser
     mfer demo                              all of it on real material, offline
 
     A score is how a face looks to people (apparent expression), not what a person feels.
@@ -43,6 +45,7 @@ def main() -> None:
 main.add_command(export)
 main.add_command(report)
 main.add_command(render)
+main.add_command(dashboard)
 main.add_command(lake_commands)
 
 
@@ -183,7 +186,7 @@ def sql(
     """Ask the lake one SELECT.
 
     \b
-    Views: scores, scores_all, frames, tracks, seconds, episodes, videos, runs, analyses, labels, models.
+    Views: scores, scores_all, frames, tracks, seconds, episodes, videos, runs, analyses, labels, edits, people, models.
     mfer sql "SHOW TABLES"    mfer sql "DESCRIBE scores"
     docs/tables.md says what every column means. The query reads the lake and nothing else; at a limit
     it ends with an error and never with half an answer.

@@ -16,7 +16,8 @@ from pipelines.batches import FrameBatch
 from pipelines.containers import open_container, video_packets, video_stream
 from pipelines.errors import VideoError
 from pipelines.limits import BATCH_BYTES
-from pipelines.packets import Video, open_video, orient
+from pipelines.orientation import orient
+from pipelines.packets import Video, open_video
 
 __all__ = ["DECODERS", "Decoder", "Decoding", "Video", "decode", "open_video", "sample_frames"]
 

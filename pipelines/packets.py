@@ -5,18 +5,14 @@ from __future__ import annotations
 import math
 import os
 from array import array
-from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import cast
 
 import av
 import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError
-from av.sidedata.sidedata import SideData
-from av.sidedata.sidedata import Type as SideDataType
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
@@ -31,8 +27,9 @@ from pipelines.limits import (
     MAX_PIXELS_UNPROVEN,
     MAX_TIME_S,
 )
+from pipelines.orientation import display_matrix
 
-__all__ = ["Video", "open_video", "orient"]
+__all__ = ["Video", "open_video"]
 
 #: Containers whose header states a duration that was measured when the file was finished.
 _DURATION_FORMATS = {"matroska,webm", "flv"}
@@ -142,7 +139,7 @@ def _open(path: Path, video_id: str) -> Video:
             raise VideoError("no_frames", "open", path, "the video stream holds no frame; record or convert it again")
         timeline = _lay_out(scan, container, stream)
         frame = scan.first_frame
-        matrix = _display_matrix(frame)
+        matrix = display_matrix(frame)
         rotation_deg, mirrored = _turn(matrix)
         aspect = stream.sample_aspect_ratio or 1
         stored_height_px = frame.height if frame else stream.codec_context.height
@@ -191,14 +188,6 @@ def _check_size(path: Path, width_px: int, height_px: int, n_frames: int) -> Non
     n_pixels, size_bytes = width_px * height_px * n_frames, path.stat().st_size
     if n_pixels > max(MAX_PIXELS_UNPROVEN, size_bytes * MAX_PIXELS_PER_BYTE):
         raise too_large(path, f"its {size_bytes} bytes claim {n_frames} frames of {width_px}x{height_px} pixels")
-
-
-def orient(picture: np.ndarray, display_matrix: tuple[int, int, int, int]) -> np.ndarray:
-    """Turn and mirror a stored picture [H,W,3] as its display matrix says; a view, not a copy."""
-    a, b, c, d = display_matrix
-    if abs(b) > abs(a):  # x and y change places
-        picture, a, d = picture.transpose(1, 0, 2), c, b
-    return picture[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
 
 
 def _scan_packets(container: InputContainer, stream: VideoStream) -> _Scan:
@@ -349,17 +338,6 @@ def _count_missing(container: InputContainer, stream: VideoStream, scan: _Scan, 
         if short_s > _CUT_SHORT_S:
             return math.ceil(short_s / step_s) if step_s > 0 else 1
     return 0
-
-
-def _display_matrix(frame: VideoFrame | None) -> tuple[int, int, int, int]:
-    """(a, b, c, d) of the raw matrix, read whole: a rotation angle alone would hide a mirror image."""
-    data = None
-    for item in cast(Iterable[SideData], frame.side_data) if frame else ():
-        data = item if item.type == SideDataType.DISPLAYMATRIX else data
-    if data is None:
-        return 1, 0, 0, 1
-    a, b, _, c, d = np.frombuffer(bytes(data), np.int32)[:5].tolist()
-    return (a, b, c, d) if a * d - b * c else (1, 0, 0, 1)
 
 
 def _turn(display_matrix: tuple[int, int, int, int]) -> tuple[int, bool]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import duckdb
 import pyarrow as pa
 
 from storage.analysis import create_functions
+from storage.edits import EDIT_VIEWS
 from storage.errors import LakeError
 from storage.lake import Lake
 from storage.relations import memory_connection, quote, read_errors, relation_sql, rows_of, shared_connection
@@ -90,6 +92,11 @@ _SCORES_ALL = f"""
     FROM raw.observations o JOIN raw.finished f USING (video_id, analysis_id)
     WHERE o.face_index IS NOT NULL
 """
+_SCORES = """
+    SELECT * EXCLUDE (chosen) FROM (FROM scores_all WHERE chosen) s ANTI JOIN raw.excluded x
+    ON s.video_id = x.video_id AND s.analysis_id = x.analysis_id AND s.track_id = x.track_id
+       AND s.time_s >= x.from_s AND s.time_s < x.until_s
+"""
 _FRAMES = """
     SELECT f.file_name, o.time_s, o.frame_status, o.n_faces, o.frame_index, o.pts_s, o.duration_s, f.path,
            o.video_id, o.segment, o.analysis_id
@@ -112,6 +119,8 @@ _SECONDS = f"""
            {_each("s.sum_p_{0}_s / nullif(s.screen_time_s, 0) AS mean_p_{0}")},
            {_each("s.max_p_{0}")}, {_each("s.sum_p_{0}_s")}, f.path, s.video_id, s.analysis_id
     FROM raw.seconds s JOIN raw.finished f USING (video_id, analysis_id)
+    ANTI JOIN raw.excluded x ON s.video_id = x.video_id AND s.analysis_id = x.analysis_id AND s.track_id = x.track_id
+         AND s.second + 1 > x.from_s AND s.second < x.until_s
     WHERE f.chosen
 """
 _EPISODES = f"""
@@ -168,7 +177,27 @@ _ANALYSES = """
     FROM raw.finished GROUP BY analysis_id, model_id, in_production, faces_id
 """
 _LABELS = """
-    SELECT f.file_name, l.* FROM raw.labels l LEFT JOIN raw.finished f ON l.video_id = f.video_id AND f.chosen
+    WITH last AS (
+        SELECT * FROM raw.labels QUALIFY row_number() OVER (
+            PARTITION BY video_id, faces_id, frame_index, face_index, rater ORDER BY created_utc DESC, label_id
+        ) = 1
+    )
+    SELECT f.file_name, l.* FROM last l LEFT JOIN raw.finished f ON l.video_id = f.video_id AND f.chosen
+    WHERE l.verdict IS DISTINCT FROM 'withdrawn'
+"""
+_EDITS = """
+    SELECT f.file_name, e.* FROM raw.standing_edits e LEFT JOIN raw.finished f ON e.video_id = f.video_id AND f.chosen
+"""
+_PEOPLE = """
+    WITH said AS (
+        SELECT file_name, video_id, faces_id, track_id,
+               arg_max(value, created_utc) FILTER (kind = 'name') AS name,
+               CAST(arg_max(value, created_utc) FILTER (kind = 'merge') AS INTEGER) AS same_as
+        FROM edits WHERE kind IN ('name', 'merge') GROUP BY ALL
+    )
+    SELECT s.file_name, s.track_id, coalesce(s.same_as, s.track_id) AS person, coalesce(s.name, o.name) AS name,
+           s.video_id, s.faces_id
+    FROM said s LEFT JOIN said o ON s.video_id = o.video_id AND s.faces_id = o.faces_id AND s.same_as = o.track_id
 """
 _MODELS = """
     SELECT m.model_id, m.name, m.model_id IS NOT DISTINCT FROM production.model_id AS in_production,
@@ -181,8 +210,9 @@ _VIDEO_FILE = {"file_name": _FILE_NAME, "path": _PATH}
 _VIEWS = (
     View(
         "scores",
-        "One row per face per sampled frame, of the analysis that is chosen for each video.",
-        "SELECT * EXCLUDE (chosen) FROM scores_all WHERE chosen",
+        "One row per face per sampled frame, of the analysis that is chosen for each video, without the stretches "
+        "that a person excluded.",
+        _SCORES,
         ("observations",),
         {**_VIDEO_FILE, "track_id": _TRACK},
     ),
@@ -197,7 +227,7 @@ _VIEWS = (
     View("tracks", "One row per face followed through a video.", _TRACKS, ("tracks",), _VIDEO_FILE),
     View(
         "seconds",
-        "One row per track and second in which it was seen.",
+        "One row per track and second in which it was seen; a second of which a person excluded a part is left out.",
         _SECONDS,
         ("seconds",),
         _VIDEO_FILE | {f"mean_p_{e}": ("0..1", f"mean probability of {e}, weighted by time") for e in EXPRESSIONS},
@@ -243,7 +273,25 @@ _VIEWS = (
             "n_videos_chosen": ("", "videos for which scores shows it"),
         },
     ),
-    View("labels", TABLES["labels"].meaning, _LABELS, ("labels",), {"file_name": _FILE_NAME}),
+    View(
+        "labels",
+        "One row per face and rater: the rater's last judgement, unless it was withdrawn.",
+        _LABELS,
+        ("labels",),
+        {"file_name": _FILE_NAME},
+    ),
+    View("edits", "One row per edit that nobody took back.", _EDITS, ("edits",), {"file_name": _FILE_NAME}),
+    View(
+        "people",
+        "One row per track that a person named or merged with another.",
+        _PEOPLE,
+        ("edits",),
+        {
+            "file_name": _FILE_NAME,
+            "person": ("", "track that stands for the person: the one merged into, else the track itself"),
+            "name": ("", "name given to the track, else to that person"),
+        },
+    ),
     View(
         "models",
         "One row per published model.",
@@ -262,25 +310,29 @@ _VIEWS = (
 VIEWS = {view.name: view for view in _VIEWS}
 
 
-def connect(lake: Lake) -> duckdb.DuckDBPyConnection:
+def connect(lake: Lake, video_ids: Iterable[str] | None = None) -> duckdb.DuckDBPyConnection:
     """An in-memory DuckDB with every view of the lake as it is now; later commits need a new connection.
 
-    The chosen analysis of a video is the production model's where finished, then the one with the most sampled
-    frames, then the latest by commit.
+    With ``video_ids``, files that hold none of these videos are not opened, which is quick in a large lake; rows of
+    others may still show: filter them. The chosen analysis of a video is the production model's where finished, then
+    the one with the most sampled frames, then the latest by commit.
 
     Raises:
         LakeError: a table cannot be read, or a file is missing or damaged, with the file's name.
     """
+    wanted = None if video_ids is None else sorted(video_ids)
     con = memory_connection()
     con.execute("SET TimeZone = 'UTC'")
     with read_errors(lake.location):
         con.execute("CREATE SCHEMA raw")
         # `videos` first: its snapshot must not be younger than those of the rows that it makes visible
         for name in sorted(TABLES, key=lambda name: name != "videos"):
-            con.execute(f"CREATE VIEW raw.{name} AS {relation_sql(lake.location, name)}")
+            con.execute(f"CREATE VIEW raw.{name} AS {relation_sql(lake.location, name, video_ids=wanted)}")
         con.execute(f"CREATE VIEW raw.production AS {_PRODUCTION}")
+        for name, sql in EDIT_VIEWS.items():
+            con.execute(f"CREATE VIEW raw.{name} AS {sql}")
         con.execute(f"CREATE VIEW raw.finished AS {_FINISHED}")
-        for name in ("scores_all", *(name for name in VIEWS if name != "scores_all")):
+        for name in ("scores_all", "edits", *(name for name in VIEWS if name not in ("scores_all", "edits"))):
             con.execute(f"CREATE VIEW {name} AS {VIEWS[name].sql}")
         create_functions(con)
     return con

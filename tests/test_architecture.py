@@ -35,6 +35,8 @@ HOME_OF = {
     "deltalake": {"storage"},
     "timm": {"mfer"},
     "dash": {"dashboards"},
+    "plotly": {"dashboards"},
+    "flask": {"dashboards"},
 }
 MAX_LINES = 420
 
@@ -103,7 +105,7 @@ def test_command_line_imports_nothing_heavy() -> None:
     assert not heavy & set(done.stdout.split())
 
 
-@pytest.mark.parametrize("words", [[], ["analyze"], ["sql"], ["models"], ["demo"]], ids=" ".join)
+@pytest.mark.parametrize("words", [[], ["analyze"], ["sql"], ["models"], ["demo"], ["dashboard"]], ids=" ".join)
 def test_help_answers_without_loading_anything_heavy(words: list[str]) -> None:
     done = python(
         "import sys\nfrom flows.cli import main\n"
@@ -117,7 +119,7 @@ def test_help_answers_without_loading_anything_heavy(words: list[str]) -> None:
 def test_console_script_prints_help_and_version() -> None:
     mfer = Path(sys.executable).with_name("mfer")
     shown = subprocess.run([mfer, "--help"], capture_output=True, text=True, check=True).stdout
-    for command in ("analyze", "sql", "inspect", "models", "demo", "train", "evaluate"):
+    for command in ("analyze", "sql", "inspect", "models", "demo", "train", "evaluate", "dashboard"):
         assert f"\n  {command} " in shown
     version = subprocess.run([mfer, "--version"], capture_output=True, text=True, check=True).stdout
     assert metadata.version("mfer") in version

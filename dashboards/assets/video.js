@@ -1,0 +1,399 @@
+/* The video page: player, boxes over the picture, this moment's panel, keys and edits; in step without the server. */
+(function () {
+  "use strict";
+  const mfer = window.mfer;
+  const CHUNK_S = 10, FRAME_SLACK_S = 0.004, MAX_PANELS = 6;
+  let page = null;
+
+  const element = (tag, className, text) => {
+    const made = document.createElement(tag);
+    if (className) made.className = className;
+    if (text !== undefined) made.textContent = text;
+    return made;
+  };
+  const byId = (id) => document.getElementById(id);
+
+  class VideoPage {
+    constructor(facts) {
+      this.facts = facts;
+      this.chunks = new Map();
+      this.overlay = [];
+      this.excludeFrom = null;
+      this.video = byId("player");
+      this.canvas = byId("overlay");
+      this.timeline = new mfer.Timeline(facts, (s) => this.seek(s), (a, b) => this.zoomed(a, b));
+      this.wirePlayer();
+      this.zoomed(0, facts.duration_s);
+      this.refreshEdits();
+      const start = parseFloat(new URLSearchParams(window.location.search).get("t"));
+      if (start) this.seek(start);
+      this.update();
+    }
+
+    get alive() { return document.body.contains(this.canvas); }
+
+    /* -- player ------------------------------------------------------------------------------------------------ */
+
+    wirePlayer() {
+      const video = this.video, again = () => this.update();
+      ["seeked", "loadeddata", "pause", "timeupdate"].forEach((name) => video.addEventListener(name, again));
+      video.addEventListener("play", () => this.loop());
+      video.addEventListener("error", () => this.cannotPlay());
+      if (video.error) this.cannotPlay();
+      new ResizeObserver(again).observe(video);
+      if (video.requestVideoFrameCallback) {
+        const shown = (_, metadata) => {
+          this.mediaTime = metadata.mediaTime;
+          this.update();
+          if (this.alive) video.requestVideoFrameCallback(shown);
+        };
+        video.requestVideoFrameCallback(shown);
+      }
+    }
+
+    get now() { return this.still ? this.stillAt : this.video.currentTime; }
+
+    loop() {
+      this.update();
+      if (this.alive && !this.video.paused) requestAnimationFrame(() => this.loop());
+    }
+
+    seek(seconds) {
+      const at = Math.min(Math.max(seconds, 0), Math.max(this.facts.duration_s - 0.001, 0));
+      this.mediaTime = undefined; // of the frame before the jump
+      if (this.still) {
+        this.stillAt = at;
+        this.still.src = `/picture/still/${this.facts.video_id}.jpg?t=${at.toFixed(3)}`;
+      } else {
+        this.video.currentTime = at;
+      }
+      this.timeline.place(at);
+      this.update();
+    }
+
+    /* A codec that the browser lacks, or a file that is gone: single pictures, decoded by the server, where it can. */
+    cannotPlay() {
+      if (this.still) return;
+      this.stillAt = 0;
+      this.still = element("img", "still");
+      this.still.alt = "frame at the cursor";
+      this.still.onerror = () => this.say("The video file is gone or has changed since it was analysed; curves and boxes are from the lake.");
+      this.video.replaceWith(this.still);
+      this.still.onload = () => this.update();
+      this.say(`This browser cannot play the file (${this.facts.codec}): single frames are shown. To play it, convert it: ffmpeg -i IN -c:v libx264 OUT.mp4`);
+      this.seek(0);
+    }
+
+    say(text) { byId("video-message").textContent = text; }
+
+    /* -- this moment ------------------------------------------------------------------------------------------- */
+
+    chunk(seconds) {
+      const k = Math.floor(Math.max(seconds, 0) / CHUNK_S);
+      if (!this.chunks.has(k)) {
+        this.chunks.set(k, null);
+        const url = `/api/video/${this.facts.video_id}/faces?from=${k * CHUNK_S}&to=${(k + 1) * CHUNK_S}`;
+        mfer.fetchJSON(url).then((told) => {
+          told.faces = new Map();
+          told.tracks.forEach((track) => track.frame.forEach((frame, i) => {
+            if (!told.faces.has(frame)) told.faces.set(frame, []);
+            told.faces.get(frame).push({
+              track: track.track_id, face: track.face[i], ok: track.ok[i], box: track.box[i], prob: track.prob[i],
+            });
+          }));
+          this.chunks.set(k, told);
+          this.update();
+        }).catch((error) => { this.chunks.delete(k); this.say(error.message); });
+        if (this.chunks.size > 40) this.chunks.delete(this.chunks.keys().next().value);
+      }
+      return this.chunks.get(k);
+    }
+
+    /* The sampled frame on the screen, with its faces; null while it is fetched or where there is none. */
+    frameAt(seconds) {
+      const told = this.chunk(seconds);
+      if (seconds % CHUNK_S > CHUNK_S / 2 && seconds + CHUNK_S < this.facts.duration_s + CHUNK_S) this.chunk(seconds + CHUNK_S);
+      if (!told) return null;
+      let low = 0, high = told.time_s.length;
+      while (low < high) {
+        const middle = (low + high) >> 1;
+        if (told.time_s[middle] <= seconds + FRAME_SLACK_S) low = middle + 1; else high = middle;
+      }
+      const i = low - 1;
+      if (i < 0 || seconds > told.time_s[i] + told.duration_s[i] + 0.05) return null;
+      return {
+        index: told.frame[i], time_s: told.time_s[i], duration_s: told.duration_s[i], status: told.status[i],
+        faces: (told.faces.get(told.frame[i]) || []).sort((a, b) => a.track - b.track),
+      };
+    }
+
+    update() {
+      if (!this.alive) return;
+      const now = this.now;
+      const shown = this.mediaTime !== undefined && Math.abs(this.mediaTime - now) < 0.5 ? this.mediaTime : now;
+      this.frame = this.frameAt(shown);
+      this.drawBoxes();
+      this.showMoment(now);
+      this.timeline.place(now);
+      if (!this.video.paused && !this.still) this.timeline.follow(now);
+    }
+
+    top(prob) {
+      let best = 0;
+      prob.forEach((p, k) => { if (p !== null && p > (prob[best] ?? -1)) best = k; });
+      return [this.facts.classes[best], prob[best]];
+    }
+
+    drawBoxes() {
+      const canvas = this.canvas, picture = this.still || this.video;
+      const width = picture.clientWidth, height = picture.clientHeight, dense = window.devicePixelRatio || 1;
+      if (canvas.width !== Math.round(width * dense) || canvas.height !== Math.round(height * dense)) {
+        canvas.width = Math.round(width * dense);
+        canvas.height = Math.round(height * dense);
+        canvas.style.width = `${width}px`;
+        canvas.style.height = `${height}px`;
+      }
+      const pen = canvas.getContext("2d");
+      pen.setTransform(dense, 0, 0, dense, 0, 0);
+      pen.clearRect(0, 0, width, height);
+      const drawn = [];
+      const scale = Math.min(width / this.facts.width_px, height / this.facts.height_px); // object-fit: contain
+      const left = (width - scale * this.facts.width_px) / 2, top = (height - scale * this.facts.height_px) / 2;
+      (this.frame ? this.frame.faces : []).forEach((face) => {
+        const [x1, y1, x2, y2] = [0, 1, 2, 3].map((k) => face.box[k] * scale + (k % 2 ? top : left));
+        const [name, p] = this.top(face.prob);
+        if (this.overlay.includes("boxes")) {
+          pen.lineWidth = 2.5;
+          pen.strokeStyle = this.facts.colours[name];
+          pen.setLineDash(face.ok ? [] : [6, 4]);
+          pen.strokeRect(x1, y1, x2 - x1, y2 - y1);
+          drawn.push([x1, y1, x2, y2]);
+        }
+        const words = [];
+        if (this.overlay.includes("names")) words.push(this.timeline.name(face.track));
+        if (this.overlay.includes("expression")) words.push(`${name} ${Math.round(100 * p)} %${face.ok ? "" : " ?"}`);
+        if (!words.length) return;
+        pen.font = "600 13px system-ui, sans-serif";
+        const text = words.join(" · "), wide = pen.measureText(text).width + 10;
+        const x = Math.max(0, Math.min(x1, width - wide)), y = y1 >= 22 ? y1 - 22 : Math.min(y2 + 2, height - 20);
+        pen.fillStyle = "rgba(10,12,16,0.78)";
+        pen.fillRect(x, y, wide, 20);
+        pen.fillStyle = "#ffffff";
+        pen.fillText(text, x + 5, y + 14.5);
+      });
+      canvas.dataset.frame = this.frame ? this.frame.index : "";
+      canvas.dataset.boxes = JSON.stringify(drawn);
+    }
+
+    showMoment(now) {
+      const frame = this.frame;
+      const state = `${frame && frame.index}/${this.timeline.edits.people.length}`;
+      byId("moment-time").textContent = `${mfer.clock(now)} of ${mfer.clock(this.facts.duration_s)}`;
+      if (state === this.momentState) return;
+      this.momentState = state;
+      const where = { no_face: "no face found in this frame", decode_error: "this frame could not be read" };
+      byId("moment-frame").textContent = frame
+        ? `frame ${frame.index} (${frame.time_s.toFixed(3)} s)${where[frame.status] ? ": " + where[frame.status] : ""}`
+        : "no analysed frame here";
+      const bars = byId("moment-bars");
+      bars.replaceChildren();
+      (frame ? frame.faces.slice(0, MAX_PANELS) : []).forEach((face) => {
+        const box = element("section", "face");
+        box.append(element("h3", "", this.timeline.name(face.track) + (face.ok ? "" : " · uncertain")));
+        this.facts.classes.forEach((name, k) => {
+          if (face.prob[k] === null) return;
+          const row = element("div", "bar");
+          const ground = element("span", "ground"), bar = element("i");
+          bar.style.width = `${100 * face.prob[k]}%`;
+          bar.style.background = this.facts.colours[name];
+          ground.append(bar);
+          row.append(element("span", "name", name), ground, element("span", "value", `${(100 * face.prob[k]).toFixed(0)} %`));
+          box.append(row);
+        });
+        bars.append(box);
+      });
+    }
+
+    /* -- curves and edits -------------------------------------------------------------------------------------- */
+
+    zoomed(from, to) {
+      const link = byId("download-csv");
+      if (link) link.href = `/api/video/${this.facts.video_id}/scores.csv?from=${from.toFixed(4)}&to=${to.toFixed(4)}`;
+    }
+
+    configure(options) {
+      this.overlay = options.overlay;
+      this.timeline.options = options;
+      this.timeline.load().catch((error) => this.say(error.message));
+      this.update();
+    }
+
+    async refreshEdits() { this.took(await mfer.fetchJSON(`/api/video/${this.facts.video_id}/edits`)); }
+
+    /* One after the other: what is taken back next depends on the answer before. */
+    edit(told, done) {
+      this.writing = (this.writing || Promise.resolve()).then(async () => {
+        const wanted = typeof told === "function" ? told() : told;
+        if (!wanted) return;
+        try {
+          this.took(await mfer.fetchJSON(`/api/video/${this.facts.video_id}/edits`, wanted));
+          this.say(done);
+        } catch (error) { this.say(error.message); }
+      });
+    }
+
+    took(edits) {
+      this.timeline.edits = edits;
+      this.momentState = null;
+      this.timeline.draw();
+      this.update();
+      const list = byId("edit-list");
+      list.replaceChildren();
+      edits.edits.forEach((edit) => {
+        const face = edit.track_id === null ? "" : ` face ${edit.track_id}`;
+        const when = edit.start_s === null ? "" : ` ${mfer.clock(edit.start_s)}` + (edit.end_s === null ? "" : ` to ${mfer.clock(edit.end_s)}`);
+        const row = element("li");
+        const undo = element("button", "small", "undo");
+        undo.onclick = () => this.edit({ undo: edit.edit_id }, "Taken back.");
+        row.append(element("span", "", `${edit.kind}${face}${when}${edit.value ? ": " + edit.value : ""}`), undo);
+        list.append(row);
+      });
+      if (!edits.edits.length) list.append(element("li", "faint", "nothing yet"));
+    }
+
+    face() { // of a name, a merge or a stretch; null: the whole picture
+      const chosen = byId("edit-face").value;
+      return chosen === "" ? null : parseInt(chosen, 10);
+    }
+
+    ofFace(told) {
+      const track = this.face();
+      return track === null ? told : { ...told, track_id: track, faces_id: this.facts.faces_id };
+    }
+
+    nameFace() {
+      if (this.face() === null) { this.say("Choose a face first."); return; }
+      this.edit(this.ofFace({ kind: "name", value: byId("edit-text").value }), "Named.");
+    }
+
+    mergeFace() {
+      if (this.face() === null) { this.say("Choose a face first."); return; }
+      this.edit(this.ofFace({ kind: "merge", value: byId("edit-text").value.trim() }), "The two faces are one person now.");
+    }
+
+    markEvent() {
+      const value = byId("edit-text").value.trim() || "event";
+      this.edit(this.ofFace({ kind: "event", value, start_s: this.now }), `Marked: ${value}.`);
+    }
+
+    exclude() {
+      if (this.excludeFrom === null) {
+        this.excludeFrom = this.now;
+        this.say(`Excluding from ${mfer.clock(this.now)}: go to the end of the stretch and press x again (Escape: cancel).`);
+        return;
+      }
+      const [start_s, end_s] = [this.excludeFrom, this.now].sort((a, b) => a - b);
+      this.excludeFrom = null;
+      this.edit(this.ofFace({ kind: "exclude", start_s, end_s }), "Excluded: the views scores, episodes and seconds leave it out.");
+    }
+
+    undoLast() {
+      this.edit(() => {
+        const last = this.timeline.edits.edits.at(-1);
+        if (!last) this.say("There is nothing to take back.");
+        return last && { undo: last.edit_id };
+      }, "Taken back.");
+    }
+
+    explain() {
+      const dialog = byId("explain-dialog"), picture = element("img");
+      picture.alt = "where in the faces the model looked (Grad-CAM)";
+      const note = element("p", "", "Working: the faces of this frame are found and explained anew, which takes some seconds.");
+      picture.onload = () => note.remove();
+      picture.onerror = () => { note.textContent = "It could not be explained: no face, or the file is gone."; };
+      picture.src = `/picture/explain/${this.facts.video_id}.png?t=${this.now.toFixed(3)}`;
+      const close = element("button", "", "close");
+      close.onclick = () => dialog.close();
+      dialog.replaceChildren(note, picture, close);
+      dialog.showModal();
+    }
+
+    /* -- keys -------------------------------------------------------------------------------------------------- */
+
+    step(frames) {
+      const length = this.frame ? this.frame.duration_s : 0.04;
+      const from = this.frame ? this.frame.time_s : this.now;
+      if (!this.still) this.video.pause();
+      this.seek(from + frames * length + 0.2 * length);
+    }
+
+    jump(direction) {
+      const starts = this.facts.episode_starts;
+      const next = direction > 0 ? starts.find((s) => s > this.now + 0.05) : starts.findLast((s) => s < this.now - 0.3);
+      if (next !== undefined) this.seek(next + 0.001);
+    }
+
+    toggle(group, value) {
+      const box = [...document.querySelectorAll(`#${group} input`)].find((input) => input.value === value || input.dataset.value === value);
+      if (box) box.click();
+    }
+
+    key(event) {
+      const far = event.shiftKey;
+      const doing = {
+        " ": () => (this.still ? null : this.video.paused ? this.video.play() : this.video.pause()),
+        ArrowLeft: () => (far ? this.seek(this.now - 5) : this.step(-1)),
+        ArrowRight: () => (far ? this.seek(this.now + 5) : this.step(1)),
+        Home: () => this.seek(0), End: () => this.seek(this.facts.duration_s),
+        n: () => this.jump(1), p: () => this.jump(-1), e: () => this.markEvent(), x: () => this.exclude(), u: () => this.undoLast(),
+        z: () => this.timeline.zoom(0, this.facts.duration_s), b: () => this.toggleBoxes(), "?": () => byId("key-help").showModal(),
+        Escape: () => { this.excludeFrom = null; this.say(""); },
+      }[event.key];
+      if (doing) { event.preventDefault(); doing(); }
+    }
+
+    toggleBoxes() {
+      this.overlay = this.overlay.length ? [] : ["boxes", "names", "expression"];
+      window.dash_clientside.set_props("overlay-options", { value: this.overlay });
+      this.update();
+    }
+  }
+
+  document.addEventListener("keydown", (event) => {
+    const typing = event.target.closest("input:not([type=checkbox]):not([type=radio]), textarea, select, [contenteditable], dialog");
+    if (!page || !page.alive || typing || event.ctrlKey || event.metaKey || event.altKey) return;
+    page.key(event);
+  });
+
+  document.addEventListener("click", (event) => {
+    if (!page || !page.alive) return;
+    const at = event.target.closest("[data-seek]"), does = event.target.closest("[data-does]");
+    if (at) page.seek(parseFloat(at.dataset.seek) + 0.001);
+    if (!does) return;
+    const name = does.dataset.does;
+    if (name === "png") {
+      window.Plotly.downloadImage(page.timeline.plot, { format: "png", filename: `curves_${page.facts.video_id}`, width: 1400, height: page.timeline.plot.clientHeight });
+    } else if (name === "keys") byId("key-help").showModal();
+    else if (name === "whole") page.timeline.zoom(0, page.facts.duration_s);
+    else page[name]();
+  });
+
+  document.addEventListener("input", (event) => {
+    if (event.target.id !== "side-search") return;
+    const words = event.target.value.toLowerCase();
+    document.querySelectorAll("#side-list > *").forEach((row) => { row.hidden = !row.textContent.toLowerCase().includes(words); });
+  });
+
+  window.dash_clientside = window.dash_clientside || {};
+  window.dash_clientside.video = {
+    show(facts, curves, tracks, show, overlay, windowS, other) {
+      if (!facts) return window.dash_clientside.no_update;
+      if (!page || page.facts !== facts || !page.alive) page = mfer.page = new VideoPage(facts);
+      page.configure({
+        curves: curves || [], tracks: tracks || [], show: show || [], overlay: overlay || [], window: windowS || 0,
+        baseline: (show || []).includes("baseline"), other: other || null,
+      });
+      return "";
+    },
+  };
+})();

@@ -1,0 +1,131 @@
+"""A lake as the dashboard reads it: views that are opened once and renewed when somebody has committed."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow as pa
+
+from storage.delta import data_files
+from storage.identity import video_id_of
+from storage.lake import Lake
+from storage.relations import read_errors
+from storage.schema import TABLES
+from storage.views import connect
+
+__all__ = ["LakeSource"]
+
+T = TypeVar("T")
+#: Connections to single videos, and answers, that are kept.
+_MAX_KEPT = 64
+#: Up to so many files, one connection for everything is quicker than one of their own for the files of each video.
+_FEW_FILES = 100
+
+
+class LakeSource:
+    """Answers from one lake, safe for many threads; what it said is remembered until something changes."""
+
+    def __init__(self, lake: Lake) -> None:
+        self.lake = lake
+        self._lock = threading.RLock()
+        self._version: tuple[int, ...] = ()
+        self._many_files = False
+        self._connections: OrderedDict[str, Any] = OrderedDict()
+        self._kept: dict[str, OrderedDict[tuple[str, ...], Any]] = {}
+        self._hashed: dict[tuple[str, int, int], str] = {}
+
+    def rows(self, sql: str, values: Sequence[Any] = (), *, video_id: str = "") -> pa.Table:
+        """The answer to our own SQL; with ``video_id`` only files that may hold that video are opened (filter rows!).
+
+        Raises LakeError where the lake is damaged.
+        """
+        with self._lock:
+            self._renew()
+            video_id = video_id if self._many_files else ""
+            if video_id not in self._connections:
+                self._connections[video_id] = connect(self.lake, [video_id] if video_id else None)
+                self._shorten(self._connections)
+            self._connections.move_to_end(video_id)
+            cursor = self._connections[video_id].cursor()
+        with read_errors(self.lake.location), cursor:
+            cursor.execute("SET TimeZone = 'UTC'")
+            return cursor.sql(sql, params=list(values)).to_arrow_table()
+
+    def dicts(self, sql: str, values: Sequence[Any] = (), *, video_id: str = "") -> list[dict[str, Any]]:
+        return self.rows(sql, values, video_id=video_id).to_pylist()
+
+    def kept(self, key: tuple[str, ...], make: Callable[[], T], at_most: int = _MAX_KEPT) -> T:
+        """What ``make`` gives, from memory as long as the lake has not changed.
+
+        Of the keys that begin with the same word, the ``at_most`` that were asked for last are kept.
+        """
+        with self._lock:
+            self._renew()
+            version, kept = self._version, self._kept.setdefault(key[0], OrderedDict())
+            if key in kept:
+                kept.move_to_end(key)
+                return kept[key]
+        made = make()
+        with self._lock:
+            if version == self._version:
+                kept[key] = made
+                self._shorten(kept, at_most)
+        return made
+
+    def file_of(self, video_id: str) -> Path | None:
+        """The file with a video's content: one that the lake names and whose bytes are still those; None: none is."""
+        query = """
+            SELECT DISTINCT video_id, path, size_bytes, mtime_ns FROM (
+                SELECT video_id, path, size_bytes, mtime_ns FROM raw.videos
+                UNION ALL SELECT video_id, path, size_bytes, mtime_ns FROM raw.runs
+            ) WHERE video_id IS NOT NULL ORDER BY path
+        """
+
+        def ask() -> dict[str, list[dict[str, Any]]]:
+            files: dict[str, list[dict[str, Any]]] = {}
+            for row in self.dicts(query):  # of all videos at once: a page asks for the pictures of forty
+                files.setdefault(row["video_id"], []).append(row)
+            return files
+
+        named = self.kept(("files",), ask).get(video_id, [])
+        for row in named:
+            path = Path(row["path"])
+            try:
+                status = path.stat()
+            except OSError:
+                continue
+            if not path.is_file() or status.st_size != row["size_bytes"]:
+                continue
+            if status.st_mtime_ns == row["mtime_ns"] or self._content(path, status) == video_id:
+                return path
+        return None
+
+    def _content(self, path: Path, status: os.stat_result) -> str | None:
+        """A copied file has another time and may have the same bytes: hash it, once."""
+        key = (str(path), status.st_size, status.st_mtime_ns)
+        if key not in self._hashed:
+            try:
+                self._hashed[key] = video_id_of(path)
+            except OSError:
+                return None
+        return self._hashed[key]
+
+    def _renew(self) -> None:
+        """A commit adds a file to a table's log, which changes the time of the log's folder."""
+        logs = (self.lake.location / table.place / "_delta_log" for table in TABLES.values())
+        version = tuple(os.stat(log).st_mtime_ns if log.exists() else 0 for log in logs)
+        if version != self._version:
+            self._connections.clear()  # cursors in use keep their database alive
+            self._kept.clear()
+            self._many_files = len(data_files(self.lake.location, "observations")) > _FEW_FILES
+            self._version = version
+
+    @staticmethod
+    def _shorten(kept: OrderedDict[Any, Any], at_most: int = _MAX_KEPT) -> None:
+        while len(kept) > at_most:
+            kept.popitem(last=False)
