@@ -9,6 +9,7 @@ import lake_rows as rows
 import pytest
 
 from storage.catalog import renew
+from storage.edits import add_edit
 from storage.lake import Lake
 from storage.views import run_sql
 
@@ -32,6 +33,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
     rows.add_video(lake, 4, rows.face_rows(200, seed=3), path="/study/treated/d.mp4")
     again = rows.face_rows(490, seed=5)
     rows.add_video(lake, 3, again, path="/study/treated/c.mp4", analysis_id=rows.ANALYSIS_B, model_id=rows.MODEL_B)
+    add_edit(lake, rows.video_id(1), "name", faces_id=rows.FACES, track_id=0, value="Ann")
     return lake
 
 
