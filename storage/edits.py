@@ -14,7 +14,17 @@ import pyarrow as pa
 from storage.lake import Lake
 from storage.schema import EXPRESSIONS, TABLES
 
-__all__ = ["EDIT_KINDS", "EDIT_VIEWS", "VERDICTS", "add_edit", "add_label", "undo_edit"]
+__all__ = [
+    "EDITS_SQL",
+    "EDIT_KINDS",
+    "EDIT_VIEWS",
+    "LABELS_SQL",
+    "PEOPLE_SQL",
+    "VERDICTS",
+    "add_edit",
+    "add_label",
+    "undo_edit",
+]
 
 EDIT_KINDS = ("name", "merge", "event", "exclude")
 #: ``withdrawn`` takes the rater's earlier judgement of the same face back.
@@ -35,6 +45,30 @@ EDIT_VIEWS = {
         WHERE e.kind = 'exclude'
     """,
 }
+#: The public views of that name.
+LABELS_SQL = """
+    WITH last AS (
+        SELECT * FROM raw.labels QUALIFY row_number() OVER (
+            PARTITION BY video_id, faces_id, frame_index, face_index, rater ORDER BY created_utc DESC, label_id
+        ) = 1
+    )
+    SELECT f.file_name, l.* FROM last l LEFT JOIN raw.finished f ON l.video_id = f.video_id AND f.chosen
+    WHERE l.verdict IS DISTINCT FROM 'withdrawn'
+"""
+EDITS_SQL = """
+    SELECT f.file_name, e.* FROM raw.standing_edits e LEFT JOIN raw.finished f ON e.video_id = f.video_id AND f.chosen
+"""
+PEOPLE_SQL = """
+    WITH said AS (
+        SELECT file_name, video_id, faces_id, track_id,
+               arg_max(value, created_utc) FILTER (kind = 'name') AS name,
+               CAST(arg_max(value, created_utc) FILTER (kind = 'merge') AS INTEGER) AS same_as
+        FROM edits WHERE kind IN ('name', 'merge') GROUP BY ALL
+    )
+    SELECT s.file_name, s.track_id, coalesce(s.same_as, s.track_id) AS person, coalesce(s.name, o.name) AS name,
+           s.video_id, s.faces_id
+    FROM said s LEFT JOIN said o ON s.video_id = o.video_id AND s.faces_id = o.faces_id AND s.same_as = o.track_id
+"""
 
 
 def add_edit(

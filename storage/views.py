@@ -11,7 +11,7 @@ import duckdb
 import pyarrow as pa
 
 from storage.analysis import create_functions
-from storage.edits import EDIT_VIEWS
+from storage.edits import EDIT_VIEWS, EDITS_SQL, LABELS_SQL, PEOPLE_SQL
 from storage.errors import LakeError
 from storage.lake import Lake
 from storage.relations import memory_connection, quote, read_errors, relation_sql, rows_of, shared_connection
@@ -176,29 +176,6 @@ _ANALYSES = """
            CAST(sum(n_faces) AS BIGINT) AS n_faces, faces_id, arg_min(settings, video_id) AS settings
     FROM raw.finished GROUP BY analysis_id, model_id, in_production, faces_id
 """
-_LABELS = """
-    WITH last AS (
-        SELECT * FROM raw.labels QUALIFY row_number() OVER (
-            PARTITION BY video_id, faces_id, frame_index, face_index, rater ORDER BY created_utc DESC, label_id
-        ) = 1
-    )
-    SELECT f.file_name, l.* FROM last l LEFT JOIN raw.finished f ON l.video_id = f.video_id AND f.chosen
-    WHERE l.verdict IS DISTINCT FROM 'withdrawn'
-"""
-_EDITS = """
-    SELECT f.file_name, e.* FROM raw.standing_edits e LEFT JOIN raw.finished f ON e.video_id = f.video_id AND f.chosen
-"""
-_PEOPLE = """
-    WITH said AS (
-        SELECT file_name, video_id, faces_id, track_id,
-               arg_max(value, created_utc) FILTER (kind = 'name') AS name,
-               CAST(arg_max(value, created_utc) FILTER (kind = 'merge') AS INTEGER) AS same_as
-        FROM edits WHERE kind IN ('name', 'merge') GROUP BY ALL
-    )
-    SELECT s.file_name, s.track_id, coalesce(s.same_as, s.track_id) AS person, coalesce(s.name, o.name) AS name,
-           s.video_id, s.faces_id
-    FROM said s LEFT JOIN said o ON s.video_id = o.video_id AND s.faces_id = o.faces_id AND s.same_as = o.track_id
-"""
 _MODELS = """
     SELECT m.model_id, m.name, m.model_id IS NOT DISTINCT FROM production.model_id AS in_production,
            m.created_utc AS published_utc, m.card
@@ -276,15 +253,15 @@ _VIEWS = (
     View(
         "labels",
         "One row per face and rater: the rater's last judgement, unless it was withdrawn.",
-        _LABELS,
+        LABELS_SQL,
         ("labels",),
         {"file_name": _FILE_NAME},
     ),
-    View("edits", "One row per edit that nobody took back.", _EDITS, ("edits",), {"file_name": _FILE_NAME}),
+    View("edits", "One row per edit that nobody took back.", EDITS_SQL, ("edits",), {"file_name": _FILE_NAME}),
     View(
         "people",
         "One row per track that a person named or merged with another.",
-        _PEOPLE,
+        PEOPLE_SQL,
         ("edits",),
         {
             "file_name": _FILE_NAME,
