@@ -288,7 +288,7 @@ def _metrics(found: Evaluation, parts: _Parts, trained: Trained, recipe: Recipe)
         ),
         **{key: measured[key] for key in wanted},
         "unseen_accuracy_interval": measured["unseen_accuracy_interval"],
-        "selection": {"n": len(parts.selection), "accuracy": trained.reports[trained.epoch].accuracy},
+        "selection": {"n": len(parts.selection), "accuracy": trained.accuracy},
         "temperature": trained.temperature,
     }
 

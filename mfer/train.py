@@ -56,10 +56,11 @@ class EpochReport:
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """The outcome: the averaged weights of the best epoch, its number and the fitted temperature."""
+    """The outcome: the averaged weights of the best epoch, its number, selection accuracy and temperature."""
 
     model: MFER
     epoch: int
+    accuracy: float
     temperature: float
     reports: list[EpochReport]
 
@@ -152,10 +153,23 @@ class Trainer:
             if ended or time.monotonic() - saved > save_every_s:
                 self._save()
                 saved = time.monotonic()
-        self.average.load_state_dict(self.best)
-        logits = predict_logits(self.average, self.valid_faces.crops(self.recipe.crop), self.recipe.crop)
-        temperature = fit_temperature(logits, self.valid_faces.faces.majority)
-        return Trained(self.average, self.best_epoch, temperature, self.reports)
+        return self._choose()
+
+    def _choose(self) -> Trained:
+        """The best epoch or the last one, whichever is better as it is served, on the selection half.
+
+        They can only change places where the epochs were measured without the recipe's mirror images.
+        """
+        crops, majority = self.valid_faces.crops(self.recipe.crop), self.valid_faces.faces.majority
+        last = {k: v.clone() for k, v in self.average.state_dict().items()}
+        found = []
+        for epoch, weights in ((len(self.reports) - 1, last), (self.best_epoch, self.best)):
+            self.average.load_state_dict(weights)
+            logits = predict_logits(self.average, crops, self.recipe.crop)
+            found.append((float((logits.argmax(1) == majority).mean()), epoch, logits, weights))
+        accuracy, epoch, logits, weights = max(found, key=lambda each: each[:2])
+        self.average.load_state_dict(weights)
+        return Trained(self.average, epoch, accuracy, fit_temperature(logits, majority), self.reports)
 
     # one step
 
