@@ -13,7 +13,7 @@ from storage.models import ModelStore
 __all__ = ["DEFAULT_MODEL", "find_model", "known_models"]
 
 #: The model in the package that ``default`` means where no lake says otherwise.
-DEFAULT_MODEL = "mfer_atto.ferplus_v1"
+DEFAULT_MODEL = "mfer_atto.ferplus_v2"
 
 
 def find_model(name: str, lake: Lake | None = None) -> Path:
