@@ -24,6 +24,7 @@ import torch
 from PIL import Image, ImageFilter
 
 from flows.demo_clips import carphone_path
+from mfer.crop import align_matrix
 from mfer.data import read_faces
 from mfer.faces import LabelledFaces
 from mfer.metrics import wilson_interval
@@ -32,6 +33,7 @@ from pipelines.decode import decode, open_video
 from pipelines.detect import DetectorSettings, FaceDetector
 from pipelines.encode import write_video
 from pipelines.models import find_model
+from pipelines.prepare import prepare_faces
 from pipelines.quality import measure_quality
 from pipelines.scorer import Scorer
 
@@ -156,6 +158,16 @@ class Benchmark:
             "accuracy_quality_ok": _share(right[reading.quality_ok]),
         }
 
+    def stills(self) -> dict[str, Any]:
+        """The figure of `mfer evaluate`, over all faces and over those that were found in their frames."""
+        crop = self.scorer.card.crop
+        prepared = prepare_faces(self.faces, crop.channels)
+        crops = AlignedFaces(prepared.crops(crop), align_matrix(prepared.landmarks_px, crop))
+        top = self.scorer(crops).prob.argmax(1)
+        right, found = top == self.faces.majority, self.plain.found
+        agreed = _share(top[found] == self.plain.top[found])
+        return {"accuracy": _share(right), "accuracy_where_found": _share(right[found]), "agreement_with_frames": agreed}
+
     def encoded(self) -> Reading:
         """All frames as one H.264 file, decoded as a user's video is."""
         with tempfile.TemporaryDirectory() as folder:
@@ -212,6 +224,7 @@ def measure(faces: LabelledFaces, scorer: Scorer, show: Callable[[str, Any], Non
 
     bench = Benchmark(faces, scorer)
     keep("road", "frames", bench.row(bench.plain))
+    keep("still", "pictures", bench.stills())
     keep("road", "H.264 file", bench.row(bench.encoded()))
     for name, harm in HARMS.items():
         side = _SIDE_PX / 2 if harm is _half else _SIDE_PX
