@@ -165,8 +165,11 @@ class Benchmark:
         crops = AlignedFaces(prepared.crops(crop), align_matrix(prepared.landmarks_px, crop))
         top = self.scorer(crops).prob.argmax(1)
         right, found = top == self.faces.majority, self.plain.found
-        agreed = _share(top[found] == self.plain.top[found])
-        return {"accuracy": _share(right), "accuracy_where_found": _share(right[found]), "agreement_with_frames": agreed}
+        return {
+            "accuracy": _share(right),
+            "accuracy_where_found": _share(right[found]),
+            "agreement_with_frames": _share(top[found] == self.plain.top[found]),
+        }
 
     def encoded(self) -> Reading:
         """All frames as one H.264 file, decoded as a user's video is."""

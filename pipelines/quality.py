@@ -28,8 +28,8 @@ class QualitySettings:
     Each default is where the accuracy on labelled faces of the selection half bends (benchmarks/quality.py; figures
     in docs/training.md). ``min_face_px``: accuracy is level down to boxes of 18 px and falls below.
     ``max_abs_yaw``: the nose has gone three fifths of the way to an eye, about 35 degrees of head turn, beyond which it
-    falls too, though few labelled faces show it. ``min_sharpness``: level above 0.02; below are faces blurred by more than a ninth of the
-    distance between the eyes (Gaussian sigma), of which the detector misses a third.
+    falls too, though few labelled faces show it. ``min_sharpness``: level above 0.02; below are faces blurred by more
+    than a ninth of the distance between the eyes (Gaussian sigma), of which the detector misses a third.
     """
 
     min_face_px: float = 18.0
