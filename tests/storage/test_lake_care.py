@@ -420,7 +420,8 @@ def test_history_tells_what_was_done_latest_first(lake: Lake) -> None:
 def test_a_lake_of_version_1_that_an_earlier_program_wrote_opens_with_every_row(tmp_path: Path) -> None:
     lake = Lake.open(shutil.copytree(OLD_LAKE, tmp_path / "lake"))
     expected = json.loads((OLD_LAKE.parent / "lake_v1.json").read_text())
-    assert {view: len(found) for view, found in rows.everything(lake).items()} == expected["rows"]
+    n_rows = {view: len(found) for view, found in rows.everything(lake).items()}
+    assert n_rows.items() >= expected["rows"].items()  # views that came later are empty here
     first = run_sql(lake, "SELECT * EXCLUDE (track_id) FROM scores ORDER BY ALL LIMIT 1").to_pylist()[0]
     assert {name: first[name] for name in expected["first_score"]} == expected["first_score"]
     assert check_lake(lake).is_sound
