@@ -16,7 +16,7 @@ from pipelines.track import TrackerSettings
 __all__ = ["AnalysisSettings"]
 
 #: A batch holds at most so many pixels: MTCNN's first net runs over all of its frames at once in float32.
-_BATCH_PIXELS = 12_000_000
+_BATCH_PIXELS = 8_000_000
 _MAX_BATCH_FRAMES = 16
 
 
