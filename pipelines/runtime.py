@@ -7,6 +7,7 @@ run waits for the export.
 from __future__ import annotations
 
 import os
+import tempfile
 import uuid
 import warnings
 from collections.abc import Callable, Sequence
@@ -82,5 +83,11 @@ def load_or_export(
             return OnnxNet(path)
         except Exception:  # its errors have no common base; whatever damaged the file, it can be made again
             path.unlink(missing_ok=True)
-    export(make(), torch.as_tensor(example), path, "x", output_names)
-    return OnnxNet(path)
+    net = make()
+    try:
+        export(net, torch.as_tensor(example), path, "x", output_names)
+        return OnnxNet(path)
+    except OSError:  # a cache that cannot be written costs time, not the run
+        with tempfile.TemporaryDirectory(prefix="mfer-") as folder:
+            export(net, torch.as_tensor(example), Path(folder) / path.name, "x", output_names)
+            return OnnxNet(Path(folder) / path.name)

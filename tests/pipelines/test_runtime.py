@@ -54,6 +54,15 @@ def test_an_exported_network_is_used_again_and_made_again_where_it_is_damaged(mo
     assert [p.name for p in own_cache.iterdir()] == [path.name]
 
 
+def test_a_cache_that_cannot_be_written_costs_no_run(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    scorer = Scorer(model)
+    np.testing.assert_allclose(scorer(crops(scorer, 3)).prob.sum(1), 1, atol=1e-5)
+
+
 def test_weights_are_checked_also_where_an_export_is_at_hand(model: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     copy.mkdir()
