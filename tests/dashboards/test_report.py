@@ -21,6 +21,7 @@ from flows.analyze import FolderRun, analyze_folder
 from flows.cli import main
 from pipelines.detect import DetectorSettings
 from pipelines.encode import write_video
+from pipelines.models import DEFAULT_MODEL
 from pipelines.settings import AnalysisSettings
 from storage.errors import LakeError
 from storage.lake import Lake
@@ -87,7 +88,7 @@ def test_a_report_tells_what_the_lake_holds(lake: Lake, page: str) -> None:
     (counts,) = run_sql(lake, "SELECT sum(n_frames) AS frames, sum(n_faces) AS faces FROM videos").to_pylist()
     assert f"{counts['frames']}frames analysed" in text
     assert f"{counts['faces']}faces" in text
-    for part in ("Data quality", "mfer_atto.ferplus_v1@", "How it was computed", "per class", "no face"):
+    for part in ("Data quality", f"{DEFAULT_MODEL}@", "How it was computed", "per class", "no face"):
         assert part in text
     for row in run_sql(lake, "SELECT video_id, analysis_id FROM videos").to_pylist():
         assert row["video_id"] in text
