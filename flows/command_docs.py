@@ -35,13 +35,15 @@ def _commands(command: click.Command, words: tuple[str, ...]) -> Iterator[tuple[
 def commands_markdown() -> str:
     """Every command in order of its name, as Markdown."""
     parts = [_HEAD]
+    names = main.context_settings["help_option_names"]
     for words, command in _commands(main, ("mfer",)):
         context: click.Context | None = None
         for word in words[:-1]:
             context = click.Context(click.Group(word), info_name=word, parent=context)
-        with click.Context(
-            command, info_name=words[-1], parent=context, max_content_width=100, terminal_width=100
-        ) as own:
+        own = click.Context(
+            command, context, words[-1], max_content_width=100, terminal_width=100, help_option_names=names
+        )
+        with own:
             help_text = command.get_help(own)
         parts.append(f"## {' '.join(words)}\n\n```text\n{help_text}\n```\n")
     return "\n".join(parts)
