@@ -201,7 +201,7 @@ def write_talks(folder: Path, write_talk: Callable[..., Path], n_videos: int, n_
 def test_process_that_dies_costs_the_video_it_was_at_and_no_other(
     tmp_path: Path, model: Path, write_talk: Callable[..., Path]
 ) -> None:
-    folder = write_talks(tmp_path / "videos", write_talk, n_videos=4, n_frames=40)
+    folder = write_talks(tmp_path / "videos", write_talk, n_videos=4, n_frames=300)
 
     class KillOne(Progress):
         def __init__(self) -> None:
@@ -267,7 +267,7 @@ def in_the_middle(words: list[str]) -> bool:
 def test_killed_run_shows_no_half_video_and_the_next_one_completes_it(
     tmp_path: Path, model: Path, write_talk: Callable[..., Path], workers: int
 ) -> None:
-    folder = write_talks(tmp_path / "videos", write_talk, n_videos=3, n_frames=40)
+    folder = write_talks(tmp_path / "videos", write_talk, n_videos=3, n_frames=300)
     lake = tmp_path / "lake"
     points: list[Callable[[list[str]], bool]] = [in_the_middle, lambda words: words[0] == "video", in_the_middle]
     for point in points:
@@ -276,7 +276,7 @@ def test_killed_run_shows_no_half_video_and_the_next_one_completes_it(
         run.kill()
         run.communicate(timeout=120)  # ends when the last of its processes has: they do not outlive their run
         shown = rows(lake, "SELECT n_frames, (SELECT count(*) FROM frames f WHERE f.path = v.path) n FROM videos v")
-        assert all(video["n_frames"] == video["n"] == 40 for video in shown)
+        assert all(video["n_frames"] == video["n"] == 300 for video in shown)
     assert 1 <= len(shown) < 3
     assert analyze(lake, model, folder).exit_code == 0
     analyze(tmp_path / "undisturbed", model, folder)
@@ -287,7 +287,7 @@ def test_killed_run_shows_no_half_video_and_the_next_one_completes_it(
 def test_interrupted_run_ends_all_its_processes_and_keeps_what_is_done(
     tmp_path: Path, model: Path, write_talk: Callable[..., Path]
 ) -> None:
-    folder = write_talks(tmp_path / "videos", write_talk, n_videos=3, n_frames=40)
+    folder = write_talks(tmp_path / "videos", write_talk, n_videos=3, n_frames=300)
     run = start(tmp_path, folder, tmp_path / "lake", model, workers=2)
     wait_for(run, lambda words: words[0] == "video")
     os.killpg(run.pid, signal.SIGINT)  # as a terminal does
