@@ -74,7 +74,8 @@ def test_decord_reads_rightly_what_it_may_read_or_refuses(kind: Kind, tmp_path: 
     try:
         check(kind, path, "decord")
     except VideoError as error:  # a file that decord itself cannot open, such as a recording without a length
-        assert error.code == "decoder_refused", error.message
+        if error.code != "decoder_refused":
+            raise
 
 
 def test_the_corpus_has_what_was_promised() -> None:
