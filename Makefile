@@ -28,10 +28,10 @@ soak: install
 	$(BIN)/python -m pytest -m "soak or full" tests/storage tests/pipelines
 	$(BIN)/python -m tests.fuzz --seconds 600 --out fuzz_out
 
-# Speed beside a plain script and fer, and the faces that are followed against MTCNN on every frame: half an hour.
+# Speed beside a plain script, and the faces that are followed against MTCNN on every frame: half an hour.
 bench: install
 	$(BIN)/python -m benchmarks.detection --json benchmarks/results/detection.json
-	$(BIN)/python -m benchmarks.speed --json benchmarks/results/speed.json
+	$(BIN)/python -m benchmarks.speed --no-fer --json benchmarks/results/speed.json
 
 lint: install
 	$(BIN)/ruff check .

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import warnings
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import torch
 from PIL import Image
@@ -17,9 +16,10 @@ from flows.demo_clips import astronaut_path
 from mfer.augment import Augmentation, disturb_matrix
 from mfer.checkpoint import load_model
 from mfer.crop import CropContract, align_matrix, normalise, warp_faces
-from mfer.errors import ConfigError, ModelError
+from mfer.errors import ModelError
 from mfer.network import CalibratedMFER
 from pipelines.detect import FaceDetector
+from pipelines.runtime import export
 
 __all__ = ["export_onnx"]
 
@@ -36,30 +36,15 @@ def export_onnx(folder: Path, out: Path) -> float:
         The greatest difference of a probability between the two, at most 1e-4.
 
     Raises:
-        ConfigError: the package ``onnx`` or the photograph to check with (extra ``demo``) is missing.
+        ConfigError: the photograph to check with (extra ``demo``) is missing.
         ModelError: the folder holds no sound model, or the exported one gives other probabilities.
     """
-    if importlib.util.find_spec("onnx") is None:
-        raise ConfigError("ONNX export needs the package onnx; pip install onnx")
-    import onnx
-
     model, card = load_model(folder)
     served = CalibratedMFER(model, card.temperature).eval()
     faces = normalise(_photographed_faces(card.crop), card.crop)
-    out.parent.mkdir(parents=True, exist_ok=True)
     fresh = out.with_name(f".{out.name}.new")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the exporter that needs no further package calls itself legacy
-            torch.onnx.export(
-                served,
-                (faces[:2],),
-                str(fresh),
-                dynamo=False,
-                input_names=["faces"],
-                output_names=["prob"],
-                dynamic_axes={"faces": {0: "N"}, "prob": {0: "N"}},
-            )
+        export(served, faces[:2], fresh, "faces", ["prob"])
         proto = onnx.load(fresh)
         facts = {"class_names": list(card.class_names), "crop": card.crop.to_dict()}
         texts = {"model_id": card.model_id, "licence": card.licence, **{k: json.dumps(v) for k, v in facts.items()}}

@@ -48,13 +48,13 @@ class Cascade:
     def __init__(self, settings: DetectorSettings | None = None, device: str | torch.device = "cpu") -> None:
         self.settings = settings or DetectorSettings()
         self.device = torch.device(device)
-        self._pnet, self._rnet = (_to(_load_weights(name), self.device) for name in ("pnet", "rnet"))
+        self._pnet, self._rnet = (_load_weights(name, self.device) for name in ("pnet", "rnet"))
         self._onet: Callable[[Tensor], tuple[Tensor, ...]]
         if self.device.type == "cpu":
             example = np.zeros((2, 3, 48, 48), np.uint8)
             self._onet = load_or_export("mtcnn-onet", _OutputNet, example, ("offset", "points", "prob"))
         else:
-            self._onet = _OutputNet().to(self.device)
+            self._onet = _OutputNet(self.device)
 
     @torch.inference_mode()
     def detect(self, rgb: Tensor, threshold: float | None = None) -> Detections:
@@ -86,6 +86,7 @@ class Cascade:
             rgb: uint8 [T,H,W,3].
             frame_row: int64 [F], the frame of each box.
             box_xyxy_px: float [F,4].
+            threshold: of O-Net's probability, in place of the third one of the settings.
 
         Returns:
             The boxes in which O-Net sees a face, moved onto it, without doubles; as ``detect`` orders them.
@@ -167,7 +168,7 @@ class Cascade:
         return levels
 
 
-def _load_weights(name: str) -> Weights:
+def _load_weights(name: str, device: torch.device | str) -> Weights:
     """Weights of ``pnet``, ``rnet`` or ``onet`` from facenet-pytorch's package, without importing it.
 
     Pixels 0..255 go in: the normalisation (x - 127.5) / 128 becomes part of the first layer.
@@ -176,7 +177,7 @@ def _load_weights(name: str) -> Weights:
     if spec is None or spec.origin is None:
         raise ConfigError("MTCNN's weights are missing; pip install facenet-pytorch==2.5.3 --no-deps")
     path = Path(spec.origin).parent / "data" / f"{name}.pt"
-    weights: Weights = torch.load(path, map_location="cpu", weights_only=True)
+    weights: Weights = torch.load(path, map_location=device, weights_only=True)
     first = weights["conv1.weight"]
     weights["conv1.bias"] = weights["conv1.bias"] - 127.5 / 128 * first.sum((1, 2, 3))
     weights["conv1.weight"] = first / 128
@@ -190,10 +191,6 @@ def _load_weights(name: str) -> Weights:
         key: value.contiguous(memory_format=torch.channels_last) if value.dim() == 4 else value
         for key, value in weights.items()
     }
-
-
-def _to(weights: Weights, device: torch.device) -> Weights:
-    return {name: value.to(device) for name, value in weights.items()}
 
 
 def _layer(weights: Weights, x: Tensor, i: int) -> Tensor:
@@ -230,13 +227,9 @@ def _rnet_forward(weights: Weights, crops: Tensor) -> tuple[Tensor, Tensor]:
 class _OutputNet(nn.Module):
     """O-Net: uint8 [F,3,48,48] to box offsets [F,4], landmarks [F,10] (five x, five y) and probabilities [F]."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device | str = "cpu") -> None:
         super().__init__()
-        self._weights = _load_weights("onet")
-
-    def to(self, device: torch.device) -> _OutputNet:  # type: ignore[override]
-        self._weights = _to(self._weights, device)
-        return self
+        self._weights = _load_weights("onet", device)
 
     def forward(self, crops: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         weights = self._weights

@@ -243,10 +243,3 @@ def test_onnx_gives_the_probabilities_of_the_model_for_any_number_of_faces(train
         expected = torch.softmax(model(x) / card.temperature, 1)
     np.testing.assert_allclose(prob, expected.numpy(), atol=1e-5)
     assert [p.name for p in path.parent.iterdir()] == ["model.onnx"]
-
-
-def test_export_without_the_package_says_what_to_install(trained, tmp_path, monkeypatch):
-    monkeypatch.setattr("flows.export.importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match="pip install onnx"):
-        export_onnx(trained[0], tmp_path / "model.onnx")
-    assert not list(tmp_path.iterdir())
