@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 import click
 
 from flows.dashboard import dashboard
+from flows.label_commands import labels
 from flows.lake_commands import lake as lake_commands
+from flows.model_commands import models
 from flows.options import lake_option, plain_errors
 from flows.output_commands import export, render, report
 
@@ -47,6 +49,8 @@ main.add_command(report)
 main.add_command(render)
 main.add_command(dashboard)
 main.add_command(lake_commands)
+main.add_command(models)
+main.add_command(labels)
 
 
 @main.command()
@@ -229,48 +233,6 @@ def explain(video: str, at_s: float, model: str, output: Path, lake: str) -> Non
     from pipelines.models import find_model
 
     click.echo(explain_moment(video, at_s, find_model(model, open_lake(lake)), output))
-
-
-@main.group()
-def models() -> None:
-    """Models of the package and of the lake."""
-
-
-@models.command("list")
-@lake_option
-@plain_errors
-def list_models(lake: str) -> None:
-    """List what --model can name."""
-    from flows.inspect import models_table
-
-    click.echo(models_table(lake))
-
-
-@models.command("show")
-@click.argument("name", default="default")
-@lake_option
-@plain_errors
-def show_model(name: str, lake: str) -> None:
-    """Print a model's card: classes, crop, training, figures, licence."""
-    from flows.inspect import model_card
-
-    click.echo(model_card(name, lake))
-
-
-@models.command("export")
-@click.argument("name", default="default")
-@click.option("--format", "form", type=click.Choice(["onnx"]), default="onnx", show_default=True)
-@click.option("--output", "-o", type=click.Path(dir_okay=False), required=True)
-@lake_option
-@plain_errors
-def export_model(name: str, form: str, output: str, lake: str) -> None:
-    """Write a model for another runtime, checked against this one on real faces."""
-    from flows.inspect import open_lake
-    from flows.training import export_onnx
-    from pipelines.models import find_model
-
-    difference = export_onnx(find_model(name, open_lake(lake)), Path(output))
-    click.echo(f"{output}: {form}, probabilities differ by at most {difference:.1e}")
 
 
 @main.command()

@@ -1,0 +1,123 @@
+"""``mfer models``: what there is, which is in production, and the next one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from flows.options import lake_option, plain_errors
+
+__all__ = ["models"]
+
+
+@click.group()
+def models() -> None:
+    """Models of the package and of the lake."""
+
+
+@models.command("list")
+@lake_option
+@plain_errors
+def list_models(lake: str) -> None:
+    """List what --model can name."""
+    from flows.inspect import models_table
+
+    click.echo(models_table(lake))
+
+
+@models.command("show")
+@click.argument("name", default="default")
+@lake_option
+@plain_errors
+def show_model(name: str, lake: str) -> None:
+    """Print a model's card: classes, crop, training, figures, licence."""
+    from flows.inspect import model_card
+
+    click.echo(model_card(name, lake))
+
+
+@models.command("export")
+@click.argument("name", default="default")
+@click.option("--format", "form", type=click.Choice(["onnx"]), default="onnx", show_default=True)
+@click.option("--output", "-o", type=click.Path(dir_okay=False), required=True)
+@lake_option
+@plain_errors
+def export_model(name: str, form: str, output: str, lake: str) -> None:
+    """Write a model for another runtime, checked against this one on real faces."""
+    from flows.inspect import open_lake
+    from flows.training import export_onnx
+    from pipelines.models import find_model
+
+    difference = export_onnx(find_model(name, open_lake(lake)), Path(output))
+    click.echo(f"{output}: {form}, probabilities differ by at most {difference:.1e}")
+
+
+@models.command("publish")
+@click.argument("folder", type=click.Path(path_type=Path))
+@lake_option
+@plain_errors
+def publish_model(folder: Path, lake: str) -> None:
+    """Copy a trained model into the lake, where its name works; never overwrites one."""
+    from mfer.checkpoint import verify_model
+    from storage.lake import Lake
+    from storage.models import WEIGHTS, ModelStore
+
+    card = verify_model(folder)
+    store = ModelStore(Lake.open(lake, create=True))
+    click.echo(store.publish(card.name, folder / WEIGHTS, card.to_dict()))
+
+
+@models.command("promote")
+@click.argument("name")
+@lake_option
+@plain_errors
+def promote_model(name: str, lake: str) -> None:
+    """Put a model into production: from now on `default` means it, and the views show its scores where it has any.
+
+    NAME is one of the lake's or the package's, or a model's folder, which are published first.
+    """
+    from mfer.checkpoint import verify_model
+    from pipelines.models import find_model
+    from storage.lake import Lake
+    from storage.models import WEIGHTS, ModelStore
+
+    opened = Lake.open(lake, create=True)
+    folder = find_model(name, opened)
+    card = verify_model(folder)
+    store = ModelStore(opened)
+    if card.model_id not in {model.model_id for model in store.published()}:
+        store.publish(card.name, folder / WEIGHTS, card.to_dict())
+    before = store.production()
+    if before == card.model_id:
+        click.echo(f"{card.model_id} is in production already")
+        return
+    store.promote(card.model_id)
+    click.echo(f"in production: {card.model_id}, before: {before or 'the model of the package'}")
+
+
+@models.command("rollback")
+@lake_option
+@plain_errors
+def rollback_model(lake: str) -> None:
+    """Undo the last promotion: the model before it is in production again. Nothing is deleted."""
+    from storage.lake import Lake
+    from storage.models import ModelStore
+
+    store = ModelStore(Lake.open(lake))
+    before = store.production()
+    now = store.rollback()
+    click.echo(f"in production: {now or 'the model of the package'}, before: {before}")
+
+
+@models.command("history")
+@lake_option
+@plain_errors
+def model_history(lake: str) -> None:
+    """List what happened to the lake's models, latest last, with what the gate said of each candidate."""
+    from storage.lake import Lake
+    from storage.models import ModelStore
+
+    for event in ModelStore(Lake.open(lake)).history():
+        said = f"  {event.said}" if event.said else ""
+        click.echo(f"{event.created_utc:%Y-%m-%d %H:%M:%S}Z  {event.event:9} {event.model_id or 'the package'}{said}")
