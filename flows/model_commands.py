@@ -121,3 +121,70 @@ def model_history(lake: str) -> None:
     for event in ModelStore(Lake.open(lake)).history():
         said = f"  {event.said}" if event.said else ""
         click.echo(f"{event.created_utc:%Y-%m-%d %H:%M:%S}Z  {event.event:9} {event.model_id or 'the package'}{said}")
+
+
+@models.command("refresh")
+@click.option("--data", required=True, type=click.Path(), help="The base set; docs/training.md lists layouts.")
+@click.option("--recipe", default="refresh", show_default=True, help="A shipped recipe's name, or a .toml file.")
+@click.option("--epochs", type=click.IntRange(1), help="Instead of the recipe's.")
+@click.option("--learning-rate", type=float, help="Instead of the recipe's.")
+@click.option("--seed", type=int, help="Instead of the recipe's.")
+@click.option("--golden", multiple=True, type=click.Path(), help="Clip or folder on which both models should agree.")
+@click.option("--rules", type=click.Path(path_type=Path), help="TOML file with rules of the promotion gate.")
+@click.option("--min-new", type=click.IntRange(1), default=1, show_default=True, help="Newly labelled faces to begin.")
+@click.option("--publish-only", is_flag=True, help="Do not promote, whatever the gate says.")
+@click.option("--again", is_flag=True, help="Train also where nothing is new.")
+@click.option("--reanalyze", is_flag=True, help="Score with the promoted model what the old one scored.")
+@click.option("--device", default="auto", show_default=True)
+@click.option("--shards", type=click.IntRange(1), default=1, show_default=True, help="CPU threads.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
+@lake_option
+@plain_errors
+def refresh(
+    data: str,
+    recipe: str,
+    epochs: int | None,
+    learning_rate: float | None,
+    seed: int | None,
+    golden: tuple[str, ...],
+    rules: Path | None,
+    min_new: int,
+    publish_only: bool,
+    again: bool,
+    reanalyze: bool,
+    device: str,
+    shards: int,
+    as_json: bool,
+    lake: str,
+) -> None:
+    """Let the production model learn from the lake's labels, and promote the candidate if it is no worse.
+
+    The candidate starts from the model in production and learns from the base set and the labelled faces of the lake.
+    Both are measured on the same test faces, which no model learns from. The candidate is always published; the
+    promotion gate (docs/operations.md) says whether it goes into production. A killed run goes on where it was with
+    the same command. Nothing new to learn from, and a candidate that is refused, are normal ends: exit code 0.
+    """
+    import json
+
+    from flows.progress import training_progress
+    from flows.refresh import RefreshRequest, outcome_text, read_rules, refresh_model
+
+    request = RefreshRequest(
+        data,
+        lake,
+        recipe,
+        epochs,
+        learning_rate,
+        seed,
+        golden,
+        read_rules(rules),
+        min_new,
+        not publish_only,
+        again,
+        reanalyze,
+        device,
+        shards,
+    )
+    with training_progress(quiet=as_json) as progress:
+        outcome = refresh_model(request, progress)
+    click.echo(json.dumps(outcome.to_dict(), indent=2) if as_json else outcome_text(outcome))

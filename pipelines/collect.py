@@ -18,7 +18,7 @@ from pipelines.split import Split, split_videos, video_mark
 from pipelines.stills import read_still
 from storage.labels import LabelledFace, LakeLabels
 
-__all__ = ["LakeFaces", "collect_faces", "face_mark"]
+__all__ = ["LakeFaces", "collect_faces", "face_mark", "known_faces"]
 
 #: What is cut out around a face's centre, as a multiple of its box's larger side to each direction. The widest template
 #: (face_evolve) reaches 0.8 at most; the rest is for faces that training turns, shifts and shrinks.
@@ -63,7 +63,15 @@ def face_mark(face: LabelledFace) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:_FACE_MARK_DIGITS]
 
 
-def split_labels(labels: LakeLabels, tested: Collection[str], learned: Collection[str]) -> Split:
+def known_faces(
+    labels: LakeLabels, class_names: tuple[str, ...], *, tested: Collection[str] = (), learned: Collection[str] = ()
+) -> set[str]:
+    """``face_mark`` of every face that could be learned from, without cutting one out; see ``collect_faces``."""
+    train = {v for v in _split(labels, tested, learned).train if labels.file_of(v) is not None}
+    return {face_mark(f) for f in labels.faces if f.video_id in train and set(f.votes) & set(class_names)}
+
+
+def _split(labels: LakeLabels, tested: Collection[str], learned: Collection[str]) -> Split:
     """The sides of every video that has a labelled face, see ``split_videos``."""
     return split_videos(
         {face.video_id: labels.persons.get(face.video_id, ()) for face in labels.faces}, tested, learned
@@ -90,7 +98,7 @@ def collect_faces(
         tested, learned: ``video_mark`` of videos that earlier models were tested on or trained with.
         progress: called with (faces done, faces in all).
     """
-    split = split_labels(labels, tested, learned)
+    split = _split(labels, tested, learned)
     dropped = Counter(labels.dropped)
     sides: dict[str, list[LabelledFace]] = {"train": [], "test": []}
     for face in labels.faces:
