@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from flows.dashboard import dashboard
+from flows.drift_command import drift
 from flows.label_commands import labels
 from flows.lake_commands import lake as lake_commands
 from flows.model_commands import models
@@ -51,6 +52,7 @@ main.add_command(dashboard)
 main.add_command(lake_commands)
 main.add_command(models)
 main.add_command(labels)
+main.add_command(drift)
 
 
 @main.command()
