@@ -192,7 +192,8 @@ def sql(
     """Ask the lake one SELECT.
 
     \b
-    Views: scores, scores_all, frames, tracks, seconds, episodes, videos, runs, analyses, labels, edits, people, models.
+    Views: scores, scores_all, frames, tracks, seconds, episodes, videos, runs, analyses, labels, edits, people, models,
+    drift.
     mfer sql "SHOW TABLES"    mfer sql "DESCRIBE scores"
     docs/tables.md says what every column means. The query reads the lake and nothing else; at a limit
     it ends with an error and never with half an answer.
@@ -362,14 +363,29 @@ def demo(out: Path) -> None:
 @lake_option
 @click.option("--inbox", type=click.Path(), help="Folder to analyse on a schedule; what is done is skipped.")
 @click.option("--cron", default="0 * * * *", show_default=True, help="When to look into the inbox.")
+@click.option("--every", "every_s", type=float, help="Seconds from one look into the inbox to the next, instead.")
+@click.option("--data", type=click.Path(), help="Base set to refresh the production model with on a schedule.")
+@click.option("--refresh-cron", default="0 3 * * 0", show_default=True, help="When to refresh it.")
+@click.option("--drift-cron", default="0 6 * * 1", show_default=True, help="When to look for drift.")
 @plain_errors
-def serve(lake: str, inbox: str | None, cron: str) -> None:
-    """Serve the Prefect deployment analyze-folder/default until stopped, with a server if none runs.
+def serve(
+    lake: str,
+    inbox: str | None,
+    cron: str,
+    every_s: float | None,
+    data: str | None,
+    refresh_cron: str,
+    drift_cron: str,
+) -> None:
+    """Serve the Prefect flows analyze-folder, refresh-model and check-drift until stopped, with a server if none runs.
 
     \b
     In another terminal, in this folder:
     prefect deployment run 'analyze-folder/default' -p folder=VIDEOS --watch
+    prefect deployment run 'refresh-model/default' -p data=FACES --watch
+    prefect deployment run 'check-drift/default' --watch
     """
+    from flows.deployments import Schedules
     from flows.deployments import serve as serve_deployments
 
-    serve_deployments(lake, inbox, cron)
+    serve_deployments(lake, Schedules(inbox, cron, every_s, data, refresh_cron, drift_cron))

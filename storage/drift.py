@@ -24,7 +24,16 @@ from storage.relations import read_errors, relation_sql, rows_of, shared_connect
 from storage.schema import EXPRESSIONS, TABLES
 from storage.views import connect
 
-__all__ = ["ALL_SOURCES", "MEASURES", "DriftFinding", "DriftReport", "DriftRules", "check_drift", "compare_videos"]
+__all__ = [
+    "ALL_SOURCES",
+    "MEASURES",
+    "DriftFinding",
+    "DriftReport",
+    "DriftRules",
+    "check_drift",
+    "compare_videos",
+    "write_drift",
+]
 
 #: One value per video. Shares of expressions are of the time that faces are seen, the others of frames or faces.
 MEASURES = (
@@ -142,7 +151,7 @@ def check_drift(
     findings, unjudged = compare_videos(recent, before, _measure(lake, analysis, ours), rules) if analysis else ((), ())
     model_id = ours[0]["model_id"] if ours else None
     report = DriftReport(analysis, model_id, start, end, reference, findings, unjudged)
-    _write(lake, report, recent)
+    write_drift(lake, report, recent)
     return report
 
 
@@ -263,7 +272,8 @@ def _chance(n: int, m: int, alpha: float) -> float:
     return math.sqrt(-math.log(alpha / 2) / 2 * (n + m) / (n * m))
 
 
-def _write(lake: Lake, report: DriftReport, recent: Sequence[dict[str, Any]]) -> None:
+def write_drift(lake: Lake, report: DriftReport, recent: Sequence[dict[str, Any]]) -> None:
+    """Write every finding as a row of ``drift``; the same report twice is one. ``recent`` are the videos compared."""
     if not report.findings:
         return
     now = datetime.now(UTC)
