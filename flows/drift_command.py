@@ -62,7 +62,7 @@ def drift(
     else:
         for finding in report.drifted:
             click.echo(f"drift: {printable(str(finding))}")
-        for source in report.unjudged:
+        for source in report.unjudged if report.findings else ():
             click.echo(f"not judged: {printable(source)}")
         click.echo(printable(report.summary))
     sys.exit(1 if report.drifted else 0)

@@ -36,15 +36,12 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
     again = rows.face_rows(490, seed=5)
     rows.add_video(lake, 3, again, path="/study/treated/c.mp4", analysis_id=rows.ANALYSIS_B, model_id=rows.MODEL_B)
     add_edit(lake, rows.video_id(1), "name", faces_id=rows.FACES, track_id=0, value="Ann")
-    sides = [
-        [{"video_id": rows.video_id(n), "source": "/study", "n_faces": 1} for n in side] for side in ((1, 2), (3, 4))
-    ]
+    videos = [{"video_id": rows.video_id(n), "source": "/study", "n_faces": 1} for n in (1, 2, 3, 4)]
     values = {rows.video_id(n): {"sharpness": float(n)} for n in (1, 2, 3, 4)}
     rules = DriftRules(min_videos=2)
     when = datetime(2026, 3, 2, tzinfo=UTC)
-    found = DriftReport(
-        rows.ANALYSIS_A, rows.MODEL_A, when, when, when, *compare_videos(videos[:2], videos[2:], values, rules)
-    )
+    compared = compare_videos(videos[:2], videos[2:], values, rules)
+    found = DriftReport(rows.ANALYSIS_A, rows.MODEL_A, when, when, when, *compared)
     write_drift(lake, found, videos[:2])
     return lake
 
