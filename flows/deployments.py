@@ -32,11 +32,12 @@ __all__ = ["Schedules", "serve"]
 
 _LOCAL_API = "http://127.0.0.1:4200/api"
 _SERVER_START_S = 300
-_QUIET = {
+_SETTINGS = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
     "PREFECT_CLI_PROMPT": "false",
+    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
 }
 
 
@@ -78,7 +79,7 @@ def serve(lake: str, schedules: Schedules | None = None) -> None:
     Raises:
         ConfigError: a wrong cron, or a server that does not answer.
     """
-    for name, value in _QUIET.items():
+    for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
     import prefect
     from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
@@ -86,6 +87,9 @@ def serve(lake: str, schedules: Schedules | None = None) -> None:
     deployments = _make_deployments(os.path.abspath(lake), schedules or Schedules())
     url = get_current_settings().api.url or _LOCAL_API
     with temporary_settings({PREFECT_API_URL: url}), _running_server(url):
+        from flows.heartbeats import watch_heartbeats
+
+        watch_heartbeats()
         command = "prefect deployment run 'analyze-folder/default' -p folder=VIDEOS --watch"
         click.echo(
             f"Prefect at {url.removesuffix('/api')}; in another terminal:\n\n  PREFECT_API_URL={url} {command}\n"
