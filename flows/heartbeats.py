@@ -17,20 +17,10 @@ from prefect.events.schemas.events import ResourceSpecification
 __all__ = ["watch_heartbeats"]
 
 _NAME = "mfer: runs without a heartbeat have crashed"
-#: Runs send one every 30 s (``PREFECT_FLOWS_HEARTBEAT_FREQUENCY``, the least that Prefect takes): three in a row are missed.
+#: Runs send one every 30 s (``PREFECT_FLOWS_HEARTBEAT_FREQUENCY``, the least that Prefect takes): three are missed.
 _SILENT_S = 90
 #: Events have the names of states, ours among them: a run that ended needs no heartbeat.
-_ENDS = (
-    "Completed",
-    "Failed",
-    "Crashed",
-    "Cancelled",
-    "Cancelling",
-    "Suspended",
-    "Paused",
-    "AwaitingRetry",
-    "Scheduled",
-)
+_ENDS = ("Completed", "Failed", "Crashed", "Cancelled", "Cancelling", "Suspended", "Paused", "AwaitingRetry")
 _OUR_ENDS = ("CompletedWithFailures", "CandidateRefused", "DriftFound")
 
 
@@ -53,12 +43,9 @@ def watch_heartbeats() -> bool:
         threshold=1,
         within=timedelta(seconds=_SILENT_S),
     )
-    message = (
-        f"no heartbeat for {_SILENT_S} s: its process, or the machine, died; run it again, finished videos are kept"
-    )
-    Automation(
-        name=_NAME, trigger=trigger, actions=[ChangeFlowRunState(state=StateType.CRASHED, message=message)]
-    ).create()
+    message = f"no heartbeat for {_SILENT_S} s: its process or machine died; run it again, finished videos are kept"
+    crash = ChangeFlowRunState(name="Crashed", state=StateType.CRASHED, message=message, force=False)
+    Automation(name=_NAME, trigger=trigger, actions=[crash]).create()
     return True
 
 
