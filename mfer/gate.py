@@ -58,13 +58,17 @@ class GateRules:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> GateRules:
         """Raises ConfigError for a rule that does not exist or a value that is no number."""
-        known = {field.name for field in fields(cls)}
-        if unknown := set(values) - known:
+        known = {field.name: type(field.default) for field in fields(cls)}
+        if unknown := set(values) - set(known):
             raise ConfigError(f"unknown gate rules {sorted(unknown)}; known: {sorted(known)}")
+        given = {}
         for name, value in values.items():
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise ConfigError(f"gate rule {name} is {value!r}; expected a number")
-        return cls(**values)
+            if known[name] is int and value != int(value):
+                raise ConfigError(f"gate rule {name} is {value!r}; expected a whole number")
+            given[name] = known[name](value)  # JSON and Prefect make a float of 30
+        return cls(**given)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from pipelines.detect import DetectorSettings
 from pipelines.models import find_model
 from pipelines.settings import AnalysisSettings
 from storage.edits import add_edit, add_label
+from storage.forget import forget_video
 from storage.labels import uncertain_faces
 from storage.lake import Lake
 from storage.models import WEIGHTS, ModelStore
@@ -165,6 +166,9 @@ def test_a_better_candidate_is_promoted_a_worse_one_refused_and_rollback_returns
     rolled = CliRunner().invoke(main, ["models", "rollback", "--lake", str(lake.location)])
     assert rolled.output == f"in production: {first}, before: {better.candidate}\n"
     assert production(lake) == first
+    gone = forget_video(lake, str(made / "videos" / "one.mp4"))  # a card of a model that learned it does not name it
+    assert gone.left == ()
+    assert gone.n_rows["labels"] >= 1
 
 
 def _check_reanalysis(lake: Lake, outcome: RefreshOutcome) -> None:

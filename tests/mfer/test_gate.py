@@ -220,12 +220,24 @@ def test_a_decision_says_every_value_and_threshold_as_json_and_as_a_table() -> N
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"max_accuracy_loss": -0.1}, {"min_faces": 0}, {"max_slowdown": 0.0}, {"speed": 1}, {"min_faces": "many"}],
+    [
+        {"max_accuracy_loss": -0.1},
+        {"min_faces": 0},
+        {"max_slowdown": 0.0},
+        {"speed": 1},
+        {"min_faces": "many"},
+        {"n_resamples": 200.5},
+    ],
     ids=str,
 )
 def test_rules_that_cannot_be_are_refused_by_name(wrong: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         GateRules.from_dict(wrong)
+
+
+def test_rules_of_json_are_the_rules() -> None:
+    assert GateRules.from_dict({"min_faces": 30.0, "max_slowdown": 2}) == GateRules(min_faces=30, max_slowdown=2.0)
+    assert isinstance(GateRules.from_dict({"min_faces": 30.0}).min_faces, int)
 
 
 def test_scores_that_do_not_fit_are_refused() -> None:
