@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
@@ -188,3 +189,32 @@ def refresh(
     with training_progress(quiet=as_json) as progress:
         outcome = refresh_model(request, progress)
     click.echo(json.dumps(outcome.to_dict(), indent=2) if as_json else outcome_text(outcome))
+
+
+@models.command("reanalyze")
+@click.argument("old")
+@click.option("--model", default="default", show_default=True, help="The model to score with.")
+@click.option("--device", default="auto", show_default=True)
+@lake_option
+@plain_errors
+def reanalyze_model(old: str, model: str, device: str, lake: str) -> None:
+    """Score with one model every video that the model OLD (its model_id) has scored, the shortest first.
+
+    Stored faces are used again and no old row is touched. What is done is skipped. Exit code 1: some videos could not
+    be scored.
+    """
+    from flows.progress import make_progress
+    from flows.reanalyze import reanalyze
+    from storage.identity import printable
+    from storage.lake import Lake
+
+    with make_progress() as progress:
+        done = reanalyze(Lake.open(lake), old, model, device, progress)
+    for path in done.missing:
+        click.echo(f"gone or changed: {printable(path)}")
+    for path in done.outdated:
+        click.echo(f"its faces are of another version of the detector, analyse it afresh: {printable(path)}")
+    counts = {status: sum(run.count(status) for run in done.runs) for status in ("ok", "partial", "failed", "skipped")}
+    click.echo(", ".join(f"{n} {status}" for status, n in counts.items()))
+    troubled = done.missing or done.outdated or any(run.exit_code for run in done.runs)
+    sys.exit(1 if troubled else 0)

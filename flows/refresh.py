@@ -143,12 +143,9 @@ def refresh_model(request: RefreshRequest, progress: StageProgress | None = None
         store.promote(left)
         message = f"{left} was published before and its promotion was cut off; promoted now"
         return RefreshOutcome("promoted", message, parent.model_id, left)
-    memory = _Memory.of(store)
-    faces, message = _collect(lake, parent, memory, request, show)
-    labels = {} if faces is None else {k: v for k, v in faces.record().items() if not isinstance(v, list | str)}
-    missing = () if faces is None else faces.missing
-    if faces is None or message:
-        return RefreshOutcome("nothing_new", message, parent.model_id, labels=labels, missing=missing)
+    faces = _collect(lake, parent, _Memory.of(store), request, show)
+    if isinstance(faces, RefreshOutcome):
+        return faces
     work = _work_folder(request, parent, recipe, faces)
     card = train_model(
         recipe,
@@ -170,9 +167,17 @@ def refresh_model(request: RefreshRequest, progress: StageProgress | None = None
         again = reanalyze(lake, parent.model_id, candidate, device) if request.reanalyze else None
     shutil.rmtree(work, ignore_errors=True)
     message = f"{candidate} is {'in production' if status == 'promoted' else 'published'}; {decision.summary}"
-    elapsed_s = time.monotonic() - started
     return RefreshOutcome(
-        status, message, parent.model_id, candidate, decision, figures, labels, missing, again, elapsed_s
+        status,
+        message,
+        parent.model_id,
+        candidate,
+        decision,
+        figures,
+        _counts(faces),
+        faces.missing,
+        again,
+        time.monotonic() - started,
     )
 
 
@@ -226,14 +231,15 @@ def _left_to_promote(store: ModelStore, parent: Card) -> str | None:
 
 def _collect(
     lake: Lake, parent: Card, memory: _Memory, request: RefreshRequest, show: StageProgress
-) -> tuple[LakeFaces | None, str]:
-    """The lake's faces, and why there is nothing to learn from, if so."""
+) -> LakeFaces | RefreshOutcome:
+    """The lake's faces, or the end where there is nothing new to learn from; which is found out before one is cut."""
     labels = read_labels(lake)
     sides = {"tested": memory.tested, "learned": memory.learned}
-    if not request.again:
-        n_new = len(known_faces(labels, parent.class_names, **sides) - memory.faces)
-        if n_new < request.min_new_faces:
-            return None, _nothing_new(n_new, request)
+    n_new = len(known_faces(labels, parent.class_names, **sides) - memory.faces)
+    if not request.again and n_new < request.min_new_faces:
+        videos = {face.video_id for face in labels.faces}
+        gone = tuple(sorted(labels.files[v][0]["path"] for v in videos if labels.file_of(v) is None))
+        return _nothing_new(n_new, parent, request, {"dropped": dict(labels.dropped)}, gone)
     faces = collect_faces(
         labels,
         parent.class_names,
@@ -242,12 +248,21 @@ def _collect(
         progress=lambda done, total: show("cut faces", done, total),
     )
     n_new = len(set(faces.marks) - memory.faces)  # fewer, where frames could not be read
-    enough = request.again or n_new >= request.min_new_faces
-    return faces, "" if enough else _nothing_new(n_new, request)
+    if not request.again and n_new < request.min_new_faces:
+        return _nothing_new(n_new, parent, request, _counts(faces), faces.missing)
+    return faces
 
 
-def _nothing_new(n_new: int, request: RefreshRequest) -> str:
-    return f"nothing new to learn from: {n_new} faces that no candidate has learned, {request.min_new_faces} are needed"
+def _nothing_new(
+    n_new: int, parent: Card, request: RefreshRequest, labels: dict[str, Any], missing: tuple[str, ...]
+) -> RefreshOutcome:
+    needed = f"{n_new} faces that no candidate has learned, {request.min_new_faces} are needed"
+    message = f"nothing new to learn from: {needed}"
+    return RefreshOutcome("nothing_new", message, parent.model_id, labels=labels, missing=missing)
+
+
+def _counts(faces: LakeFaces) -> dict[str, Any]:
+    return {name: value for name, value in faces.record().items() if not isinstance(value, list | str)}
 
 
 def _more(faces: LakeFaces, request: RefreshRequest) -> MoreFaces:

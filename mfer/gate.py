@@ -58,7 +58,7 @@ class GateRules:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> GateRules:
         """Raises ConfigError for a rule that does not exist or a value that is no number."""
-        known = {field.name: type(field.default) for field in fields(cls)}
+        known = {field.name: type(getattr(cls, field.name)) for field in fields(cls)}
         if unknown := set(values) - set(known):
             raise ConfigError(f"unknown gate rules {sorted(unknown)}; known: {sorted(known)}")
         given = {}

@@ -224,6 +224,21 @@ def test_a_killed_run_goes_on_and_a_lost_promotion_is_made_up_for(made: Path, la
     assert production(lake) == cut_off
 
 
+def test_what_one_model_scored_can_be_scored_by_another_on_the_same_boxes(
+    made: Path, lake: Lake, tmp_path: Path
+) -> None:
+    old, other = production(lake), tiny_model(tmp_path / "other", name="mfer_atto.other_v1", seed=5)
+    words = ["models", "reanalyze", str(old), "--model", str(other), "--lake", str(lake.location)]
+    first, second = (CliRunner().invoke(main, words) for _ in range(2))
+    assert (first.exit_code, first.output) == (0, "3 ok, 0 partial, 0 failed, 0 skipped\n")
+    assert (second.exit_code, second.output) == (0, "0 ok, 0 partial, 0 failed, 3 skipped\n")
+    query = "SELECT model_id, count(*) AS n, sum(box_x1_px) AS boxes FROM scores_all GROUP BY model_id"
+    rows = run_sql(lake, query).to_pylist()
+    assert {row["model_id"] for row in rows} == {old, read_card(other).model_id}
+    assert rows[0]["n"] == rows[1]["n"] > 0
+    assert rows[0]["boxes"] == rows[1]["boxes"]
+
+
 def test_settings_that_cannot_be_are_refused_before_anything_is_trained(made: Path, lake: Lake, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="min_new_faces is 0"):
         request(made, lake, min_new_faces=0)
