@@ -87,7 +87,7 @@ def test_a_life_on_a_server(tmp_path: Path, write_talk: Callable[..., Path]) -> 
     first = _promote(lake, tiny_model(tmp_path / "first", seed=3))
     for k in range(3):
         write_talk(tmp_path / "inbox" / f"{k}.mp4", list(range(40 * k, 40 * k + 4)))
-    words = ["mfer", "serve", "--lake", str(lake.location), "--inbox", str(tmp_path / "inbox"), "--every", "20"]
+    words = ["mfer", "serve", "--lake", str(lake.location), "--inbox", str(tmp_path / "inbox"), "--every", "60"]
     served = Background([*words, "--data", str(tmp_path / "faces")], env, tmp_path)
     try:
         served.wait_for("Your deployments are being served")

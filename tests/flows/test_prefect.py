@@ -92,7 +92,7 @@ def test_wrong_parameters_are_refused_by_name(wrong: dict[str, Any]) -> None:
     [
         ({"inbox": "nowhere"}, "the inbox nowhere is not a folder"),
         ({"inbox": ".", "cron": "hourly"}, "cron is 'hourly'; allowed are five fields"),
-        ({"inbox": ".", "every_s": 0.0}, "every 0.0 s; allowed: 1 s or more"),
+        ({"inbox": ".", "every_s": 5.0}, "every 5.0 s; allowed: 60 s or more"),
         ({"data": "nowhere"}, "nowhere: no such file or folder of labelled faces"),
         ({"data": ".", "refresh_cron": "weekly"}, "cron is 'weekly'; allowed are five fields"),
         ({"drift_cron": "never"}, "cron is 'never'; allowed are five fields"),
