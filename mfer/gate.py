@@ -25,12 +25,13 @@ __all__ = ["Check", "Decision", "GateRules", "GoldenScores", "PairedScores", "Sp
 class GateRules:
     """What a candidate may lose.
 
-    The defaults fit the report half of FER+ (1,808 faces): two models that differ on one face in ten have an interval
-    of 1.5 points of accuracy and 4 points of mean recall on it, so a model that is as good gets through.
+    The defaults fit the report half of FER+ (1,808 faces). There the default model with and without mirror images,
+    which names 4.9 % of the faces otherwise, has intervals of +-0.9 points of accuracy, +-1.1 of mean recall and +-1.5
+    of calibration error: a model that is as good gets through.
     """
 
     max_accuracy_loss: float = 0.02
-    max_mean_recall_loss: float = 0.05
+    max_mean_recall_loss: float = 0.03
     max_ece_rise: float = 0.03
     max_class_recall_loss: float = 0.10
     #: Recall of fewer faces than that is chance.
@@ -261,7 +262,7 @@ def _outcome(passed: bool) -> str:
 
 
 def _negated(gain: Figure) -> Figure:
-    return Figure(-gain.value, -gain.high, -gain.low)
+    return Figure(0.0 - gain.value, 0.0 - gain.high, 0.0 - gain.low)  # not -gain: there is a -0.0
 
 
 def _numbers(figure: Figure) -> tuple[float | None, float | None, float | None]:
