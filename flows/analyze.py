@@ -107,7 +107,7 @@ def analyze_folder(run: FolderRun, progress: Progress | None = None) -> RunSumma
     Raises:
         ConfigError, ModelError, LakeError: the run cannot begin, or has to stop. What was finished stays finished.
     """
-    from mfer.checkpoint import read_card  # late: `mfer --help` must not wait for torch
+    from mfer.card import read_card
     from pipelines.scorer import choose_device
 
     progress = progress or Progress()

@@ -114,9 +114,8 @@ def analyze(
     """
     from flows.analyze import FolderRun, analyze_folder
     from flows.progress import make_progress
-    from pipelines.detect import DetectorSettings, parse_min_face
     from pipelines.profile import profile_table
-    from pipelines.settings import AnalysisSettings
+    from pipelines.settings import AnalysisSettings, DetectorSettings, parse_min_face
 
     detector = DetectorSettings(mode=detect, interval_s=interval_s, **parse_min_face(min_face))  # type: ignore[arg-type]
     settings = AnalysisSettings(every, fps, detector, decoder=decoder)

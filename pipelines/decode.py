@@ -18,11 +18,9 @@ from pipelines.errors import VideoError
 from pipelines.limits import BATCH_BYTES
 from pipelines.orientation import orient
 from pipelines.packets import Video, open_video
+from pipelines.settings import DECODERS, Decoder
 
-__all__ = ["DECODERS", "Decoder", "Decoding", "Video", "decode", "open_video", "sample_frames"]
-
-Decoder = Literal["auto", "decord", "pyav"]
-DECODERS: tuple[Decoder, ...] = ("auto", "decord", "pyav")
+__all__ = ["Decoding", "Video", "decode", "open_video", "sample_frames"]
 
 
 class _DecordMismatchError(Exception):

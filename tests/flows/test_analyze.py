@@ -17,8 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from flows.analyze import FolderRun, Progress, RunSummary, analyze_folder
-from pipelines.detect import DetectorSettings
-from pipelines.settings import AnalysisSettings
+from pipelines.settings import AnalysisSettings, DetectorSettings
 from storage.identity import video_id_of
 from storage.lake import Lake
 from storage.records import VideoOutcome
@@ -227,7 +226,7 @@ def test_process_that_dies_costs_the_video_it_was_at_and_no_other(
 _TELLING_RUN = """
 import sys
 from flows.analyze import FolderRun, Progress, analyze_folder
-from pipelines.detect import DetectorSettings
+from pipelines.settings import DetectorSettings
 from pipelines.settings import AnalysisSettings
 
 class Told(Progress):

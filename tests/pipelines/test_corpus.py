@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.decode import Decoder, Video, decode, open_video
+from pipelines.decode import Video, decode, open_video
 from pipelines.errors import VideoError
+from pipelines.settings import Decoder
 from tests.clips import read_number
 from tests.corpus import CORPUS, Kind
 
