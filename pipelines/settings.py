@@ -141,9 +141,11 @@ class QualitySettings:
 
 @dataclass(frozen=True)
 class AnalysisSettings:
-    """Sampling (``every`` frames, or ``fps``), detector, tracker and quality settings, and the decoder.
+    """Sampling (``every`` frames, or ``fps``), detector, tracker and quality settings, segments and the decoder.
 
-    All but the decoder change the rows, so they are part of ``faces_id``; the decoder only changes the speed.
+    A video is analysed in segments of at most ``segment_s`` seconds, each committed by itself; the detector starts
+    afresh in each. All but the decoder change the rows, so they are part of ``faces_id``; the decoder only changes the
+    speed.
     """
 
     every: int = 1
@@ -152,12 +154,15 @@ class AnalysisSettings:
     tracker: TrackerSettings = field(default_factory=TrackerSettings)
     quality: QualitySettings = field(default_factory=QualitySettings)
     decoder: str = "auto"
+    segment_s: float = 300.0
 
     def __post_init__(self) -> None:
         if self.every < 1 or (self.fps is not None and not 0 < self.fps < math.inf):
             raise ConfigError(f"sampling got every={self.every}, fps={self.fps}; allowed: every >= 1, or fps > 0")
         if self.fps is not None and self.every != 1:
             raise ConfigError(f"sampling got every={self.every} and fps={self.fps}; give one of the two")
+        if not 0 < self.segment_s < math.inf:
+            raise ConfigError(f"segments of {self.segment_s} s; allowed: above 0")
         if self.decoder not in DECODERS:
             raise ConfigError(f"decoder is {self.decoder!r}; allowed: {', '.join(DECODERS)}")
 
@@ -165,7 +170,7 @@ class AnalysisSettings:
         """What ``faces_id`` is made of: the settings that change rows, and the versions of the algorithms."""
         chosen = asdict(self)
         del chosen["decoder"]
-        return {**chosen, "algorithm_versions": ALGORITHM_VERSIONS, "segment_s": None}
+        return {**chosen, "algorithm_versions": ALGORITHM_VERSIONS}
 
     def batch_frames(self, width_px: int, height_px: int) -> int:
         """Frames that are worked on at once, by the size of the picture."""
