@@ -11,7 +11,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections import deque
 from collections.abc import Generator, Sequence
@@ -19,7 +18,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import TYPE_CHECKING
+from tempfile import TemporaryFile
+from typing import IO, TYPE_CHECKING
 
 import psutil
 
@@ -75,8 +75,7 @@ class _Worker:
 
     def __init__(self, run: FolderRun, model: Path) -> None:
         ours, theirs = socket.socketpair()
-        with tempfile.TemporaryFile(prefix="mfer-") as shared, theirs:
-            shared.truncate(SIGNS_BYTES)
+        with _shared_memory(SIGNS_BYTES) as shared, theirs:
             self.signs = Signs(shared.fileno())
             fds = theirs.fileno(), shared.fileno()
             self.process = subprocess.Popen(
@@ -124,7 +123,7 @@ class _Worker:
 
     @property
     def log(self) -> str:
-        self.drain()
+        """What it has written about its file, as far as that was drained."""
         return self._head + ("\n[...]\n" if len(self._tail) == _LOG_CHARS else "") + self._tail
 
     def excess(self, elapsed_s: float, limits: ProcessLimits, memory_mb: float) -> tuple[str, str] | None:
@@ -153,6 +152,14 @@ class _Worker:
         self.output.close()
         if self.process.stdin:
             self.process.stdin.close()
+
+
+def _shared_memory(n_bytes: int) -> IO[bytes]:
+    """A file without a name that holds zeros; in memory where that is to be had, so that a full disk does not matter."""
+    file: IO[bytes] = os.fdopen(os.memfd_create("mfer"), "r+b") if hasattr(os, "memfd_create") else TemporaryFile()
+    file.write(bytes(n_bytes))  # a hole in a file would be a crash at the first write to a full disk
+    file.flush()
+    return file
 
 
 @dataclass(frozen=True)
@@ -254,6 +261,7 @@ class WorkerPool:
             raise message
         assert isinstance(message, Answer)
         worker.cpu_s = dict(message.cpu_s)
+        worker.drain()
         job, outcome = self._busy.pop(worker), replace(message.outcome, log=worker.log)
         if outcome.code in ("out_of_memory", "internal"):  # who knows what it has kept of that
             self._dismiss(worker)
