@@ -155,8 +155,9 @@ class _Worker:
 
 
 def _shared_memory(n_bytes: int) -> IO[bytes]:
-    """A file without a name that holds zeros; in memory where that is to be had, so that a full disk does not matter."""
-    file: IO[bytes] = os.fdopen(os.memfd_create("mfer"), "r+b") if hasattr(os, "memfd_create") else TemporaryFile()
+    """A file of zeros without a name; in memory where that is to be had, so that a full disk does not matter."""
+    in_memory = hasattr(os, "memfd_create")
+    file: IO[bytes] = os.fdopen(os.memfd_create("mfer"), "r+b") if in_memory else TemporaryFile()  # noqa: SIM115
     file.write(bytes(n_bytes))  # a hole in a file would be a crash at the first write to a full disk
     file.flush()
     return file
