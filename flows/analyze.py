@@ -10,7 +10,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.pool import ProcessLimits, WorkerPool
+from flows.worker import Task
 from mfer.card import read_card
 from pipelines.errors import VideoError
 from pipelines.models import find_model
@@ -135,8 +136,9 @@ def analyze_folder(run: FolderRun, progress: Progress | None = None) -> RunSumma
     progress.begin(len(todo))
     pool = WorkerPool(run, model, progress)
     try:
-        with _stop_on_signals(pool, progress), closing(pool(list(todo.items()))) as ended:
-            for outcome in ended:
+        with pool, _stop_on_signals(pool, progress):
+            for outcome in pool([Task(path, video_id) for path, video_id in todo.items()]):
+                assert isinstance(outcome, VideoOutcome)  # whole videos were asked for
                 del todo[Path(outcome.path)]
                 outcomes.append(outcome)
                 progress.video(outcome)
