@@ -15,11 +15,12 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flows.pool import ProcessLimits, WorkerPool
 from flows.worker import Task
 from mfer.card import read_card
+from mfer.errors import ConfigError
 from pipelines.errors import VideoError
 from pipelines.models import find_model
 from pipelines.settings import AnalysisSettings
@@ -28,8 +29,12 @@ from storage.identity import analysis_id, faces_id, path_text
 from storage.lake import Lake
 from storage.records import RunManifest, VideoOutcome
 
+if TYPE_CHECKING:
+    from flows.ray_engine import RayEngine
+
 __all__ = ["FolderRun", "RunSummary", "analyze_folder"]
 
+ENGINES = ("local", "ray")
 _LIBRARIES = ("torch", "torchvision", "timm", "facenet-pytorch", "av", "decord2", "pyarrow", "deltalake", "duckdb")
 
 
@@ -39,7 +44,8 @@ class FolderRun:
 
     ``paths`` are files and folders; ``model`` a name as in ``mfer models list``; ``device`` is ``auto``, ``cpu`` or a
     CUDA device; ``runtime`` runs the model: ``auto``, ``torch`` or ``onnx``; ``workers`` are processes, each with one
-    video at a time and within ``limits``.
+    video at a time and within ``limits``. ``engine`` is ``local``, or ``ray`` for a cluster at ``ray_address``, where
+    long videos are shared out by segments.
     """
 
     paths: tuple[str, ...]
@@ -50,6 +56,12 @@ class FolderRun:
     settings: AnalysisSettings = field(default_factory=AnalysisSettings)
     runtime: str = "auto"
     limits: ProcessLimits = field(default_factory=ProcessLimits)
+    engine: str = "local"
+    ray_address: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.engine not in ENGINES:
+            raise ConfigError(f"engine is {self.engine!r}; allowed: {', '.join(ENGINES)}")
 
 
 @dataclass(frozen=True)
@@ -134,7 +146,7 @@ def analyze_folder(run: FolderRun, progress: Progress | None = None) -> RunSumma
         else:
             todo[path] = video_id
     progress.begin(len(todo))
-    pool = WorkerPool(run, model, progress)
+    pool = _engine(run, model, progress)
     try:
         with pool, _stop_on_signals(pool, progress):
             for outcome in pool([Task(path, video_id) for path, video_id in todo.items()]):
@@ -191,8 +203,19 @@ def _problem(problem: VideoError) -> VideoOutcome:
     return VideoOutcome(None, path, "failed", code=problem.code, stage=problem.stage, message=problem.message)
 
 
+def _engine(run: FolderRun, model: Path, progress: Progress) -> WorkerPool | RayEngine:
+    if run.engine == "local":
+        return WorkerPool(run, model, progress)
+    try:
+        from flows.ray_engine import RayEngine
+    except ImportError as error:
+        message = f"the engine ray needs a package that is missing ({error}); install mfer[ray]"
+        raise ConfigError(message) from error
+    return RayEngine(run, model)
+
+
 @contextmanager
-def _stop_on_signals(pool: WorkerPool, progress: Progress) -> Iterator[None]:
+def _stop_on_signals(pool: WorkerPool | RayEngine, progress: Progress) -> Iterator[None]:
     """Ctrl-C once ends the run after the segments at work; twice, or SIGTERM, at once. What is done stays done.
 
     Handlers that somebody else has set are left alone (a server's, say), and so are other threads than the main one,

@@ -85,7 +85,9 @@ main.add_command(lake_commands)
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--decoder", type=click.Choice(["auto", "decord", "pyav"]), default="auto", show_default=True)
-@click.option("--workers", type=click.IntRange(1), default=_cores, show_default="cores", help="Videos at a time.")
+@click.option(
+    "--workers", type=click.IntRange(1), help="Videos at a time.  [default: cores; with ray all of its cluster]"
+)
 @click.option(
     "--segment",
     "segment_s",
@@ -107,6 +109,14 @@ main.add_command(lake_commands)
     type=click.IntRange(1),
     help="Memory at which a video's process is killed.  [default: 80% of the machine's, shared among the workers]",
 )
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="ray: on a Ray cluster, which shares long videos out by segments; see docs/scaling.md.",
+)
+@click.option("--ray-address", help="The cluster: auto, or HOST:PORT.  [default: a new one on this machine]")
 @click.option("--profile", is_flag=True, help="Say where the CPU time went, by stage.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 @plain_errors
@@ -122,10 +132,12 @@ def analyze(
     runtime: str,
     device: str,
     decoder: str,
-    workers: int,
+    workers: int | None,
     segment_s: float,
     stall_s: float,
     memory_mb: int | None,
+    engine: str,
+    ray_address: str | None,
     profile: bool,
     as_json: bool,
 ) -> None:
@@ -146,7 +158,8 @@ def analyze(
     detector = DetectorSettings(mode=detect, interval_s=interval_s, **parse_min_face(min_face))  # type: ignore[arg-type]
     settings = AnalysisSettings(every, fps, detector, decoder=decoder, segment_s=segment_s)
     limits = ProcessLimits(progress_s=stall_s, open_s=min(stall_s, ProcessLimits.open_s), memory_mb=memory_mb)
-    run = FolderRun(paths, lake, model, device, workers, settings, runtime, limits)
+    workers = workers or (_cores() if engine == "local" else sys.maxsize)
+    run = FolderRun(paths, lake, model, device, workers, settings, runtime, limits, engine, ray_address)
     with make_progress(quiet=as_json) as progress:
         summary = analyze_folder(run, progress)
     click.echo(json.dumps(summary.to_dict(), indent=2) if as_json else _summary_text(summary))
