@@ -151,7 +151,10 @@ class RayEngine:
 
     def __call__(self, tasks: Sequence[Task]) -> Generator[VideoOutcome | VideoPart]:
         """The outcome of each video, as they end; none for those that were not begun before ``stop``."""
-        self._waiting.extend(_Work(replace(task, segments=(0, _FIRST_SEGMENTS))) for task in tasks)
+        largest_first = sorted(
+            tasks, key=lambda task: -_size_bytes(task.path)
+        )  # so that no long one is left for the end
+        self._waiting.extend(_Work(replace(task, segments=(0, _FIRST_SEGMENTS))) for task in largest_first)
         while (self._waiting and not self.stopping) or any(work for _, work in self._at_work.values()):
             while self._waiting and self._free and not self.stopping:
                 actor, work = self._free.pop(), self._waiting.popleft()
@@ -215,4 +218,11 @@ class RayEngine:
         bounds = [_FIRST_SEGMENTS + k * (n_segments - _FIRST_SEGMENTS) // n_parts for k in range(n_parts + 1)]
         parts = _Parts(n_parts)
         for first, end in pairwise(bounds):
-            self._waiting.append(_Work(replace(task, segments=(first, end)), parts))
+            self._waiting.appendleft(_Work(replace(task, segments=(first, end)), parts))
+
+
+def _size_bytes(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # whoever reads it will say what is wrong
+        return 0
