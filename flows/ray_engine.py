@@ -8,6 +8,7 @@ published models have to be reachable under the same paths from every machine.
 from __future__ import annotations
 
 import logging
+import socket
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
@@ -106,6 +107,7 @@ class RayEngine:
         self.stopping = False
 
     def __enter__(self) -> RayEngine:
+        _require_cluster(self._run.ray_address)
         try:
             ray.init(
                 self._run.ray_address,
@@ -219,6 +221,18 @@ class RayEngine:
         parts = _Parts(n_parts)
         for first, end in pairwise(bounds):
             self._waiting.appendleft(_Work(replace(task, segments=(first, end)), parts))
+
+
+def _require_cluster(address: str | None) -> None:
+    """Ray itself tries for a minute or more and then ends the process."""
+    host, _, port = (address or "").rpartition(":")
+    if not host or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        message = f"no Ray cluster at {address!r} ({error}); start one with `ray start --head`, and name its address"
+        raise ConfigError(message) from error
 
 
 def _size_bytes(path: Path) -> int:
