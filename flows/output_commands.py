@@ -94,7 +94,7 @@ def report(videos: tuple[str, ...], output: Path, blur: bool, moments: int, titl
 
 
 def _card(model_id: str, lake: Lake) -> dict[str, Any] | None:
-    from mfer.checkpoint import read_card
+    from mfer.card import read_card
     from mfer.errors import ModelError
     from pipelines.models import find_model
 

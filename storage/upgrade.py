@@ -8,18 +8,40 @@ import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from storage.delta import MARKER, hold, lake_errors
+from deltalake import write_deltalake
+
+from storage.delta import MARKER, hold, lake_errors, open_table, writer_properties
 from storage.errors import LakeError
-from storage.schema import SCHEMA_VERSION
+from storage.schema import SCHEMA_VERSION, TABLES, conform
 
 __all__ = ["UPGRADES", "schema_version", "upgrade_lake", "write_marker"]
 
 Step = Callable[[Path], None]
 
+#: Tables that stay small: rewriting them whole takes a moment.
+_SMALL = ("runs", "labels", "edits", "models", "drift")
+
+
+def _renew_small_tables(location: Path) -> None:
+    """Give the small tables the columns of today; those that are new are NULL in rows of before."""
+    for name in _SMALL:
+        table, snapshot = TABLES[name], open_table(location, name)
+        rows = snapshot.to_pyarrow_table()
+        if rows.schema.equals(table.schema, check_metadata=True):
+            continue
+        write_deltalake(
+            snapshot,
+            conform(rows, table.schema),
+            mode="overwrite",
+            schema_mode="overwrite",
+            writer_properties=writer_properties(table),
+        )
+
+
 #: From each version to the next. A step gets the lake's folder, may be killed and is then done again from its start.
-#: Version 1 is the first, so there is none yet; whoever raises SCHEMA_VERSION adds one, and a lake of the version
-#: before beside tests/storage/lake_v1.
-UPGRADES: dict[int, Step] = {}
+#: Whoever raises SCHEMA_VERSION adds one, and a lake of the version before beside tests/storage/lake_v1.
+#: 1 to 2: ``runs`` got the column ``log``.
+UPGRADES: dict[int, Step] = {1: _renew_small_tables}
 
 
 def schema_version(location: Path) -> int:
