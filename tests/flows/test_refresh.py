@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from flows.analyze import FolderRun, analyze_folder
 from flows.cli import main
 from flows.refresh import RefreshOutcome, RefreshRequest, refresh_model
-from mfer.checkpoint import read_card
+from mfer.card import read_card
 from mfer.errors import ConfigError
 from mfer.gate import GateRules
 from pipelines.detect import DetectorSettings
