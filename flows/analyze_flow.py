@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import time
 from collections import Counter
 from pathlib import Path
@@ -12,6 +13,7 @@ from uuid import UUID
 import httpx
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import (
+    create_link_artifact,
     create_markdown_artifact,
     create_progress_artifact,
     create_table_artifact,
@@ -25,6 +27,7 @@ from pydantic import PositiveFloat, PositiveInt
 from flows.analyze import FolderRun, Progress, RunSummary, analyze_folder
 from pipelines.settings import AnalysisSettings, DetectorSettings
 from storage.identity import path_shown
+from storage.lake import Lake
 from storage.records import VideoOutcome
 
 __all__ = ["analyze_folder_flow", "final_state", "outcome_rows", "summary_markdown"]
@@ -49,6 +52,7 @@ def analyze_folder_flow(
     workers: PositiveInt = 1,
     detect: str = "tracked",
     runtime: str = "auto",
+    report: str | None = None,
 ) -> State[Any]:
     """Analyse a folder of videos, or one video, into a lake.
 
@@ -68,11 +72,14 @@ def analyze_folder_flow(
         workers: videos at a time, each in a process of its own.
         detect: tracked, or exact: MTCNN on every frame.
         runtime: auto, torch or onnx.
+        report: an HTML file to write about the folder's finished videos, as ``mfer report`` does.
     """
     settings = AnalysisSettings(every, fps, DetectorSettings(min_face, mode=detect), decoder=decoder)
     path = os.path.abspath(os.path.expanduser(folder))
     summary = analyze(FolderRun((path,), os.path.expanduser(lake), model, device, workers, settings, runtime))
     publish(summary)
+    if report is not None:
+        write_run_report(summary, os.path.abspath(os.path.expanduser(report)))
     return final_state(summary)
 
 
@@ -87,6 +94,23 @@ def publish(summary: RunSummary) -> None:
     """Show what happened on the pages of the run."""
     create_table_artifact(outcome_rows(summary), key="outcomes", description="What happened to each video")
     create_markdown_artifact(summary_markdown(summary), key="summary", description="The run and what to ask next")
+
+
+@task(cache_policy=NO_CACHE, retries=0, persist_result=False)
+def write_run_report(summary: RunSummary, output: str) -> None:
+    """Write the page of the run's finished videos, those finished by earlier runs included, and link it."""
+    from dashboards.report import write_report
+    from flows.output_commands import card_of
+
+    finished = {each.video_id for each in summary.outcomes if each.status != "failed" and each.code != "interrupted"}
+    names = sorted(video_id for video_id in finished if video_id is not None)
+    if not names:
+        get_run_logger().info("no report: the run has no finished video")
+        return
+    lake = Lake.open(summary.lake)
+    written = write_report(lake, output, names, card_of=lambda model_id: card_of(model_id, lake))
+    description = f"{path_shown(written)}, a file on {platform.node()}"
+    create_link_artifact(written.as_uri(), "Report", key="report", description=description)
 
 
 class _RunProgress(Progress):

@@ -12,7 +12,7 @@ from flows.options import lake_option, plain_errors
 if TYPE_CHECKING:
     from storage.lake import Lake
 
-__all__ = ["export", "render", "report"]
+__all__ = ["card_of", "export", "render", "report"]
 
 _FORMATS = ("csv", "parquet", "fex", "openface", "fer", "elan", "srt")
 
@@ -87,13 +87,14 @@ def report(videos: tuple[str, ...], output: Path, blur: bool, moments: int, titl
             blur=blur,
             n_moments=moments,
             title=title,
-            card_of=lambda model_id: _card(model_id, opened),
+            card_of=lambda model_id: card_of(model_id, opened),
             progress=progress,
         )
     click.echo(path_text(written))
 
 
-def _card(model_id: str, lake: Lake) -> dict[str, Any] | None:
+def card_of(model_id: str, lake: Lake) -> dict[str, Any] | None:
+    """The card of a model as a dictionary; None where the model is not at hand."""
     from mfer.card import read_card
     from mfer.errors import ModelError
     from pipelines.models import find_model

@@ -101,7 +101,9 @@ def prefect(env: dict[str, str], *arguments: str, cwd: Path = ROOT) -> subproces
 
 
 def ask(env: dict[str, str], path: str, **body: Any) -> list[dict[str, Any]]:
-    answer = httpx.post(f"{env['PREFECT_API_URL']}/{path}/filter", json=body, timeout=120)
+    user, _, password = env.get("PREFECT_API_AUTH_STRING", "").partition(":")
+    auth = httpx.BasicAuth(user, password) if user else None
+    answer = httpx.post(f"{env['PREFECT_API_URL']}/{path}/filter", json=body, timeout=120, auth=auth)
     answer.raise_for_status()
     found: list[dict[str, Any]] = answer.json()
     return found
