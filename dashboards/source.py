@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from storage.delta import data_files
-from storage.identity import video_id_of
 from storage.lake import Lake
+from storage.originals import FILES_SQL, content_of, find_original
 from storage.relations import read_errors
 from storage.schema import TABLES
 from storage.views import connect
@@ -79,40 +79,23 @@ class LakeSource:
 
     def file_of(self, video_id: str) -> Path | None:
         """The file with a video's content: one that the lake names and whose bytes are still those; None: none is."""
-        query = """
-            SELECT DISTINCT video_id, path, size_bytes, mtime_ns FROM (
-                SELECT video_id, path, size_bytes, mtime_ns FROM raw.videos
-                UNION ALL SELECT video_id, path, size_bytes, mtime_ns FROM raw.runs
-            ) WHERE video_id IS NOT NULL ORDER BY path
-        """
 
         def ask() -> dict[str, list[dict[str, Any]]]:
             files: dict[str, list[dict[str, Any]]] = {}
-            for row in self.dicts(query):  # of all videos at once: a page asks for the pictures of forty
+            for row in self.dicts(FILES_SQL):  # of all videos at once: a page asks for the pictures of forty
                 files.setdefault(row["video_id"], []).append(row)
             return files
 
-        named = self.kept(("files",), ask).get(video_id, [])
-        for row in named:
-            path = Path(row["path"])
-            try:
-                status = path.stat()
-            except OSError:
-                continue
-            if not path.is_file() or status.st_size != row["size_bytes"]:
-                continue
-            if status.st_mtime_ns == row["mtime_ns"] or self._content(path, status) == video_id:
-                return path
-        return None
+        return find_original(self.kept(("files",), ask).get(video_id, []), video_id, self._content)
 
     def _content(self, path: Path, status: os.stat_result) -> str | None:
         """A copied file has another time and may have the same bytes: hash it, once."""
         key = (str(path), status.st_size, status.st_mtime_ns)
         if key not in self._hashed:
-            try:
-                self._hashed[key] = video_id_of(path)
-            except OSError:
+            hashed = content_of(path, status)
+            if hashed is None:
                 return None
+            self._hashed[key] = hashed
         return self._hashed[key]
 
     def _renew(self) -> None:

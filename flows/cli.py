@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING
 import click
 
 from flows.dashboard import dashboard
+from flows.drift_command import drift
+from flows.label_commands import labels
 from flows.lake_commands import lake as lake_commands
+from flows.model_commands import models
 from flows.options import lake_option, plain_errors
 from flows.output_commands import export, render, report
 
@@ -47,6 +50,9 @@ main.add_command(report)
 main.add_command(render)
 main.add_command(dashboard)
 main.add_command(lake_commands)
+main.add_command(models)
+main.add_command(labels)
+main.add_command(drift)
 
 
 @main.command()
@@ -227,7 +233,8 @@ def sql(
     """Ask the lake one SELECT.
 
     \b
-    Views: scores, scores_all, frames, tracks, seconds, episodes, videos, runs, analyses, labels, edits, people, models.
+    Views: scores, scores_all, frames, tracks, seconds, episodes, videos, runs, analyses, labels, edits, people, models,
+    drift.
     mfer sql "SHOW TABLES"    mfer sql "DESCRIBE scores"
     docs/tables.md says what every column means. The query reads the lake and nothing else; at a limit
     it ends with an error and never with half an answer.
@@ -270,48 +277,6 @@ def explain(video: str, at_s: float, model: str, output: Path, lake: str) -> Non
     from pipelines.models import find_model
 
     click.echo(explain_moment(video, at_s, find_model(model, open_lake(lake)), output))
-
-
-@main.group()
-def models() -> None:
-    """Models of the package and of the lake."""
-
-
-@models.command("list")
-@lake_option
-@plain_errors
-def list_models(lake: str) -> None:
-    """List what --model can name."""
-    from flows.inspect import models_table
-
-    click.echo(models_table(lake))
-
-
-@models.command("show")
-@click.argument("name", default="default")
-@lake_option
-@plain_errors
-def show_model(name: str, lake: str) -> None:
-    """Print a model's card: classes, crop, training, figures, licence."""
-    from flows.inspect import model_card
-
-    click.echo(model_card(name, lake))
-
-
-@models.command("export")
-@click.argument("name", default="default")
-@click.option("--format", "form", type=click.Choice(["onnx"]), default="onnx", show_default=True)
-@click.option("--output", "-o", type=click.Path(dir_okay=False), required=True)
-@lake_option
-@plain_errors
-def export_model(name: str, form: str, output: str, lake: str) -> None:
-    """Write a model for another runtime, checked against this one on real faces."""
-    from flows.inspect import open_lake
-    from flows.training import export_onnx
-    from pipelines.models import find_model
-
-    difference = export_onnx(find_model(name, open_lake(lake)), Path(output))
-    click.echo(f"{output}: {form}, probabilities differ by at most {difference:.1e}")
 
 
 @main.command()
@@ -439,14 +404,29 @@ def demo(out: Path) -> None:
 @lake_option
 @click.option("--inbox", type=click.Path(), help="Folder to analyse on a schedule; what is done is skipped.")
 @click.option("--cron", default="0 * * * *", show_default=True, help="When to look into the inbox.")
+@click.option("--every", "every_s", type=float, help="Seconds from one look into the inbox to the next, instead.")
+@click.option("--data", type=click.Path(), help="Base set to refresh the production model with on a schedule.")
+@click.option("--refresh-cron", default="0 3 * * 0", show_default=True, help="When to refresh it.")
+@click.option("--drift-cron", default="0 6 * * 1", show_default=True, help="When to look for drift.")
 @plain_errors
-def serve(lake: str, inbox: str | None, cron: str) -> None:
-    """Serve the Prefect deployment analyze-folder/default until stopped, with a server if none runs.
+def serve(
+    lake: str,
+    inbox: str | None,
+    cron: str,
+    every_s: float | None,
+    data: str | None,
+    refresh_cron: str,
+    drift_cron: str,
+) -> None:
+    """Serve the Prefect flows analyze-folder, refresh-model and check-drift until stopped, with a server if none runs.
 
     \b
     In another terminal, in this folder:
     prefect deployment run 'analyze-folder/default' -p folder=VIDEOS --watch
+    prefect deployment run 'refresh-model/default' -p data=FACES --watch
+    prefect deployment run 'check-drift/default' --watch
     """
+    from flows.deployments import Schedules
     from flows.deployments import serve as serve_deployments
 
-    serve_deployments(lake, inbox, cron)
+    serve_deployments(lake, Schedules(inbox, cron, every_s, data, refresh_cron, drift_cron))

@@ -22,7 +22,7 @@ from storage.lake import Lake
 from storage.relations import read_errors, relation_sql, rows_of, shared_connection
 from storage.schema import TABLES
 
-__all__ = ["CARD", "WEIGHTS", "ModelStore", "StoredModel"]
+__all__ = ["CARD", "WEIGHTS", "ModelEvent", "ModelStore", "StoredModel"]
 
 WEIGHTS = "weights.safetensors"
 CARD = "card.json"
@@ -41,6 +41,16 @@ class StoredModel:
     in_production: bool
     published_utc: datetime
     card: Mapping[str, Any] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class ModelEvent:
+    """One event in the life of the lake's models; ``said`` is what the promotion gate said of a published candidate."""
+
+    event: str
+    model_id: str | None
+    created_utc: datetime
+    said: str
 
 
 def _sha256(path: Path) -> str:
@@ -129,6 +139,16 @@ class ModelStore:
             if event["event"] == "publish"
         ]
 
+    def history(self) -> list[ModelEvent]:
+        """Every event, oldest first."""
+        return [
+            ModelEvent(e["event"], e["model_id"], e["created_utc"], _gate_summary(e["card"])) for e in self._events()
+        ]
+
+    def was_promoted(self, model_id: str) -> bool:
+        """Whether a model ever was put into production."""
+        return any(e["event"] == "promote" and e["model_id"] == model_id for e in self._events())
+
     def path_of(self, model_id: str) -> Path:
         """The folder of a published model; a bare name will do, as each name has one model."""
         path = self._folder / self._published(model_id)["name"]
@@ -166,6 +186,11 @@ class ModelStore:
             if self.lake.append("models", rows, transaction=str(row["sequence"])):
                 return row
         raise LakeError(f"the lake {self.lake.location} is too busy to {event} a model", "busy")
+
+
+def _gate_summary(card: str | None) -> str:
+    gate = json.loads(card).get("metrics", {}).get("gate", {}) if card else {}
+    return str(gate.get("summary", ""))
 
 
 def _publication(

@@ -281,6 +281,7 @@ _VIEWS = (
             "published_utc": ("UTC", "when it was published"),
         },
     ),
+    View("drift", TABLES["drift"].meaning, "SELECT * FROM raw.drift", ("drift",)),
     View("runs", TABLES["runs"].meaning, "SELECT * EXCLUDE (lake_version) FROM raw.runs", ("runs",)),
 )
 #: The public views by name; the Delta tables themselves are in the schema ``raw``.

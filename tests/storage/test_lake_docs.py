@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 import lake_rows as rows
 import pytest
 
 from storage.catalog import renew
+from storage.drift import DriftReport, DriftRules, compare_videos, write_drift
 from storage.edits import add_edit
 from storage.lake import Lake
 from storage.views import run_sql
@@ -34,6 +36,13 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
     again = rows.face_rows(490, seed=5)
     rows.add_video(lake, 3, again, path="/study/treated/c.mp4", analysis_id=rows.ANALYSIS_B, model_id=rows.MODEL_B)
     add_edit(lake, rows.video_id(1), "name", faces_id=rows.FACES, track_id=0, value="Ann")
+    videos = [{"video_id": rows.video_id(n), "source": "/study", "n_faces": 1} for n in (1, 2, 3, 4)]
+    values = {rows.video_id(n): {"sharpness": float(n)} for n in (1, 2, 3, 4)}
+    rules = DriftRules(min_videos=2)
+    when = datetime(2026, 3, 2, tzinfo=UTC)
+    compared = compare_videos(videos[:2], videos[2:], values, rules)
+    found = DriftReport(rows.ANALYSIS_A, rows.MODEL_A, when, when, when, *compared)
+    write_drift(lake, found, videos[:2])
     return lake
 
 
