@@ -60,7 +60,7 @@ def export_model(name: str, form: str, output: str, lake: str) -> None:
 @plain_errors
 def publish_model(folder: Path, lake: str) -> None:
     """Copy a trained model into the lake, where its name works; never overwrites one."""
-    from mfer.checkpoint import verify_model
+    from mfer.card import verify_model
     from storage.lake import Lake
     from storage.models import WEIGHTS, ModelStore
 
@@ -78,7 +78,7 @@ def promote_model(name: str, lake: str) -> None:
 
     NAME is one of the lake's or the package's, or a model's folder, which are published first.
     """
-    from mfer.checkpoint import verify_model
+    from mfer.card import verify_model
     from pipelines.models import find_model
     from storage.lake import Lake
     from storage.models import WEIGHTS, ModelStore

@@ -24,7 +24,7 @@ import numpy as np
 
 from flows.reanalyze import Reanalysis, reanalyze
 from flows.training import MoreFaces, StageProgress, read_parts, score_faces, train_model
-from mfer.checkpoint import WEIGHTS_FILE, Card, read_card
+from mfer.card import WEIGHTS_FILE, Card, read_card
 from mfer.errors import ConfigError
 from mfer.evaluate import Evaluation
 from mfer.gate import Decision, GateRules, PairedScores, decide_promotion

@@ -15,7 +15,7 @@ from prefect.exceptions import ParameterTypeError
 from flows.drift_flow import check_drift_flow, drift_state
 from flows.refresh import RefreshOutcome
 from flows.refresh_flow import refresh_model_flow, refresh_state
-from mfer.checkpoint import read_card
+from mfer.card import read_card
 from mfer.gate import Decision
 from pipelines.encode import write_video
 from storage.drift import DriftFinding, DriftReport

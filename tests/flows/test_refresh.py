@@ -14,12 +14,11 @@ from click.testing import CliRunner
 from flows.analyze import FolderRun, analyze_folder
 from flows.cli import main
 from flows.refresh import RefreshOutcome, RefreshRequest, refresh_model
-from mfer.checkpoint import read_card
+from mfer.card import read_card
 from mfer.errors import ConfigError
 from mfer.gate import GateRules
-from pipelines.detect import DetectorSettings
 from pipelines.models import find_model
-from pipelines.settings import AnalysisSettings
+from pipelines.settings import AnalysisSettings, DetectorSettings
 from storage.edits import add_edit, add_label
 from storage.forget import forget_video
 from storage.labels import uncertain_faces
