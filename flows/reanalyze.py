@@ -8,10 +8,7 @@ from typing import Any
 
 from flows.analyze import FolderRun, Progress, RunSummary, analyze_folder
 from mfer.errors import ConfigError
-from pipelines.detect import DetectorSettings
-from pipelines.quality import QualitySettings
-from pipelines.settings import AnalysisSettings
-from pipelines.track import TrackerSettings
+from pipelines.settings import AnalysisSettings, DetectorSettings, QualitySettings, TrackerSettings
 from storage.identity import faces_id
 from storage.lake import Lake
 from storage.originals import FILES_SQL, find_original

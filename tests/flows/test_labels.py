@@ -14,11 +14,11 @@ from click.testing import CliRunner
 
 from flows.analyze import FolderRun, analyze_folder
 from flows.cli import main
+from mfer.card import CropContract
 from mfer.classes import EXPRESSIONS
-from mfer.crop import CropContract, align_matrix, warp_faces
+from mfer.crop import align_matrix, warp_faces
 from pipelines.collect import collect_faces
-from pipelines.detect import DetectorSettings
-from pipelines.settings import AnalysisSettings
+from pipelines.settings import AnalysisSettings, DetectorSettings
 from pipelines.stills import read_still
 from storage.edits import add_edit
 from storage.labels import read_labels

@@ -17,9 +17,8 @@ from flows.refresh import RefreshOutcome, RefreshRequest, refresh_model
 from mfer.card import read_card
 from mfer.errors import ConfigError
 from mfer.gate import GateRules
-from pipelines.detect import DetectorSettings
 from pipelines.models import find_model
-from pipelines.settings import AnalysisSettings
+from pipelines.settings import AnalysisSettings, DetectorSettings
 from storage.edits import add_edit, add_label
 from storage.forget import forget_video
 from storage.labels import uncertain_faces

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mfer.crop import CropContract
+from mfer.card import CropContract
 from mfer.faces import EncodedPictures
 from mfer.prepared import PreparedFaces, mean_landmarks
 from tests.labelled import made_faces, prepared_faces
