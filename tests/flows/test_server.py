@@ -126,13 +126,14 @@ def start(env: dict[str, str], tmp_path: Path) -> Iterator[Callable[[str], Backg
         for line in _lines(unit, "ExecStartPre"):
             subprocess.run(_words(line, env), env=env, cwd=tmp_path, check=True, timeout=600)
         (line,) = _lines(unit, "ExecStart")
-        started.append(Background(_words(line, env), env, tmp_path))
-        return started[-1]
+        process = Background(_words(line, env), env, tmp_path)
+        started.insert(len(started) if name == "server" else 0, process)
+        return process
 
     try:
         yield start
     finally:
-        for process in reversed(started):
+        for process in started:  # servers last, as systemd does it: what stops tells them so
             process.stop(signal.SIGTERM)
 
 
