@@ -21,16 +21,11 @@ _ADMIN = "postgres"
 
 @dataclass(frozen=True)
 class Postgres:
-    """A running cluster with one empty database."""
+    """A running cluster with one empty database; its socket, in ``folder``, trusts everybody who gets there."""
 
     programs: Path
     folder: Path
     run_as: tuple[str, ...]
-
-    @property
-    def url(self) -> str:
-        """For Prefect; trusted without a password, because the socket's folder is its owner's alone."""
-        return f"postgresql+asyncpg://{NAME}@/{NAME}?host={self.folder}"
 
     def run(self, program: str, *arguments: str | Path) -> str:
         """What a program of PostgreSQL prints, when the administrator runs it."""

@@ -179,8 +179,9 @@ def test_one_command_serves_the_flow_on_a_machine_with_nothing_running(
     assert failed == [{"path": str(videos / "broken.mp4"), "code": "not_a_video"}]
     _check_what_the_server_shows(env, videos)
 
-    missing = _run_deployment(env, elsewhere, folder=tmp_path / "nowhere", model=model)
+    missing = _run_deployment(env, elsewhere, folder=tmp_path / "nowhere", model=model, report=tmp_path / "none.html")
     assert missing.returncode == 1, missing.stdout + missing.stderr
+    assert not (tmp_path / "none.html").exists()  # there is nothing to report
     (run,) = ask(env, "flow_runs", flow_runs={"state": {"type": {"any_": ["FAILED"]}}})
     assert f"{tmp_path / 'nowhere'} is failed, missing: there is no such file or folder" in run["state"]["message"]
 

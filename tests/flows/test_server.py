@@ -49,7 +49,6 @@ def _words(line: str, env: dict[str, str]) -> list[str]:
 # -- the files --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.full
 def test_systemd_finds_no_fault_in_the_units(tmp_path: Path) -> None:
     if not shutil.which("systemd-analyze"):
         pytest.skip("no systemd-analyze is installed")
@@ -101,8 +100,10 @@ def env(tmp_path: Path, postgres: Postgres) -> dict[str, str]:
     machine = quiet_machine(tmp_path)
     address = urlsplit(machine["PREFECT_API_URL"])
     known = (DEPLOY / "mfer.env").read_text(encoding="utf-8")
+    url = _settings()["PREFECT_SERVER_DATABASE_CONNECTION_URL"]
+    assert url.endswith("host=/var/run/postgresql")
     here = {
-        "PREFECT_SERVER_DATABASE_CONNECTION_URL": postgres.url,
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": url.replace("/var/run/postgresql", str(postgres.folder)),
         "PREFECT_SERVER_API_PORT": str(address.port),
         "PREFECT_API_URL": machine["PREFECT_API_URL"],
         "PREFECT_HOME": machine["PREFECT_HOME"],
@@ -113,13 +114,13 @@ def env(tmp_path: Path, postgres: Postgres) -> dict[str, str]:
         "MFER_DASHBOARD_OPTIONS": "--port 0",
     }
     assert all(f"{name}=" in known for name in here)
-    return machine | _settings() | here
+    return machine | _settings() | here | {"LOGNAME": "mfer"}  # the user that systemd would run them as
 
 
 @pytest.fixture
 def start(env: dict[str, str], tmp_path: Path) -> Iterator[Callable[[str], Background]]:
-    """Start a unit's command, after what has to end well before it."""
-    started: list[Background] = []
+    """Start a unit's command, after what has to end well before it; at the end it gets the unit's signal."""
+    started: list[tuple[Background, signal.Signals]] = []
 
     def start(name: str) -> Background:
         unit = DEPLOY / f"mfer-{name}.service"
@@ -127,14 +128,15 @@ def start(env: dict[str, str], tmp_path: Path) -> Iterator[Callable[[str], Backg
             subprocess.run(_words(line, env), env=env, cwd=tmp_path, check=True, timeout=600)
         (line,) = _lines(unit, "ExecStart")
         process = Background(_words(line, env), env, tmp_path)
-        started.insert(len(started) if name == "server" else 0, process)
+        (ends_by,) = _lines(unit, "KillSignal") or ["SIGTERM"]
+        started.insert(len(started) if name == "server" else 0, (process, signal.Signals[ends_by]))
         return process
 
     try:
         yield start
     finally:
-        for process in started:  # servers last, as systemd does it: what stops tells them so
-            process.stop(signal.SIGTERM)
+        for process, ends_by in started:  # servers last, as systemd does it: what stops tells them so
+            process.stop(ends_by)
 
 
 @pytest.mark.full
