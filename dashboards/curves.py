@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from storage.schema import EXPRESSIONS
-from storage.views import EPISODE_MAX_GAP_S
+from storage.summary import EPISODE_MAX_GAP_S
 
 __all__ = [
     "FRAME_STATUSES",
