@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,7 @@ _MIN_WIDTH_PX = 640
 #: The running plot shows this much time; its right edge is now.
 _WINDOW_S = 10.0
 _MAX_ROWS = 3
+_MAX_NAME = 24
 _NAMES = list(EXPRESSION_COLOURS)
 _COLOURS = np.array([ImageColor.getrgb(colour) for colour in EXPRESSION_COLOURS.values()], dtype=np.uint8)
 _GROUND, _PLOT_GROUND, _INK, _FAINT = (24, 24, 24), (48, 48, 48), (240, 240, 240), (150, 150, 150)
@@ -49,6 +50,7 @@ def render_video(
     *,
     blur: bool = False,
     plot: bool = True,
+    as_found: bool = False,
     progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
 ) -> Rendered:
     """Write a video again with boxes, track numbers, leading expressions, bars and a running plot.
@@ -57,7 +59,8 @@ def render_video(
         lake: which has the video.
         name: the video, as ``choose_videos`` takes it; the file itself must still be there.
         output: .mp4, .mov or .mkv.
-        blur: hide every face of the lake.
+        blur: hide every face that was found, also where a person excluded it.
+        as_found: leave out what people said: names, splits and exclusions.
         plot: draw bars and the running plot below the picture.
         progress: called with (stage, frames done, frames in all).
 
@@ -67,7 +70,7 @@ def render_video(
         ConfigError: the output cannot be written.
     """
     output = Path(output)
-    with connect(lake) as con, read_errors(lake.location):
+    with connect(lake, as_found=as_found) as con, read_errors(lake.location):
         videos = choose_videos(con, [name])
         if len(videos) > 1:
             raise LakeError(
@@ -75,10 +78,11 @@ def render_video(
             )
         source = Path(name) if Path(name).is_file() else Path(videos[0].path)
         tracks = read_face_tracks(con, videos[0].video_id)
+        hidden = read_face_tracks(con, videos[0].video_id, as_found=True) if blur else []
     if output.exists() and source.exists() and output.samefile(source):
         raise LakeError(f"{output} is the video itself; name another file", "bad_output")
     video = open_video(source, videos[0].video_id)
-    overlay = Overlay(tracks, video.info.width_px, video.info.height_px, blur=blur, plot=plot)
+    overlay = Overlay(tracks, video.info.width_px, video.info.height_px, hidden=hidden, plot=plot)
 
     def draw(frame_index: int, pts_s: float, rgb: np.ndarray) -> np.ndarray:
         return overlay(pts_s - video.info.start_s, rgb)
@@ -88,12 +92,19 @@ def render_video(
 
 
 class Overlay:
-    """Draws on frames of one size. ``scale`` is how many times larger the result shows the picture."""
+    """Draws on frames of one size. ``scale`` is how many times larger the result shows the picture, ``hidden`` are the
+    faces to hide."""
 
     def __init__(
-        self, tracks: list[FaceTrack], width_px: int, height_px: int, *, blur: bool = False, plot: bool = True
+        self,
+        tracks: list[FaceTrack],
+        width_px: int,
+        height_px: int,
+        *,
+        hidden: Sequence[FaceTrack] = (),
+        plot: bool = True,
     ) -> None:
-        self.tracks, self.blur = tracks, blur
+        self.tracks, self.hidden = tracks, hidden
         self.scale = max(1, math.ceil(_MIN_WIDTH_PX / width_px)) if width_px < _MIN_WIDTH_PX else 1
         self.width_px = width_px * self.scale + width_px * self.scale % 2
         self._picture_px = (width_px * self.scale, height_px * self.scale)
@@ -107,8 +118,8 @@ class Overlay:
 
     def __call__(self, at_s: float, rgb: np.ndarray) -> np.ndarray:
         """The frame shown at a time (in time_s), uint8 RGB [H,W,3], as a picture [height_px,width_px,3]."""
-        if self.blur:
-            boxes = [box for track in self.tracks if (box := track.hidden_box_at(at_s)) is not None]
+        if self.hidden:
+            boxes = [box for track in self.hidden if (box := track.hidden_box_at(at_s)) is not None]
             rgb = hide_faces(rgb, boxes)
         picture = Image.fromarray(rgb)
         if self.scale > 1:
@@ -130,7 +141,7 @@ class Overlay:
         at_s: float,
         labels: list[tuple[float, float, float, float]],
     ) -> None:
-        """A box in the colour of the leading expression; where its label would cover another, the number alone."""
+        """A box in the colour of the leading expression; where its label would cover another, the face's name alone."""
         sample, box = track.sample_at(at_s), track.box_at(at_s)
         if sample is None or box is None:
             return
@@ -141,7 +152,8 @@ class Overlay:
         draw.rectangle((x1, y1, x2, y2), outline=colour, width=line)
         high = self._text_px * 1.4
         y = y1 - high if y1 >= high else min(y2, self._picture_px[1] - high)
-        for text in (f" {track.track_id}  {_NAMES[top]} {100 * track.prob[sample, top]:.0f} % ", f" {track.track_id} "):
+        who = _short(track.name) or str(track.track_id)
+        for text in (f" {who}  {_NAMES[top]} {100 * track.prob[sample, top]:.0f} % ", f" {who} "):
             width = draw.textlength(text, font=self._font)
             x = min(max(x1, 0), max(self._picture_px[0] - width, 0))
             label = (x, y, x + width, y + high)
@@ -188,6 +200,15 @@ class Overlay:
         plot_left = round(left + len(_NAMES) * bar * 1.25 + unit)
         size = (self.width_px - plot_left - unit // 2, round(height - unit // 3))
         canvas.paste(Image.fromarray(_plot(track, at_s, *size)), (plot_left, round(top + unit // 3)))
+        if track.name:
+            text = f" {_short(track.name)} "
+            box = draw.textbbox((plot_left, top + unit // 3), text, font=self._font)
+            draw.rectangle(box, fill=_GROUND)
+            draw.text((plot_left, top + unit // 3), text, fill=ink, font=self._font)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _MAX_NAME else f"{name[: _MAX_NAME - 1]}…"
 
 
 def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:

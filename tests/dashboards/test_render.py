@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shutil
 from pathlib import Path
 
 import av
@@ -21,6 +23,7 @@ from pipelines.decode import open_video
 from pipelines.detect import DetectorSettings
 from pipelines.remake import remake_video
 from pipelines.settings import AnalysisSettings
+from storage.edits import add_edit
 from storage.errors import LakeError
 from storage.lake import Lake
 from storage.views import run_sql
@@ -126,6 +129,34 @@ def test_blur_changes_the_pixels_in_the_box_also_where_the_face_was_missed(
         assert np.abs(np.diff(blurred[k][inside].astype(int), axis=1)).mean() < 2
         corner = np.abs(blurred[k][-40:, :40].astype(int) - plain[k][-40:, :40]).mean()
         assert corner < 4
+
+
+def test_blur_hides_also_a_face_that_a_person_excluded_and_no_box_is_drawn_there(
+    lake: Lake, talk: Path, tmp_path: Path
+) -> None:
+    own = Lake.open(shutil.copytree(lake.location, tmp_path / "lake"))
+    add_edit(own, str(faces(lake)[0]["video_id"]), "exclude")
+    done = render_video(own, talk, tmp_path / "b.mp4", blur=True, plot=False)
+    as_found = render_video(own, talk, tmp_path / "f.mp4", blur=True, plot=False, as_found=True)
+    hidden, boxed = frames_of(tmp_path / "b.mp4"), frames_of(tmp_path / "f.mp4")
+    assert done.scale == as_found.scale
+    for face in faces(lake):
+        k = int(face["frame_index"])
+        x1, y1, x2, y2 = (round(face[f"box_{side}_px"] * done.scale) for side in ("x1", "y1", "x2", "y2"))
+        inside = (slice(y1 + 12, y2 - 12), slice(x1 + 12, x2 - 12))
+        assert np.abs(np.diff(hidden[k][inside].astype(int), axis=1)).mean() < 2
+        edge = slice((y1 + y2) // 2 - 10, (y1 + y2) // 2 + 10), x1 + 1
+        assert np.abs(hidden[k][edge].astype(int) - boxed[k][edge]).mean() > 30
+
+
+def test_a_name_is_written_where_the_number_was() -> None:
+    prob = np.zeros((1, 8))
+    prob[0, 1] = 1
+    plain = FaceTrack(3, np.array([0.0]), np.array([1.0]), np.array([[5.0, 40, 25, 60]]), prob)
+    named = dataclasses.replace(plain, name="Ann")
+    black = np.zeros((90, 640, 3), np.uint8)
+    pictures = [Overlay([track], 640, 90)(0.5, black).astype(int) for track in (plain, named)]
+    assert np.abs(pictures[0][:40] - pictures[1][:40]).max() > 100
 
 
 def test_a_hidden_face_stays_hidden_through_a_short_miss_and_around_its_track() -> None:
