@@ -1,6 +1,6 @@
 """How long the dashboard's pages take over a large lake: `python -m benchmarks.dashboard [--lake DIR] [--json FILE]`.
 
-The lake is that of `benchmarks.scale` (synthetic; no video files, so no thumbnail is decoded), with a video of three hours
+The lake is that of `benchmarks.scale` (synthetic; no video files, so no thumbnail is decoded), with a three-hour video
 beside the others. It is served on this machine and its pages are opened in a real Chromium. Seconds are wall time from
 asking for the address until the page shows its content; the server starts afresh with nothing in memory.
 """

@@ -16,7 +16,8 @@ import torch
 from torch.nn import functional as F
 
 from mfer import depthwise
-from mfer.network import MFER, Architecture
+from mfer.card import Architecture
+from mfer.network import MFER
 
 _BATCH, _ROUNDS = 64, 5
 

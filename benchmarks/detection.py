@@ -22,9 +22,9 @@ from benchmarks.clips import DETECTION_CLIPS, FPS
 from benchmarks.machine import machine
 from pipelines.batches import Detections, FrameBatch
 from pipelines.decode import decode, open_video
-from pipelines.detect import DetectorSettings
 from pipelines.find import FaceFinder
-from pipelines.track import TrackerSettings, box_iou
+from pipelines.settings import DetectorSettings, TrackerSettings
+from pipelines.track import box_iou
 
 _SAME_IOU = 0.4
 _NEAR_FRAMES = 6

@@ -22,7 +22,8 @@ import torch
 from benchmarks.clips import FPS, one_face_720p
 from benchmarks.machine import machine
 from flows.analyze import FolderRun, analyze_folder
-from mfer.network import MFER, Architecture
+from mfer.card import Architecture
+from mfer.network import MFER
 from pipelines.cascade import Cascade
 from pipelines.decode import decode, open_video
 from pipelines.encode import write_video

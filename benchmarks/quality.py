@@ -30,12 +30,13 @@ from mfer.faces import LabelledFaces
 from mfer.metrics import wilson_interval
 from pipelines.batches import AlignedFaces, Detections, FrameBatch
 from pipelines.decode import decode, open_video
-from pipelines.detect import DetectorSettings, FaceDetector
+from pipelines.detect import FaceDetector
 from pipelines.encode import write_video
 from pipelines.models import find_model
 from pipelines.prepare import prepare_faces
 from pipelines.quality import measure_quality
 from pipelines.scorer import Scorer
+from pipelines.settings import DetectorSettings
 
 __all__ = ["HARMS", "Reading", "read_frames"]
 

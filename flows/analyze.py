@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import platform
 import signal
 import subprocess
-import sys
+import threading
 import time
 import uuid
-from collections import deque
-from collections.abc import Callable, Generator, Sequence
-from contextlib import closing, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
-from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from flows.pool import ProcessLimits, WorkerPool
+from mfer.card import read_card
 from pipelines.errors import VideoError
 from pipelines.models import find_model
 from pipelines.settings import AnalysisSettings
@@ -39,7 +38,7 @@ class FolderRun:
 
     ``paths`` are files and folders; ``model`` a name as in ``mfer models list``; ``device`` is ``auto``, ``cpu`` or a
     CUDA device; ``runtime`` runs the model: ``auto``, ``torch`` or ``onnx``; ``workers`` are processes, each with one
-    video at a time.
+    video at a time and within ``limits``.
     """
 
     paths: tuple[str, ...]
@@ -49,11 +48,12 @@ class FolderRun:
     workers: int = 1
     settings: AnalysisSettings = field(default_factory=AnalysisSettings)
     runtime: str = "auto"
+    limits: ProcessLimits = field(default_factory=ProcessLimits)
 
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What a run did, for people and for ``--json``."""
+    """What a run did, for people and for ``--json``; ``cpu_s`` are the workers' CPU seconds by stage."""
 
     run_id: str
     lake: str
@@ -62,14 +62,16 @@ class RunSummary:
     outcomes: tuple[VideoOutcome, ...]
     n_ignored: int
     elapsed_s: float
+    was_interrupted: bool = False
+    cpu_s: Mapping[str, float] = field(default_factory=dict)
 
     def count(self, status: str) -> int:
         return sum(outcome.status == status for outcome in self.outcomes)
 
     @property
     def exit_code(self) -> int:
-        """1 where a video failed or is partial, else 0."""
-        return int(bool(self.count("failed") or self.count("partial")))
+        """130 after Ctrl-C, 1 where a video failed or is partial, else 0."""
+        return 130 if self.was_interrupted else int(bool(self.count("failed") or self.count("partial")))
 
     def to_dict(self) -> dict[str, Any]:
         frames = sum(outcome.n_frames for outcome in self.outcomes)
@@ -85,6 +87,7 @@ class RunSummary:
             "frames_with_face": with_face,
             "share_of_frames_with_face": with_face / frames if frames else None,
             "faces": sum(outcome.n_faces for outcome in self.outcomes),
+            "interrupted": self.was_interrupted,
             "elapsed_s": round(self.elapsed_s, 3),
             "frames_per_s": round(frames / self.elapsed_s, 2) if self.elapsed_s else None,
             "videos": [{**asdict(outcome), "path": path_text(outcome.path)} for outcome in self.outcomes],
@@ -100,6 +103,8 @@ class Progress:
 
     def video(self, outcome: VideoOutcome) -> None: ...
 
+    def stopping(self) -> None: ...
+
 
 def analyze_folder(run: FolderRun, progress: Progress | None = None) -> RunSummary:
     """Analyse every video under some paths that the lake does not have yet.
@@ -107,18 +112,15 @@ def analyze_folder(run: FolderRun, progress: Progress | None = None) -> RunSumma
     Raises:
         ConfigError, ModelError, LakeError: the run cannot begin, or has to stop. What was finished stays finished.
     """
-    from mfer.checkpoint import read_card  # late: `mfer --help` must not wait for torch
-    from pipelines.scorer import choose_device
-
     progress = progress or Progress()
     started, started_utc = time.monotonic(), datetime.now(UTC)
     lake = Lake.open(run.lake, create=True)
     model = find_model(run.model, lake)
-    card, device = read_card(model), choose_device(run.device)
+    card = read_card(model)
     analysis = analysis_id(faces_id(run.settings.hashed()), card.model_id, card.crop.to_dict())
     found = find_videos(run.paths)
     outcomes = [_problem(problem) for problem in found.problems]
-    todo: list[tuple[Path, str | None]] = []
+    todo: dict[Path, str | None] = {}
     known, done = _known_files(lake, found.videos), lake.done_videos(analysis)
     for path in (Path(os.path.abspath(video)) for video in found.videos):
         video_id, size_bytes, mtime_ns = known.get(path, (None, 0, 0))
@@ -129,15 +131,18 @@ def analyze_folder(run: FolderRun, progress: Progress | None = None) -> RunSumma
                 )
             )
         else:
-            todo.append((path, video_id))
+            todo[path] = video_id
     progress.begin(len(todo))
+    pool = WorkerPool(run, model, progress)
     try:
-        with closing(_analyze_each(run, model, todo, progress)) as ended:
+        with _stop_on_signals(pool, progress), closing(pool(list(todo.items()))) as ended:
             for outcome in ended:
+                del todo[Path(outcome.path)]
                 outcomes.append(outcome)
                 progress.video(outcome)
     finally:  # also when the run has to stop: what it did is written down as far as the disk lets it
-        manifest = _manifest(run, card.model_id, device, started_utc)
+        outcomes += [_not_begun(path, video_id) for path, video_id in todo.items()]
+        manifest = _manifest(run, card.model_id, pool.device or "none", started_utc)
         lake.append_run(manifest, outcomes)
     return RunSummary(
         manifest.run_id,
@@ -147,6 +152,8 @@ def analyze_folder(run: FolderRun, progress: Progress | None = None) -> RunSumma
         tuple(outcomes),
         found.ignored_count,
         time.monotonic() - started,
+        was_interrupted=pool.stopping,
+        cpu_s=pool.cpu_s,
     )
 
 
@@ -182,130 +189,41 @@ def _problem(problem: VideoError) -> VideoOutcome:
     return VideoOutcome(None, path, "failed", code=problem.code, stage=problem.stage, message=problem.message)
 
 
-def _analyze_each(run: FolderRun, model: Path, todo: Sequence[_File], progress: Progress) -> Generator[VideoOutcome]:
-    if not todo:
+@contextmanager
+def _stop_on_signals(pool: WorkerPool, progress: Progress) -> Iterator[None]:
+    """Ctrl-C once ends the run after the segments at work; twice, or SIGTERM, at once. What is done stays done.
+
+    Handlers that somebody else has set are left alone (a server's, say), and so are other threads than the main one,
+    which Python does not tell of signals.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
         return
-    if run.workers == 1:
-        worker = _make_worker(run, model)
-        for path, video_id in todo:
-            yield worker(path, video_id, lambda done, n, path=path: progress.frames(str(path), done, n))  # type: ignore[misc]
-    else:
-        yield from _analyze_in_processes(run, model, todo, progress)
 
+    def on_interrupt(number: int, frame: Any) -> None:
+        if pool.stopping:
+            raise KeyboardInterrupt
+        pool.stop()
+        progress.stopping()
 
-# -- worker processes -------------------------------------------------------------------------------------------------
+    def on_terminate(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
 
-_File = tuple[Path, str | None]
-_Worker = Callable[[Path, str | None, Callable[[int, int], None]], VideoOutcome]
-#: How often a run looks at what its processes have done meanwhile.
-_PROGRESS_S = 0.2
-
-
-def _make_worker(run: FolderRun, model: Path) -> _Worker:
-    """Load the networks once; the result analyses one video after another."""
-    import torch
-
-    from pipelines.profile import reset_stages
-    from pipelines.score import VideoAnalyzer, VideoFile
-    from pipelines.scorer import Scorer, choose_device
-
-    device = choose_device(run.device)
-    if device == "cpu":
-        torch.set_num_threads(1)  # a process per core beats threads in one; decoding has a thread of its own
-    analyzer = VideoAnalyzer(Lake.open(run.lake), run.settings, Scorer(model, device, run.runtime), device)
-    reset_stages()
-    return lambda path, video_id, tell: analyzer(VideoFile(path, video_id), tell)
-
-
-class _Process:
-    """A spawned process that analyses one video after another; ``n_frames`` are (done, in all) of the one it is at."""
-
-    def __init__(self, run: FolderRun, model: Path) -> None:
-        context = multiprocessing.get_context("spawn")  # a fork would copy decoders and locks in the middle of work
-        self.n_frames = context.RawArray("q", 2)
-        self.pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_work, args=(theirs, self.n_frames, run, model), daemon=True)
-        self._process.start()
-        theirs.close()  # so that the pipe ends with the process
-
-    def give(self, file: _File) -> None:
-        self.n_frames[:] = 0, 0
-        with suppress(ConnectionError):  # it died: taking its answer will tell
-            self.pipe.send(file)
-
-    def take(self) -> VideoOutcome | None:
-        """The outcome, or None where the process died. Raises what has to stop the run."""
-        try:
-            answer = self.pipe.recv()
-        except (EOFError, ConnectionError):
-            return None
-        if isinstance(answer, Exception):
-            raise answer
-        assert isinstance(answer, VideoOutcome)
-        return answer
-
-    def end(self) -> None:
-        self._process.kill()  # safe at any moment: a commit happens whole or not at all
-        self._process.join()
-        self.pipe.close()
-
-
-def _work(pipe: Connection, n_frames: Any, run: FolderRun, model: Path) -> None:
-    """The life of a worker process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def tell(n_done: int, n_in_all: int) -> None:
-        n_frames[:] = n_done, n_in_all
-        if not parent.is_alive():
-            sys.exit(1)  # nobody waits for this video, and the next run may be at it already
-
+    usual: dict[int, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    ours: dict[int, Any] = {signal.SIGINT: on_interrupt, signal.SIGTERM: on_terminate}
+    set_here = [number for number in usual if signal.getsignal(number) == usual[number]]
+    for number in set_here:
+        signal.signal(number, ours[number])
     try:
-        worker = _make_worker(run, model)
-        while True:
-            path, video_id = pipe.recv()
-            pipe.send(worker(path, video_id, tell))
-    except (EOFError, ConnectionError):
-        return  # the parent is gone
-    except Exception as error:
-        pipe.send(error)
-
-
-def _analyze_in_processes(
-    run: FolderRun, model: Path, todo: Sequence[_File], progress: Progress
-) -> Generator[VideoOutcome]:
-    """Several videos at a time. A process that dies costs the video it was at, and is replaced."""
-    waiting = deque(todo)
-    idle: list[_Process] = []
-    busy: dict[_Process, _File] = {}
-    try:
-        while waiting or busy:
-            while waiting and len(busy) < run.workers:
-                process = idle.pop() if idle else _Process(run, model)
-                busy[process] = waiting.popleft()
-                process.give(busy[process])
-            ended = wait([process.pipe for process in busy], timeout=_PROGRESS_S)
-            for process, (path, video_id) in list(busy.items()):
-                progress.frames(str(path), *process.n_frames)
-                if process.pipe not in ended:
-                    continue
-                outcome = process.take()
-                del busy[process]
-                if outcome is None:
-                    process.end()
-                    yield _crashed(path, video_id)
-                else:
-                    idle.append(process)
-                    yield outcome
+        yield
     finally:
-        for process in (*idle, *busy):
-            process.end()
+        for number in set_here:
+            signal.signal(number, usual[number])
 
 
-def _crashed(path: Path, video_id: str | None) -> VideoOutcome:
-    message = "the process that analysed it died: a crash in a library, or out of memory"
-    return VideoOutcome(video_id, str(path), "failed", code="crashed", stage="decode", message=message)
+def _not_begun(path: Path, video_id: str | None) -> VideoOutcome:
+    message = "the run was stopped before this video was finished; run again to go on"
+    return VideoOutcome(video_id, str(path), "skipped", "interrupted", message=message)
 
 
 def _code_revision() -> str | None:

@@ -23,8 +23,7 @@ from prefect.states import Completed, Failed
 from pydantic import PositiveFloat, PositiveInt
 
 from flows.analyze import FolderRun, Progress, RunSummary, analyze_folder
-from pipelines.detect import DetectorSettings
-from pipelines.settings import AnalysisSettings
+from pipelines.settings import AnalysisSettings, DetectorSettings
 from storage.identity import path_shown
 from storage.records import VideoOutcome
 

@@ -86,7 +86,28 @@ main.add_command(lake_commands)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--decoder", type=click.Choice(["auto", "decord", "pyav"]), default="auto", show_default=True)
 @click.option("--workers", type=click.IntRange(1), default=_cores, show_default="cores", help="Videos at a time.")
-@click.option("--profile", is_flag=True, help="Say where the CPU time went, by stage; one video at a time.")
+@click.option(
+    "--segment",
+    "segment_s",
+    type=click.FloatRange(0, min_open=True),
+    default=300.0,
+    show_default=True,
+    help="Seconds of video that are committed at a time: what a crash costs. Another length is another analysis.",
+)
+@click.option(
+    "--stall",
+    "stall_s",
+    type=click.FloatRange(0, min_open=True),
+    default=120.0,
+    show_default=True,
+    help="Seconds without progress after which a video's process is killed, and the video tried once more.",
+)
+@click.option(
+    "--memory-mb",
+    type=click.IntRange(1),
+    help="Memory at which a video's process is killed.  [default: 80% of the machine's, shared among the workers]",
+)
+@click.option("--profile", is_flag=True, help="Say where the CPU time went, by stage.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 @plain_errors
 def analyze(
@@ -102,30 +123,35 @@ def analyze(
     device: str,
     decoder: str,
     workers: int,
+    segment_s: float,
+    stall_s: float,
+    memory_mb: int | None,
     profile: bool,
     as_json: bool,
 ) -> None:
     """Analyse videos and folders of videos into a lake.
 
     Folders are searched for video files; what is named itself is always tried. A video that was
-    analysed before with the same settings and model is skipped, so an interrupted run is simply
-    started again. Exit code 0: all well; 1: a video failed or could not be read completely; 2: the
-    run could not begin or had to stop.
+    analysed before with the same settings and model is skipped, and one that was begun goes on with
+    its first missing segment, so an interrupted run is simply started again. Ctrl-C ends the run when
+    the segments at work are done; a second one ends it at once. Exit code 0: all well; 1: a video failed
+    or could not be read completely; 2: the run could not begin or had to stop; 130: Ctrl-C.
     """
     from flows.analyze import FolderRun, analyze_folder
+    from flows.pool import ProcessLimits
     from flows.progress import make_progress
-    from pipelines.detect import DetectorSettings, parse_min_face
     from pipelines.profile import profile_table
-    from pipelines.settings import AnalysisSettings
+    from pipelines.settings import AnalysisSettings, DetectorSettings, parse_min_face
 
     detector = DetectorSettings(mode=detect, interval_s=interval_s, **parse_min_face(min_face))  # type: ignore[arg-type]
-    settings = AnalysisSettings(every, fps, detector, decoder=decoder)
-    run = FolderRun(paths, lake, model, device, 1 if profile else workers, settings, runtime)
+    settings = AnalysisSettings(every, fps, detector, decoder=decoder, segment_s=segment_s)
+    limits = ProcessLimits(progress_s=stall_s, open_s=min(stall_s, ProcessLimits.open_s), memory_mb=memory_mb)
+    run = FolderRun(paths, lake, model, device, workers, settings, runtime, limits)
     with make_progress(quiet=as_json) as progress:
         summary = analyze_folder(run, progress)
     click.echo(json.dumps(summary.to_dict(), indent=2) if as_json else _summary_text(summary))
     if profile:
-        click.echo(profile_table(summary.to_dict()["frames"]), err=as_json)
+        click.echo(profile_table(summary.cpu_s, summary.to_dict()["frames"]), err=as_json)
     sys.exit(summary.exit_code)
 
 
@@ -148,6 +174,8 @@ def _summary_text(summary: RunSummary) -> str:
             f"{facts['frames']} frames, {facts['share_of_frames_with_face']:.1%} with a face, {facts['faces']} faces,"
             f" {facts['frames_per_s']:.1f} frames/s, model {summary.model_id}"
         )
+    if summary.was_interrupted:
+        lines.append("Stopped. What is finished is kept; run the same command again to go on.")
     if not n_videos:
         lines.append("No video was found. Name a video file, or a folder with videos in it.")
     if any(outcome.status != "failed" for outcome in summary.outcomes):

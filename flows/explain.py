@@ -13,8 +13,9 @@ from mfer.crop import normalise
 from mfer.errors import ConfigError
 from mfer.explain import grad_cam, overlay
 from pipelines.decode import decode, open_video
-from pipelines.detect import DetectorSettings, FaceDetector
+from pipelines.detect import FaceDetector
 from pipelines.scorer import Scorer
+from pipelines.settings import DetectorSettings
 
 __all__ = ["explain_moment"]
 

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from flows.demo_clips import astronaut_path
 from mfer.augment import Augmentation, disturb_matrix
+from mfer.card import CropContract
 from mfer.checkpoint import load_model
-from mfer.crop import CropContract, align_matrix, normalise, warp_faces
+from mfer.crop import align_matrix, normalise, warp_faces
 from mfer.errors import ModelError
 from mfer.network import CalibratedMFER
 from pipelines.detect import FaceDetector

@@ -8,7 +8,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from mfer.checkpoint import read_card
+from mfer.card import read_card
 from mfer.errors import ModelError
 from pipelines.containers import require_file
 from pipelines.decode import open_video

@@ -23,7 +23,10 @@ def lake_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def plain_errors(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What a person has to correct is one line on stderr and exit code 2; a fault of ours keeps its traceback."""
+    """What a person has to correct is one line on stderr and exit code 2; a fault of ours keeps its traceback.
+
+    Ctrl-C ends with exit code 130, as shells have it.
+    """
 
     @wraps(command)
     def run(*args: Any, **kwargs: Any) -> Any:
@@ -37,6 +40,9 @@ def plain_errors(command: Callable[..., Any]) -> Callable[..., Any]:
         except (ConfigError, ModelError, LakeError) as error:
             click.echo(f"mfer: {printable(str(error), keep=chr(10))}", err=True)
             sys.exit(2)
+        except KeyboardInterrupt:
+            click.echo("mfer: stopped; what is finished is kept", err=True)
+            sys.exit(130)
         except VideoError as error:
             click.echo(f"mfer: {error.code}: {printable(error.message)}", err=True)
             sys.exit(1)

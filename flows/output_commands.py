@@ -104,7 +104,7 @@ def report(
 
 
 def _card(model_id: str, lake: Lake) -> dict[str, Any] | None:
-    from mfer.checkpoint import read_card
+    from mfer.card import read_card
     from mfer.errors import ModelError
     from pipelines.models import find_model
 

@@ -19,6 +19,7 @@ from storage.records import VideoOutcome
 __all__ = ["make_progress", "training_progress"]
 
 
+_STOPPING = "stopping when the segments at work are done; press Ctrl-C again to stop at once"
 #: What the bar of a stage counts.
 _UNITS = {"train": "steps", "export": "videos", "report": "videos", "render": "frames"}
 
@@ -63,12 +64,20 @@ class _TerminalProgress(Progress):
             text = f"{outcome.status} {outcome.code}: {path_shown(outcome.path)}"
             self._bars.console.print(text, style="yellow", highlight=False, markup=False)
 
+    def stopping(self) -> None:
+        self._bars.console.print(_STOPPING, style="yellow")
+
+
+class _QuietProgress(Progress):
+    def stopping(self) -> None:
+        print(f"mfer: {_STOPPING}", file=sys.stderr, flush=True)
+
 
 @contextmanager
 def make_progress(quiet: bool = False) -> Iterator[Progress]:
     """Bars over videos and frames on a terminal, nothing elsewhere."""
     if quiet or not sys.stderr.isatty():
-        yield Progress()
+        yield _QuietProgress()
         return
     with _bars() as bars:
         yield _TerminalProgress(bars)

@@ -18,8 +18,9 @@ from torch import Tensor
 
 import mfer
 from flows.export import export_onnx
-from mfer.checkpoint import Card, load_model, save_model
-from mfer.crop import CropContract, align_matrix, normalise
+from mfer.card import Card, CropContract
+from mfer.checkpoint import load_model, save_model
+from mfer.crop import align_matrix, normalise
 from mfer.data import read_faces
 from mfer.errors import ConfigError
 from mfer.evaluate import Evaluation, Predict, evaluate

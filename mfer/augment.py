@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mfer.crop import CropContract
+from mfer.card import CropContract
 
 __all__ = ["Augmentation", "disturb_matrix", "disturb_pixels", "mix"]
 

@@ -6,99 +6,19 @@ Training, evaluation, analysis, labelling and Grad-CAM all warp a face with :fun
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mfer.errors import ConfigError
+from mfer.card import CropContract
 
-__all__ = ["MEAN_LANDMARKS_48PX", "CropContract", "align_matrix", "normalise", "warp_faces"]
+__all__ = ["align_matrix", "normalise", "warp_faces"]
 
-#: Mean MTCNN landmarks of the 28,561 FER+ training pictures in their 48 px pixel coordinates, made symmetric:
-#: eyes, nose, mouth corners. Also the fallback where a labelled 48 px face shows the detector no landmarks.
-MEAN_LANDMARKS_48PX = (
-    (14.71, 17.96),
-    (32.29, 17.96),
-    (23.50, 28.33),
-    (16.21, 37.44),
-    (30.79, 37.44),
-)
-#: Template name -> five points in the unit square of the crop (pixel centre convention removed).
-_TEMPLATES: dict[str, tuple[tuple[float, float], ...]] = {
-    # the framing of FER pictures themselves: forehead to chin fills the crop
-    "ferplus_tight": tuple(((x + 0.5) / 48, (y + 0.5) / 48) for x, y in MEAN_LANDMARKS_48PX),
-    # face.evoLVe's 112 px template, as MFER was published: more forehead, hair and neck
-    "face_evolve": tuple(
-        ((x + 0.5) / 112, (y + 0.5) / 112)
-        for x, y in (
-            (38.2946, 51.6963),
-            (73.5318, 51.5014),
-            (56.0252, 71.7366),
-            (41.5493, 92.3655),
-            (70.7299, 92.2041),
-        )
-    ),
-}
 #: ITU-R BT.601 luma, which is also what Pillow's "L" is.
 _LUMA = (0.299, 0.587, 0.114)
-
-
-@dataclass(frozen=True)
-class CropContract:
-    """How a face becomes network input.
-
-    ``template`` names the five target points, ``side_px`` the crop side, ``colour`` is ``grey`` or ``rgb``,
-    pixels outside the picture repeat its border, and a face larger than the crop is first averaged over
-    ``round(scale)`` pixel blocks (``low_pass = "box"``), so that a sharp large face and a small one look alike.
-    ``mean`` and ``std`` normalise pixels in 0..1.
-    """
-
-    template: str = "ferplus_tight"
-    side_px: int = 48
-    colour: str = "grey"
-    low_pass: str = "box"
-    mean: float = 0.5
-    std: float = 0.25
-
-    def __post_init__(self) -> None:
-        for field, allowed in (
-            ("template", tuple(_TEMPLATES)),
-            ("colour", ("grey", "rgb")),
-            ("low_pass", ("box",)),
-        ):
-            if getattr(self, field) not in allowed:
-                raise ConfigError(f"crop {field} is {getattr(self, field)!r}; allowed: {', '.join(allowed)}")
-        if not 16 <= self.side_px <= 512:
-            raise ConfigError(f"crop side_px is {self.side_px}; allowed: 16 to 512")
-
-    @property
-    def channels(self) -> int:
-        return 1 if self.colour == "grey" else 3
-
-    @property
-    def crop_id(self) -> str:
-        """Twelve hex digits that differ where the crop would."""
-        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:12]
-
-    def template_px(self) -> np.ndarray:
-        """The five target points in crop pixels, float64 [5,2]; integer coordinates are pixel centres."""
-        return np.asarray(_TEMPLATES[self.template]) * self.side_px - 0.5
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> CropContract:
-        if unknown := set(values) - {f.name for f in fields(cls)}:
-            raise ConfigError(f"this version does not know the crop settings {sorted(unknown)}")
-        return cls(**values)
 
 
 def align_matrix(landmarks_px: np.ndarray, crop: CropContract) -> np.ndarray:

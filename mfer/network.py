@@ -7,69 +7,22 @@ blocks follow the code, because that is what was trained.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mfer.card import ARCHITECTURES, Architecture
 from mfer.depthwise import DepthwiseConv2d
 from mfer.errors import ConfigError
 
-__all__ = ["ARCHITECTURES", "MFER", "Architecture", "CalibratedMFER", "DSAttention", "MultiscaleClassifier"]
+__all__ = ["MFER", "CalibratedMFER", "DSAttention", "MultiscaleClassifier"]
 
-#: Architecture name -> timm backbone.
-ARCHITECTURES: dict[str, str] = {
-    f"mfer_{size}": f"convnext_{size}" for size in ("base", "tiny", "nano", "pico", "femto", "atto")
-}
 #: DS attention follows these stages (0-based), as published.
 DS_STAGES = (2, 3)
 #: The feature is cut into this many quarters; head i sees the first 2 + i of them.
 N_HEADS = 3
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """Everything that fixes what an MFER computes; recorded in a model's card.
-
-    ``ds`` is ``dense`` (published), ``depthwise`` or ``none``; ``stem`` is ``patch4`` (published, stride 4) or
-    ``conv2`` (3x3, stride 2, for faces of 40 to 64 px); ``layer_scale`` is its starting value. With
-    ``mirror`` the logits of a face and its mirror image are averaged in evaluation mode, at twice the cost, wherever
-    the model runs.
-    """
-
-    name: str = "mfer_base"
-    n_classes: int = 8
-    in_channels: int = 3
-    ds: str = "dense"
-    multiscale: bool = True
-    stem: str = "patch4"
-    layer_scale: float = 1e-6
-    drop_path: float = 0.0
-    mirror: bool = False
-
-    def __post_init__(self) -> None:
-        allowed: dict[str, tuple[Any, ...]] = {
-            "name": tuple(ARCHITECTURES),
-            "ds": ("dense", "depthwise", "none"),
-            "stem": ("patch4", "conv2"),
-            "in_channels": (1, 3),
-        }
-        for field, values in allowed.items():
-            got = getattr(self, field)
-            if got not in values:
-                raise ConfigError(f"architecture {field} is {got!r}; allowed: {', '.join(map(str, values))}")
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Architecture:
-        known = {f.name for f in fields(cls)}
-        if unknown := set(values) - known:
-            raise ConfigError(f"unknown architecture settings {sorted(unknown)}; known: {sorted(known)}")
-        return cls(**values)
 
 
 class DSAttention(nn.Module):

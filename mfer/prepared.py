@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mfer.crop import MEAN_LANDMARKS_48PX, CropContract, align_matrix, warp_faces
+from mfer.card import MEAN_LANDMARKS_48PX, CropContract
+from mfer.crop import align_matrix, warp_faces
 from mfer.faces import LabelledFaces
 
 __all__ = ["PreparedFaces", "mean_landmarks"]

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from mfer.augment import Augmentation
-from mfer.crop import CropContract
+from mfer.card import Architecture, CropContract
 from mfer.errors import ConfigError
-from mfer.network import Architecture
 
 __all__ = ["Recipe", "recipe_names"]
 

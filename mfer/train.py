@@ -26,7 +26,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mfer.augment import disturb_matrix, disturb_pixels, mix
-from mfer.crop import CropContract, align_matrix, normalise, warp_faces
+from mfer.card import CropContract
+from mfer.crop import align_matrix, normalise, warp_faces
 from mfer.errors import ConfigError
 from mfer.losses import make_feature_loss
 from mfer.metrics import figures, fit_temperature, softmax

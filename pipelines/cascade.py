@@ -16,12 +16,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mfer.crop import CropContract, warp_faces
+from mfer.card import CropContract
+from mfer.crop import warp_faces
 from mfer.errors import ConfigError
 from pipelines.batches import Detections
-from pipelines.detect import DetectorSettings
 from pipelines.profile import stage
 from pipelines.runtime import load_or_export
+from pipelines.settings import DetectorSettings
 
 __all__ = ["Cascade"]
 

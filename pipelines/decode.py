@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, cast
 
 import numpy as np
@@ -18,11 +18,9 @@ from pipelines.errors import VideoError
 from pipelines.limits import BATCH_BYTES
 from pipelines.orientation import orient
 from pipelines.packets import Video, open_video
+from pipelines.settings import DECODERS, Decoder
 
-__all__ = ["DECODERS", "Decoder", "Decoding", "Video", "decode", "open_video", "sample_frames"]
-
-Decoder = Literal["auto", "decord", "pyav"]
-DECODERS: tuple[Decoder, ...] = ("auto", "decord", "pyav")
+__all__ = ["Decoding", "Video", "decode", "open_video", "sample_frames"]
 
 
 class _DecordMismatchError(Exception):
@@ -60,6 +58,7 @@ def decode(
     batch_frames: int = 16,
     decoder: Decoder = "auto",
     threads: int = 1,
+    segment_s: float = np.inf,
 ) -> Decoding:
     """Read a video's frames as batches of upright RGB with square pixels.
 
@@ -70,6 +69,8 @@ def decode(
         decoder: ``auto`` and ``pyav`` take PyAV. ``decord`` takes decord, which is right on files that are not damaged
             and that the packets prove harmless: it shows patched pictures without a word, and is no faster.
         threads: of PyAV's decoder; many videos at once are faster in one process each.
+        segment_s: length of a segment, in seconds. A batch never lies in two segments, and any run of segments can be
+            read by itself (``Decoding.between``), which gives the batches that the whole gives there.
 
     Returns:
         An iterable of FrameBatch. Each run over it reads the file once; memory does not grow with its length.
@@ -83,25 +84,62 @@ def decode(
         raise ConfigError(f"decoder got {decoder!r}; allowed are {', '.join(DECODERS)}")
     if batch_frames < 1 or threads < 1:
         raise ConfigError(f"decoding got batch_frames={batch_frames}, threads={threads}; both must be at least 1")
+    if not segment_s > 0:
+        raise ConfigError(f"segments of {segment_s} s; they must be longer than 0")
     if decoder == "decord" and video.decord_refusal is not None:
         raise _refused(video, video.decord_refusal)
     frame_index = sample_frames(video, every=every, fps=fps)
     batch_frames = max(1, min(batch_frames, BATCH_BYTES // (3 * video.info.width_px * video.info.height_px)))
-    return Decoding(video, frame_index, batch_frames, threads, "decord" if decoder == "decord" else "pyav")
+    bounds = _segment_bounds(video.pts_s[frame_index], segment_s)
+    return Decoding(video, frame_index, bounds, batch_frames, threads, "decord" if decoder == "decord" else "pyav")
+
+
+def _segment_bounds(time_s: np.ndarray, segment_s: float) -> np.ndarray:
+    """Rows at which segments begin, and the end: each as long as it can be without lasting longer than ``segment_s``.
+
+    Times that leap over hours make no empty segments.
+    """
+    bounds = [0]
+    while (end := int(np.searchsorted(time_s, time_s[bounds[-1]] + segment_s))) < len(time_s):
+        bounds.append(max(end, bounds[-1] + 1))
+    return np.array([*bounds, len(time_s)], np.int64)
 
 
 @dataclass
 class Decoding:
-    """One way of reading a video. ``frame_index`` int64 [S] are the frames that are wanted.
+    """One way of reading a video.
 
-    ``decoder`` is the one in use. Frames that could not be read come as ``unread_index`` of the batches.
+    ``frame_index`` int64 [S] are the frames that are wanted; segment k of n holds its rows ``segment_bounds[k]`` to
+    ``segment_bounds[k + 1]``, int64 [n+1]. ``decoder`` is the one in use. Frames that could not be read come as
+    ``unread_index`` of the batches; where ``may_read_none``, that may be all of them.
     """
 
     video: Video
     frame_index: np.ndarray
+    segment_bounds: np.ndarray
     batch_frames: int
     threads: int
     decoder: Literal["decord", "pyav"]
+    may_read_none: bool = False
+
+    @property
+    def n_segments(self) -> int:
+        return len(self.segment_bounds) - 1
+
+    def between(self, first: int, end: int) -> Decoding:
+        """The segments from ``first`` to before ``end`` alone; what lies before them is not decoded but for a moment.
+
+        A part of a video may be damaged from end to end: where not one of its frames can be read, that is no error.
+        """
+        if not 0 <= first < end <= self.n_segments:
+            raise ValueError(f"segments {first} to {end} of {self.n_segments}")
+        bounds = self.segment_bounds[first : end + 1]
+        return replace(
+            self,
+            frame_index=self.frame_index[bounds[0] : bounds[-1]],
+            segment_bounds=bounds - bounds[0],
+            may_read_none=self.may_read_none or end - first < self.n_segments,
+        )
 
     def __iter__(self) -> Iterator[FrameBatch]:
         try:
@@ -118,34 +156,42 @@ class Decoding:
             clip = _read_with_decord(self.video, self.frame_index)
         except _DecordMismatchError as mismatch:
             raise _refused(self.video, f"decord read it wrongly: {mismatch}") from mismatch
-        for first in range(0, len(self.frame_index), self.batch_frames):
-            rows = slice(first, first + self.batch_frames)
-            yield _batch(self.video, clip[rows], self.frame_index[rows])
+        for start, end in zip(self.segment_bounds, self.segment_bounds[1:], strict=False):
+            for first in range(start, end, self.batch_frames):
+                rows = slice(first, min(first + self.batch_frames, end))
+                yield _batch(self.video, clip[rows], self.frame_index[rows])
 
     def _iterate_pyav(self) -> Iterator[FrameBatch]:
-        height_px, width_px = self.video.info.height_px, self.video.info.width_px
-        n_read, n_settled = 0, 0  # of the wanted frames: delivered, and delivered or known to be unread
-        rgb: torch.Tensor | None = None
-        taken: list[int] = []
+        n_read = n_settled = 0  # of the wanted frames: delivered, and delivered or known to be unread
+        rgb, taken = self._room(), list[int]()
         for index, picture in _read_with_pyav(self.video, self.frame_index, self.threads):
-            if rgb is None:
-                rgb = torch.empty((self.batch_frames, height_px, width_px, 3), dtype=torch.uint8)
+            row = int(np.searchsorted(self.frame_index, index))
+            ends = self.segment_bounds[(self.segment_bounds > n_settled) & (self.segment_bounds <= row)]
+            for end in ends.tolist():  # of the segments before the one that this frame is in
+                yield _batch(self.video, rgb[: len(taken)], taken, self.frame_index[n_settled:end])
+                n_settled, rgb, taken = end, self._room(), []
             rgb[len(taken)].numpy()[:] = picture
             taken.append(index)
+            n_read += 1
             if len(taken) == self.batch_frames:
-                end = int(np.searchsorted(self.frame_index, index, side="right"))
-                yield _batch(self.video, rgb, np.array(taken), self.frame_index[n_settled:end])
-                n_read, n_settled = n_read + len(taken), end
-                rgb, taken = None, []
-        if n_read + len(taken) == 0:
+                yield _batch(self.video, rgb, taken, self.frame_index[n_settled : row + 1])
+                n_settled, rgb, taken = row + 1, self._room(), []
+        if n_read == 0 and not self.may_read_none:
             message = f"none of {len(self.frame_index)} frames could be read; copy or convert the video again"
             raise VideoError("decode_failed", "decode", self.video.info.path, message)
-        if n_settled < len(self.frame_index):
-            rgb = torch.empty((0, height_px, width_px, 3), dtype=torch.uint8) if rgb is None else rgb[: len(taken)]
-            yield _batch(self.video, rgb, np.array(taken, dtype=np.int64), self.frame_index[n_settled:])
+        for end in self.segment_bounds[self.segment_bounds > n_settled].tolist():
+            yield _batch(self.video, rgb[: len(taken)], taken, self.frame_index[n_settled:end])
+            n_settled, taken = end, []
+
+    def _room(self) -> torch.Tensor:
+        height_px, width_px = self.video.info.height_px, self.video.info.width_px
+        return torch.empty((self.batch_frames, height_px, width_px, 3), dtype=torch.uint8)
 
 
-def _batch(video: Video, rgb: torch.Tensor, frame_index: np.ndarray, wanted: np.ndarray | None = None) -> FrameBatch:
+def _batch(
+    video: Video, rgb: torch.Tensor, frames: np.ndarray | list[int], wanted: np.ndarray | None = None
+) -> FrameBatch:
+    frame_index = np.asarray(frames, dtype=np.int64)
     unread = np.setdiff1d(wanted, frame_index) if wanted is not None else np.zeros(0, np.int64)
     return FrameBatch(rgb, frame_index, video.pts_s[frame_index], video.duration_s[frame_index], unread)
 
@@ -193,10 +239,12 @@ def _read_with_pyav(video: Video, frame_index: np.ndarray, threads: int) -> Iter
     wanted[frame_index] = True
     tally = _Tally(video)
     last_index = -1
-    for position, frame in _decoded_frames(video, tally, threads):
+    for position, frame in _decoded_frames(video, tally, threads, _first_packet(video, int(frame_index[0]))):
         index, is_good = tally.judge(position, frame)
         if index <= last_index:
             continue  # hidden by an edit list, or shown again by the decoder
+        if index > frame_index[-1]:
+            return
         last_index = index
         if index < len(wanted) and wanted[index] and is_good:
             try:
@@ -208,8 +256,27 @@ def _read_with_pyav(video: Video, frame_index: np.ndarray, threads: int) -> Iter
             yield index, orient(picture, video.display_matrix)
 
 
-def _decoded_frames(video: Video, tally: _Tally, threads: int) -> Iterator[tuple[int, VideoFrame]]:
-    """Yield each decoded frame with the position of its packet; a packet that fails does not end the video."""
+def _first_packet(video: Video, first_frame: int) -> int:
+    """The position from which on packets have to be decoded, so that all frames from the first wanted one are right.
+
+    It is a key frame that comes before all packets of these frames, and is shown before them; or, for good measure, the
+    one before that, since some encoders refer across a key frame. 0 where frames can only be counted.
+    """
+    frame_of = video.frame_of_packet
+    if first_frame == 0 or not video.exact_pts:
+        return 0
+    needed = np.flatnonzero(frame_of >= first_frame)
+    end = int(needed[0]) + 1 if len(needed) else len(frame_of)
+    keys = np.flatnonzero(video.is_key[:end] & ~video.is_corrupt[:end] & (frame_of[:end] <= first_frame))
+    return int(keys[-2]) if len(keys) > 1 else 0
+
+
+def _decoded_frames(video: Video, tally: _Tally, threads: int, first_packet: int) -> Iterator[tuple[int, VideoFrame]]:
+    """Yield each decoded frame with the position of its packet; a packet that fails does not end the video.
+
+    Packets before ``first_packet`` are read and passed over: seeking lands where a container's index says, which is not
+    always where it should.
+    """
     n_packets = len(video.frame_of_packet)
     with open_container(video.info.path) as container:
         stream = video_stream(container, video.info.path)
@@ -220,6 +287,9 @@ def _decoded_frames(video: Video, tally: _Tally, threads: int) -> Iterator[tuple
         position = 0
         for packet in video_packets(container, stream):
             if packet.size == 0 or position == n_packets:
+                continue
+            if position < first_packet:
+                position += 1
                 continue
             packet.opaque = position
             try:

@@ -11,10 +11,11 @@ import torch
 
 from pipelines.batches import Detections, FrameBatch
 from pipelines.cascade import Cascade
-from pipelines.detect import DetectorSettings, FaceDetector
+from pipelines.detect import FaceDetector
 from pipelines.follow import follow_faces
 from pipelines.profile import stage
-from pipelines.track import Tracker, TrackerSettings
+from pipelines.settings import DetectorSettings, TrackerSettings
+from pipelines.track import Tracker
 from storage.schema import LANDMARKS
 
 __all__ = ["FaceFinder", "FoundFaces", "StoredFaces"]

@@ -19,10 +19,8 @@ from pipelines.batches import Detections, FrameBatch
 from pipelines.cascade import Cascade
 from pipelines.track import box_iou
 
-__all__ = ["ALGORITHM_VERSION", "follow_faces"]
+__all__ = ["follow_faces"]
 
-#: Raised when the same settings would give other faces: it is part of faces_id.
-ALGORITHM_VERSION = 1
 #: Frames since the last key frame are kept for the way back, but not more than so many pixels (144 MB): of 1080p 23
 #: frames, of 4K 5. A detection comes earlier then.
 _KEPT_PIXELS = 48_000_000

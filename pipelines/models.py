@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mfer.checkpoint import CARD_FILE, Card, packaged_models, read_card
+from mfer.card import CARD_FILE, Card, packaged_models, read_card
 from mfer.errors import ModelError
 from storage.errors import LakeError
 from storage.lake import Lake

@@ -28,6 +28,7 @@ from pipelines.limits import (
     MAX_TIME_S,
 )
 from pipelines.orientation import display_matrix
+from pipelines.pulse import beat
 
 __all__ = ["Video", "open_video"]
 
@@ -206,6 +207,7 @@ def _scan_packets(container: InputContainer, stream: VideoStream) -> _Scan:
 
 def _read_packets(scan: _Scan, container: InputContainer, stream: VideoStream) -> None:
     for packet in video_packets(container, *container.streams):
+        beat()
         if packet.pts is not None and packet.time_base:
             scan.end_s = max(scan.end_s, float((packet.pts + (packet.duration or 0)) * packet.time_base))
         if packet.stream_index != stream.index:

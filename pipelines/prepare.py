@@ -17,7 +17,8 @@ from torch.nn import functional as F
 
 from mfer.faces import LabelledFaces
 from mfer.prepared import PreparedFaces, mean_landmarks
-from pipelines.detect import ALGORITHM_VERSION, DetectorSettings, FaceDetector
+from pipelines.detect import FaceDetector
+from pipelines.settings import ALGORITHM_VERSIONS, DetectorSettings
 
 __all__ = ["prepare_faces"]
 
@@ -71,7 +72,9 @@ def prepare_faces(
 
 def _fingerprint(faces: LabelledFaces) -> str:
     """Differs where the pictures or the way of finding landmarks would."""
-    digest = hashlib.sha256(f"{ALGORITHM_VERSION} {_ENLARGED_SIDE_PX} {_BORDER} {_MIN_FACE} {len(faces)}".encode())
+    digest = hashlib.sha256(
+        f"{ALGORITHM_VERSIONS['detect']} {_ENLARGED_SIDE_PX} {_BORDER} {_MIN_FACE} {len(faces)}".encode()
+    )
     if isinstance(faces.pictures, np.ndarray):
         digest.update(np.ascontiguousarray(faces.pictures).data)
     else:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TypeVar
 
-__all__ = ["profile_table", "reset_stages", "stage", "stage_seconds", "staged"]
+__all__ = ["cpu_seconds", "profile_table", "reset_stages", "stage", "staged"]
 
 T = TypeVar("T")
 
@@ -60,10 +60,11 @@ def staged(name: str, items: Iterable[T]) -> Iterator[T]:
         yield item
 
 
-def stage_seconds() -> dict[str, float]:
-    """CPU seconds of this process by stage since the last reset."""
+def cpu_seconds() -> dict[str, float]:
+    """CPU seconds of this process by stage since the last reset; ``other`` is what no stage counts."""
     with _lock:
-        return dict(_seconds)
+        counted = dict(_seconds)
+    return {**counted, "other": time.process_time() - sum(counted.values())}
 
 
 def reset_stages() -> None:
@@ -73,13 +74,11 @@ def reset_stages() -> None:
         _seconds["start"] = time.process_time()
 
 
-def profile_table(n_frames: int) -> str:
-    """CPU time of this process by stage, as text; ``other`` is what no stage counts."""
-    total_s = time.process_time()
-    rows = sorted(stage_seconds().items(), key=lambda row: -row[1])
-    rows.append(("other", total_s - sum(seconds for _, seconds in rows)))
+def profile_table(cpu_s: Mapping[str, float], n_frames: int) -> str:
+    """CPU seconds by stage, as text."""
+    total_s = sum(cpu_s.values())
     lines = [f"{'stage':10} {'CPU s':>8} {'share':>7} {'ms/frame':>9}"]
-    for name, seconds in [*rows, ("all", total_s)]:
+    for name, seconds in [*sorted(cpu_s.items(), key=lambda row: -row[1]), ("all", total_s)]:
         per_frame = f"{seconds / n_frames * 1000:9.2f}" if n_frames else f"{'':9}"
-        lines.append(f"{name:10} {seconds:8.2f} {seconds / total_s:7.1%} {per_frame}")
+        lines.append(f"{name:10} {seconds:8.2f} {seconds / total_s if total_s else 0:7.1%} {per_frame}")
     return "\n".join(lines)

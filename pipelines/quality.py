@@ -2,44 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
-from mfer.errors import ConfigError
 from pipelines.batches import AlignedFaces, Detections
+from pipelines.settings import QualitySettings
 
-__all__ = ["ALGORITHM_VERSION", "FaceQuality", "QualitySettings", "measure_quality"]
+__all__ = ["FaceQuality", "measure_quality"]
 
-#: Raised when the same face would get other values.
-ALGORITHM_VERSION = 1
 #: ITU-R BT.601 luma.
 _LUMA = (0.299, 0.587, 0.114)
 #: Added to the luma variance, in grey levels squared: keeps the noise of a flat crop from passing for detail.
 _CONTRAST_FLOOR = (0.02 * 255) ** 2
-
-
-@dataclass(frozen=True)
-class QualitySettings:
-    """Limits of ``quality_ok``.
-
-    Each default is where the accuracy on labelled faces of the selection half bends (benchmarks/quality.py; figures
-    in docs/training.md). ``min_face_px``: accuracy is level down to boxes of 18 px and falls below.
-    ``max_abs_yaw``: the nose has gone three fifths of the way to an eye, about 35 degrees of head turn, beyond which it
-    falls too, though few labelled faces show it. ``min_sharpness``: level above 0.02; below are faces blurred by more
-    than a ninth of the distance between the eyes (Gaussian sigma), of which the detector misses a third.
-    """
-
-    min_face_px: float = 18.0
-    max_abs_yaw: float = 0.6
-    min_sharpness: float = 0.02
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            if not getattr(self, field.name) >= 0:
-                raise ConfigError(f"quality {field.name} is {getattr(self, field.name)}; it must be 0 or more")
 
 
 @dataclass(frozen=True, repr=False)

@@ -1,57 +1,73 @@
 """The spine: one video to rows. Open this first.
 
 Frames are decoded in small batches; faces are found, or taken from an earlier analysis with the same settings; each
-is cut out by the model's own crop contract and scored; and the rows go to a file that is committed when the video
-has ended. Memory does not depend on the length of the video.
+is cut out by the model's own crop contract and scored; and the rows go to a file that is committed when a segment of
+the video has ended. What is committed is never done again: a killed run goes on with the first missing segment. Memory
+does not depend on the length of the video.
 """
 
 from __future__ import annotations
 
 import errno
 import mmap
+import os
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import IO
 
+import numpy as np
 import pyarrow as pa
 import torch
 
 from mfer.errors import ConfigError
+from pipelines.batches import FrameBatch
 from pipelines.containers import require_file
 from pipelines.decode import Decoding, decode, open_video
 from pipelines.errors import VideoError
-from pipelines.find import FaceFinder, StoredFaces
+from pipelines.find import FaceFinder, FoundFaces, StoredFaces
 from pipelines.packets import Video
 from pipelines.profile import stage, staged
+from pipelines.pulse import Phase, beat
 from pipelines.quality import measure_quality
 from pipelines.rows import ROW_SCHEMA, FrameTimes, observation_rows
 from pipelines.scorer import Scorer
-from pipelines.settings import AnalysisSettings
+from pipelines.settings import AnalysisSettings, Decoder
 from pipelines.stream import ahead
 from storage.errors import LakeError
 from storage.identity import analysis_id, faces_id, path_text, video_id_of
-from storage.lake import Lake
+from storage.lake import Lake, Segment
 from storage.records import FinishedVideo, VideoOutcome
 
 __all__ = ["VideoAnalyzer", "VideoFile"]
 
 #: Batches that are decoded while the faces of an earlier one are found and scored.
 _BATCHES_AHEAD = 2
+_GO_ON = "run again to go on from there"
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 FrameProgress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class VideoFile:
-    """A path to analyse; ``video_id`` is known where the file was hashed before and has not changed since."""
+    """A path to analyse.
+
+    ``video_id`` is known where the file was hashed before and has not changed since. ``decoder`` reads it instead of
+    the one that the settings name.
+    """
 
     path: Path
     video_id: str | None = None
+    decoder: Decoder | None = None
+
+
+class _StoppedError(Exception):
+    """The run is to end; the segments up to here are committed."""
 
 
 class VideoAnalyzer:
@@ -72,12 +88,15 @@ class VideoAnalyzer:
         self.faces_id = faces_id(settings.hashed())
         self.analysis_id = analysis_id(self.faces_id, scorer.model_id, scorer.card.crop.to_dict())
 
-    def __call__(self, file: VideoFile, progress: FrameProgress | None = None) -> VideoOutcome:
-        """Analyse one video and commit its rows.
+    def __call__(
+        self, file: VideoFile, progress: FrameProgress | None = None, stopping: Callable[[], bool] = lambda: False
+    ) -> VideoOutcome:
+        """Analyse one video and commit its rows, segment by segment.
 
         Args:
             file: what to analyse.
             progress: called with (sampled frames done, sampled frames in all).
+            stopping: asked after each segment whether to leave the others to another run.
 
         Returns:
             The outcome; what is wrong with the video is in it, never raised.
@@ -85,20 +104,22 @@ class VideoAnalyzer:
         Raises:
             LakeError, ConfigError: the run has to stop.
         """
+        beat(Phase.OPEN)
         started = time.monotonic()
-        video_id, size_bytes, mtime_ns = file.video_id, 0, 0
+        video_id, stat = file.video_id, None
         try:
             require_file(file.path)
             stat = file.path.stat()
-            size_bytes, mtime_ns = stat.st_size, stat.st_mtime_ns
             with stage("hash"):
-                video_id = video_id or video_id_of(file.path)
+                video_id = video_id or video_id_of(file.path, beat)
             if self.lake.video_is_done(self.analysis_id, video_id):
                 outcome = VideoOutcome(video_id, str(file.path), "skipped", message="already analysed")
             else:
-                outcome = self._analyze(file.path, video_id, size_bytes, mtime_ns, progress)
+                outcome = self._analyze(replace(file, video_id=video_id), stat, progress, stopping)
         except (LakeError, ConfigError):
             raise
+        except _StoppedError as stopped:
+            outcome = VideoOutcome(video_id, str(file.path), "skipped", "interrupted", message=str(stopped))
         except VideoError as error:
             outcome = _failed(file.path, video_id, error.code, error.stage, error.message)
         except (MemoryError, torch.OutOfMemoryError):
@@ -110,11 +131,14 @@ class VideoAnalyzer:
             outcome = _failed(file.path, video_id, "unreadable", "open", f"{error.strerror or error}; check the disk")
         except Exception as error:  # one video must not end the folder
             outcome = _failed(file.path, video_id, "internal", "score", _fault(error))
+        size_bytes, mtime_ns = (stat.st_size, stat.st_mtime_ns) if stat else (0, 0)
         return replace(outcome, elapsed_s=time.monotonic() - started, size_bytes=size_bytes, mtime_ns=mtime_ns)
 
     def _analyze(
-        self, path: Path, video_id: str, size_bytes: int, mtime_ns: int, progress: FrameProgress | None
+        self, file: VideoFile, stat: os.stat_result, progress: FrameProgress | None, stopping: Callable[[], bool]
     ) -> VideoOutcome:
+        path, video_id = file.path, file.video_id
+        assert video_id is not None
         with stage("scan"):
             video = open_video(path, video_id)
         info = video.info
@@ -123,15 +147,10 @@ class VideoAnalyzer:
             every=self.settings.every,
             fps=self.settings.fps,
             batch_frames=self.settings.batch_frames(info.width_px, info.height_px),
-            decoder=self.settings.decoder,  # type: ignore[arg-type]  # checked by AnalysisSettings
+            decoder=file.decoder or self.settings.decoder,  # type: ignore[arg-type]  # checked by AnalysisSettings
+            segment_s=self.settings.segment_s,
         )
-        with tempfile.TemporaryFile(prefix="mfer-") as rows_file:  # has no name: a killed process leaves none behind
-            self._write_rows(rows_file, video, frames, progress)
-            mapped = mmap.mmap(rows_file.fileno(), 0, access=mmap.ACCESS_READ)
-            rows = pa.ipc.open_file(pa.py_buffer(mapped)).read_all()
-            with stage("commit"):
-                self.lake.commit_segment(rows, analysis_id=self.analysis_id, video_id=video_id)
-            del rows
+        self._commit_segments(video, frames, stat, progress, stopping)
         n_missing = video.n_missing
         finished = FinishedVideo(
             video_id=video_id,
@@ -139,8 +158,9 @@ class VideoAnalyzer:
             faces_id=self.faces_id,
             model_id=self.scorer.model_id,
             path=path_text(path),
-            size_bytes=size_bytes,
-            mtime_ns=mtime_ns,
+            size_bytes=stat.st_size,
+            mtime_ns=stat.st_mtime_ns,
+            n_segments=frames.n_segments,
             code="truncated" if n_missing else None,
             message=f"the file ends {n_missing} frames before its header says" if n_missing else "",
             width_px=info.width_px,
@@ -169,17 +189,61 @@ class VideoAnalyzer:
             n_frames_unread=counts.n_frames_unread,
         )
 
-    def _write_rows(self, rows_file: IO[bytes], video: Video, frames: Decoding, progress: FrameProgress | None) -> None:
-        """Decode, find faces, align, score, write: the whole of it."""
+    def _commit_segments(
+        self,
+        video: Video,
+        frames: Decoding,
+        stat: os.stat_result,
+        progress: FrameProgress | None,
+        stopping: Callable[[], bool],
+    ) -> None:
+        """Commit the segments that the lake lacks, each when it is whole.
+
+        Of a video that begins with segments without a single readable frame these wait for the first that has one:
+        a video without any is no partial one, it has failed.
+        """
+        path, video_id = video.info.path, video.info.video_id
+        done = self.lake.done_segments(self.analysis_id, video_id, frames.n_segments)
         times = FrameTimes(frames.frame_index, video.pts_s, video.duration_s, video.info.start_s)
-        stored = self.lake.stored_faces(self.faces_id, video.info.video_id)
+        stored = self.lake.stored_faces(self.faces_id, video_id)
         find_faces = self.finder if stored is None else StoredFaces(stored)
-        n_done = 0
-        with (
-            pa.ipc.new_file(rows_file, ROW_SCHEMA) as out,
-            closing(ahead(staged("decode", frames), _BATCHES_AHEAD)) as decoded,
-        ):
-            for batch, faces, track in find_faces(decoded):
+        n_rows, n_in_all = np.diff(frames.segment_bounds), len(frames.frame_index)
+        n_done = int(n_rows[sorted(done)].sum())
+        read_any, waiting = bool(done), dict[int, pa.Table]()
+        for first, end in _missing_runs(done, frames.n_segments):
+            part = frames.between(first, end)
+            with closing(ahead(staged("decode", _beating(part)), _BATCHES_AHEAD)) as decoded:
+                for segment in range(first, end):
+                    beat(Phase.WORK)
+                    with tempfile.TemporaryFile(prefix="mfer-") as rows_file:  # no name: no leftover
+                        batches = _take_rows(decoded, int(n_rows[segment]))
+                        for n_of_batch, n_read in self._write_rows(rows_file, find_faces(batches), times):
+                            n_done, read_any = n_done + n_of_batch, read_any or n_read > 0
+                            if progress:
+                                progress(n_done, n_in_all)
+                        waiting[segment] = _map_rows(rows_file)
+                        _require_unchanged(path, stat)
+                        if read_any:
+                            self._commit_waiting(video_id, waiting)
+                    if stopping() and not waiting and segment + 1 < frames.n_segments:
+                        raise _StoppedError(f"stopped after segment {segment + 1} of {frames.n_segments}; {_GO_ON}")
+        if waiting:
+            message = f"none of {n_in_all} frames could be read; copy or convert the video again"
+            raise VideoError("decode_failed", "decode", path, message)
+
+    def _commit_waiting(self, video_id: str, waiting: dict[int, pa.Table]) -> None:
+        beat(Phase.COMMIT)
+        with stage("commit"):
+            parts = [Segment(self.analysis_id, video_id, segment, rows) for segment, rows in waiting.items()]
+            self.lake.commit_segments(parts)
+        waiting.clear()
+
+    def _write_rows(
+        self, rows_file: IO[bytes], found_faces: Iterator[FoundFaces], times: FrameTimes
+    ) -> Iterator[tuple[int, int]]:
+        """Align, score and write the faces of one segment; yields each batch's sampled and its readable frames."""
+        with pa.ipc.new_file(rows_file, ROW_SCHEMA) as out:
+            for batch, faces, track in found_faces:
                 with stage("align"):
                     crops = self.scorer.align(batch, faces)
                 with stage("score"):
@@ -188,10 +252,48 @@ class VideoAnalyzer:
                     quality = measure_quality(faces, crops, self.settings.quality)
                 with stage("write"):
                     out.write(observation_rows(batch, times, faces, track, quality, scores))
-                n_done += len(batch) + len(batch.unread_index)
-                if progress:
-                    progress(n_done, len(frames.frame_index))
+                beat()
+                yield len(batch) + len(batch.unread_index), len(batch)
         rows_file.flush()
+
+
+def _missing_runs(done: set[int], n_segments: int) -> Iterator[tuple[int, int]]:
+    """(first, end) of each run of segments that are not done."""
+    for before, after in pairwise([-1, *sorted(done), n_segments]):
+        if after - before > 1:
+            yield before + 1, after
+
+
+def _beating(batches: Iterable[FrameBatch]) -> Iterator[FrameBatch]:
+    for batch in batches:
+        beat()
+        yield batch
+
+
+def _take_rows(batches: Iterator[FrameBatch], n_rows: int) -> Iterator[FrameBatch]:
+    """Batches until so many sampled frames, readable or not, have come: those of one segment."""
+    while n_rows > 0:
+        batch = next(batches)
+        n_rows -= len(batch) + len(batch.unread_index)
+        yield batch
+
+
+def _map_rows(rows_file: IO[bytes]) -> pa.Table:
+    """The rows in a file, without reading it into memory; they outlive the file."""
+    mapped = mmap.mmap(rows_file.fileno(), 0, access=mmap.ACCESS_READ)
+    return pa.ipc.open_file(pa.py_buffer(mapped)).read_all()
+
+
+def _require_unchanged(path: Path, stat: os.stat_result) -> None:
+    """Rows belong to the bytes that were hashed: a file that was written to or replaced since has others."""
+    try:
+        now = path.stat()
+    except OSError as error:
+        message = f"the file went away while it was read ({error.strerror}); leave it in place until the run has ended"
+        raise VideoError("changed", "decode", path, message) from error
+    if (now.st_size, now.st_mtime_ns, now.st_ino) != (stat.st_size, stat.st_mtime_ns, stat.st_ino):
+        message = "the file was changed or replaced while it was read; run again once it is complete"
+        raise VideoError("changed", "decode", path, message)
 
 
 def _failed(path: Path, video_id: str | None, code: str, stage: str, message: str) -> VideoOutcome:

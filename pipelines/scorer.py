@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mfer.checkpoint import Card, load_model, read_card, verify_model
+from mfer.card import Card, read_card, verify_model
+from mfer.checkpoint import load_model
 from mfer.crop import align_matrix, normalise, warp_faces
 from mfer.errors import ConfigError
 from mfer.network import CalibratedMFER

@@ -2,58 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
-from mfer.errors import ConfigError
 from pipelines.batches import Detections, FrameBatch
+from pipelines.settings import TrackerSettings
 
-__all__ = ["ALGORITHM_VERSION", "Tracker", "TrackerSettings", "box_iou", "cut_scores"]
+__all__ = ["Tracker", "box_iou", "cut_scores"]
 
-#: Raised when the same settings would give other tracks: it is part of faces_id.
-ALGORITHM_VERSION = 1
 #: Side of the luma thumbnail that cuts are looked for in.
 _THUMBNAIL_SIDE = 24
 #: C2 of SSIM for 8-bit pixels, (0.03 * 255)^2: contrast below it is noise, so two black frames are alike.
 _CONTRAST_FLOOR = (0.03 * 255) ** 2
 _LUMA = (0.299, 0.587, 0.114)
-
-
-@dataclass(frozen=True)
-class TrackerSettings:
-    """What may still be the same face.
-
-    ``min_iou``: overlap of a face's box with where its track was expected.
-    ``max_landmark_distance``: mean distance of the five landmarks to where they were expected, in box sides. It keeps
-    apart faces of differing size or pose whose boxes happen to overlap.
-    ``max_gap_s``: a face missed for longer starts a new track. It counts time, not frames; where samples
-    themselves lie further apart, a face is still followed from one sample to the next.
-    ``velocity_decay_s``: the expected movement is at constant velocity, which fades with this time constant
-    while the face is unseen: heads turn back, and a face that is gone must not fly out of the picture.
-    ``velocity_smoothing_s``: time constant of the average over observed velocities; landmarks jitter by 2 %
-    of the distance between the eyes, which at 30 frames per second looks like movement.
-    ``cut_threshold``: cut score (see :func:`cut_scores`) from which on all tracks end. Measured on six clips cut
-    together: within a shot at most 0.45, even for samples two seconds apart, but for a camera that races past
-    (0.44 from frame to frame, more when sampled); of 13,090 cuts between shots 0.5 % lie below 0.5. A cut too many only
-    splits a track.
-    """
-
-    min_iou: float = 0.2
-    max_landmark_distance: float = 0.5
-    max_gap_s: float = 1.0
-    velocity_decay_s: float = 0.5
-    velocity_smoothing_s: float = 0.2
-    cut_threshold: float = 0.5
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            if not getattr(self, field.name) > 0:
-                raise ConfigError(f"tracker {field.name} is {getattr(self, field.name)}; it must be above 0")
-        if self.min_iou > 1:
-            raise ConfigError(f"tracker min_iou is {self.min_iou}; overlap lies between 0 and 1")
 
 
 def cut_scores(rgb: torch.Tensor, previous: torch.Tensor | None = None) -> tuple[np.ndarray, torch.Tensor | None]:

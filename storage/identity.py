@@ -6,19 +6,27 @@ import hashlib
 import json
 import os
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 __all__ = ["analysis_id", "canonical_json", "faces_id", "path_shown", "path_text", "printable", "video_id_of"]
 
 _ID_DIGITS = 16
+_CHUNK_BYTES = 1 << 20
 
 
-def video_id_of(path: str | Path) -> str:
-    """The first 16 hex digits of the sha256 of a file's bytes. Raises OSError where the file cannot be read."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:_ID_DIGITS]
+def video_id_of(path: str | Path, on_progress: Callable[[], None] = lambda: None) -> str:
+    """The first 16 hex digits of the sha256 of a file's bytes. Raises OSError where the file cannot be read.
+
+    ``on_progress`` is called now and then: the file may be a hundred gigabytes on a slow disk.
+    """
+    digest = hashlib.sha256()
+    with open(path, "rb", buffering=0) as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+            on_progress()
+    return digest.hexdigest()[:_ID_DIGITS]
 
 
 def canonical_json(settings: Mapping[str, Any]) -> str:

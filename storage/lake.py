@@ -241,8 +241,11 @@ class Lake:
 
     # -- look up --------------------------------------------------------------------------------------------------
 
-    def segment_is_done(self, analysis_id: str, video_id: str, segment: int = 0) -> bool:
-        return delta.is_committed(self.location, "observations", segment_transaction(analysis_id, video_id, segment))
+    def done_segments(self, analysis_id: str, video_id: str, n_segments: int) -> set[int]:
+        """Which of a video's segments are committed."""
+        observations = delta.open_table(self.location, "observations")
+        names = [segment_transaction(analysis_id, video_id, segment) for segment in range(n_segments)]
+        return {segment for segment, name in enumerate(names) if observations.transaction_version(name) is not None}
 
     def video_is_done(self, analysis_id: str, video_id: str) -> bool:
         return delta.is_committed(self.location, "videos", f"{analysis_id}/{video_id}")

@@ -28,7 +28,8 @@ class VideoOutcome:
     """What one run did with one path.
 
     ``video_id`` is None where no bytes could be read. ``code``, ``stage`` and ``message`` say what went wrong
-    (a failed or partial video always has a code). ``n_frames`` counts sampled frames, ``n_faces`` rows with a face.
+    (a failed or partial video always has a code); ``log`` is what libraries wrote to standard error meanwhile.
+    ``n_frames`` counts sampled frames, ``n_faces`` rows with a face.
     """
 
     video_id: str | None
@@ -44,6 +45,7 @@ class VideoOutcome:
     elapsed_s: float = 0.0
     size_bytes: int = 0
     mtime_ns: int = 0
+    log: str = ""
 
     def __post_init__(self) -> None:
         if self.status not in STATUSES:

@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 #: Raised when the meaning or layout of a table changes; a lake of another version is refused.
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 #: The classes that have a column. storage imports nothing of ours, so they are named here; a column is NULL where a
 #: model lacks the class.
 EXPRESSIONS = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
@@ -277,10 +277,11 @@ RUNS = LakeTable(
             _SIZE,
             _MTIME,
             _field("video_id", _TEXT, "", "content of the file; NULL where no bytes could be read"),
-            _field("status", _TEXT, "", "ok, partial, failed or skipped (was finished before)"),
+            _field("status", _TEXT, "", "ok, partial, failed or skipped (finished before, or the run was stopped)"),
             _field("code", _TEXT, "", "what went wrong (docs/errors.md)"),
             _field("stage", _TEXT, "", "part of the pipeline that gave up"),
             _field("message", _TEXT, "", "what went wrong, for people"),
+            _field("log", _TEXT, "", "what libraries wrote to standard error, its beginning and its end"),
             _field("n_frames", _I64, "", "sampled frames"),
             _field("n_frames_with_face", _I64, "", "sampled frames with at least one face"),
             _field("n_frames_unread", _I64, "", "sampled frames that could not be read"),

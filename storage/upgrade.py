@@ -9,22 +9,43 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow.compute as pc
+from deltalake import write_deltalake
 
-from storage.delta import MARKER, append_once, create_table, hold, lake_errors
+from storage.delta import MARKER, append_once, create_table, hold, lake_errors, open_table, writer_properties
 from storage.errors import LakeError
 from storage.relations import quote, read_errors, relation_sql, rows_of, shared_connection
-from storage.schema import SCHEMA_VERSION, TABLES
+from storage.schema import SCHEMA_VERSION, TABLES, conform
 from storage.summary import sum_stretches
 
 __all__ = ["UPGRADES", "schema_version", "upgrade_lake", "write_marker"]
 
 Step = Callable[[Path], None]
 
+#: Tables that stay small: rewriting them whole takes a moment.
+_SMALL = ("runs", "labels", "edits", "models", "drift")
+
+
+def _renew_small_tables(location: Path) -> None:
+    """Give the small tables the columns of today; those that are new are NULL in rows of before."""
+    for name in _SMALL:
+        table, snapshot = TABLES[name], open_table(location, name)
+        rows = snapshot.to_pyarrow_table()
+        if rows.schema.equals(table.schema, check_metadata=True):
+            continue
+        write_deltalake(
+            snapshot,
+            conform(rows, table.schema),
+            mode="overwrite",
+            schema_mode="overwrite",
+            writer_properties=writer_properties(table),
+        )
+
+
 _VIDEOS_PER_COMMIT = 100
 
 
 def _add_stretches(location: Path) -> None:
-    """1 to 2: the table ``stretches``, summed from the observations of every finished video."""
+    """Sum the table ``stretches`` from the observations of every finished video."""
     (location / TABLES["stretches"].place).mkdir(exist_ok=True)
     create_table(location, TABLES["stretches"])
     with read_errors(location), shared_connection() as con:
@@ -50,7 +71,8 @@ def _sum_stretches_of(location: Path, analysis_id: str, video_ids: Sequence[str]
 
 #: From each version to the next. A step gets the lake's folder, may be killed and is then done again from its start.
 #: Whoever raises SCHEMA_VERSION adds one, and a lake of the version before beside tests/storage/lake_v1.
-UPGRADES: dict[int, Step] = {1: _add_stretches}
+#: 1 to 2: ``runs`` got the column ``log``; 2 to 3: the table ``stretches``.
+UPGRADES: dict[int, Step] = {1: _renew_small_tables, 2: _add_stretches}
 
 
 def schema_version(location: Path) -> int:

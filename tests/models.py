@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 
-from mfer.checkpoint import Card, save_model
+from mfer.card import Architecture, Card, CropContract
+from mfer.checkpoint import save_model
 from mfer.classes import EXPRESSIONS
-from mfer.crop import CropContract
-from mfer.network import MFER, Architecture
+from mfer.network import MFER
 
 __all__ = ["tiny_model"]
 

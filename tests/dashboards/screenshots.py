@@ -19,9 +19,8 @@ from PIL import Image
 
 from flows.analyze import FolderRun, analyze_folder
 from flows.demo_clips import write_demo_videos
-from pipelines.detect import DetectorSettings
 from pipelines.encode import write_video
-from pipelines.settings import AnalysisSettings
+from pipelines.settings import AnalysisSettings, DetectorSettings
 from storage.edits import add_edit
 from storage.lake import Lake
 from storage.views import run_sql

@@ -14,9 +14,8 @@ import pytest
 
 from flows.analyze import FolderRun, analyze_folder
 from flows.demo_clips import carphone_path
-from pipelines.detect import DetectorSettings
 from pipelines.encode import write_video
-from pipelines.settings import AnalysisSettings
+from pipelines.settings import AnalysisSettings, DetectorSettings
 from storage.lake import Lake
 from storage.views import run_sql
 from tests.faces import carphone_faces, carphone_frames

@@ -20,9 +20,8 @@ from flows.analyze import FolderRun, analyze_folder
 from flows.cli import main
 from mfer.errors import ConfigError
 from pipelines.decode import open_video
-from pipelines.detect import DetectorSettings
 from pipelines.remake import remake_video
-from pipelines.settings import AnalysisSettings
+from pipelines.settings import AnalysisSettings, DetectorSettings
 from storage.edits import add_edit
 from storage.errors import LakeError
 from storage.lake import Lake

@@ -20,10 +20,9 @@ from dashboards.report import write_report
 from dashboards.svg import clock, share_bar
 from flows.analyze import FolderRun, analyze_folder
 from flows.cli import main
-from pipelines.detect import DetectorSettings
 from pipelines.encode import write_video
 from pipelines.models import DEFAULT_MODEL
-from pipelines.settings import AnalysisSettings
+from pipelines.settings import AnalysisSettings, DetectorSettings
 from storage.edits import add_edit
 from storage.errors import LakeError
 from storage.lake import Lake

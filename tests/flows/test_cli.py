@@ -18,7 +18,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from flows.cli import main
-from mfer.checkpoint import packaged_models, read_card
+from mfer.card import packaged_models, read_card
 from storage.identity import video_id_of
 from storage.lake import Lake
 from storage.models import ModelStore

@@ -11,10 +11,9 @@ from PIL import Image
 
 from flows.training import evaluate_model, export_onnx, train_model
 from mfer.augment import Augmentation
-from mfer.checkpoint import load_model, read_card
-from mfer.crop import CropContract
+from mfer.card import Architecture, CropContract, read_card
+from mfer.checkpoint import load_model
 from mfer.errors import ConfigError, ModelError
-from mfer.network import Architecture
 from mfer.recipe import Optimisation, Recipe
 from tests.labelled import MADE_CLASSES, made_faces, write_parquet
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from mfer.augment import Augmentation, disturb_matrix, disturb_pixels, mix
-from mfer.crop import CropContract, align_matrix, warp_faces
+from mfer.card import CropContract
+from mfer.crop import align_matrix, warp_faces
 from tests.labelled import prepared_faces
 
 torch.set_num_threads(1)

@@ -7,11 +7,11 @@ import pickle
 import pytest
 import torch
 
-from mfer.checkpoint import CARD_FILE, WEIGHTS_FILE, Card, load_model, packaged_models, read_card, save_model
+from mfer.card import CARD_FILE, WEIGHTS_FILE, Architecture, Card, CropContract, packaged_models, read_card
+from mfer.checkpoint import load_model, save_model
 from mfer.classes import EXPRESSIONS
-from mfer.crop import CropContract
 from mfer.errors import ModelError
-from mfer.network import MFER, Architecture
+from mfer.network import MFER
 
 torch.set_num_threads(1)
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from mfer.crop import CropContract, align_matrix, normalise, warp_faces
+from mfer.card import CropContract
+from mfer.crop import align_matrix, normalise, warp_faces
 from mfer.errors import ConfigError
 from tests.faces import astronaut, astronaut_face, detector
 

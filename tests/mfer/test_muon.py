@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch import nn
 
+from mfer.card import Architecture
 from mfer.muon import Muon, orthogonalise, parameter_groups
-from mfer.network import MFER, Architecture
+from mfer.network import MFER
 
 torch.set_num_threads(1)
 

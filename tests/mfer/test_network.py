@@ -7,8 +7,9 @@ import safetensors.torch
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from mfer.card import ARCHITECTURES, Architecture
 from mfer.errors import ConfigError
-from mfer.network import ARCHITECTURES, MFER, Architecture, DSAttention, MultiscaleClassifier
+from mfer.network import MFER, DSAttention, MultiscaleClassifier
 
 torch.set_num_threads(1)
 

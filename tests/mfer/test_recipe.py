@@ -7,7 +7,7 @@ from importlib import resources
 import pytest
 import torch
 
-from mfer.crop import CropContract
+from mfer.card import CropContract
 from mfer.errors import ConfigError
 from mfer.network import MFER
 from mfer.recipe import Recipe, recipe_names

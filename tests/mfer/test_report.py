@@ -11,13 +11,14 @@ import pytest
 import torch
 from PIL import Image
 
+from mfer.card import Architecture
 from mfer.charts import save_confusion
 from mfer.classes import EXPRESSIONS
 from mfer.errors import ConfigError
 from mfer.evaluate import evaluate
 from mfer.explain import grad_cam, overlay
 from mfer.faces import LabelledFaces
-from mfer.network import MFER, Architecture
+from mfer.network import MFER
 from mfer.report import write_report
 
 N, SIDE = 60, 48

@@ -11,9 +11,8 @@ import pytest
 import torch
 
 from mfer.augment import Augmentation
-from mfer.crop import CropContract
+from mfer.card import Architecture, CropContract
 from mfer.errors import ConfigError
-from mfer.network import Architecture
 from mfer.recipe import Optimisation, Recipe
 from mfer.train import Trainer, predict_logits
 from tests.labelled import MADE_CLASSES, prepared_faces

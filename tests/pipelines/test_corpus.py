@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.decode import Decoder, Video, decode, open_video
+from pipelines.decode import Video, decode, open_video
 from pipelines.errors import VideoError
-from tests.clips import read_number
+from pipelines.settings import Decoder
+from tests.clips import read_number, write_clip
 from tests.corpus import CORPUS, Kind
 
 
@@ -62,6 +63,27 @@ def test_awkward_file_is_read_rightly_or_says_what_is_missing(kind: Kind, tmp_pa
     assert caught.value.message
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(kind, marks=pytest.mark.full if kind.heavy else ()) for kind in CORPUS if not kind.code],
+    ids=lambda k: k.name,
+)
+def test_segment_read_by_itself_is_that_of_the_whole_file(kind: Kind, tmp_path: Path) -> None:
+    """Also in damaged files, although the whole has seen the decoder stumble before."""
+    whole = decode(open_video(kind.make(tmp_path / kind.name)), batch_frames=4, segment_s=0.3)
+    batches = list(whole)
+    settled = np.sort(np.concatenate([[*batch.frame_index, *batch.unread_index] for batch in batches]))
+    assert settled.tolist() == whole.frame_index.tolist()
+    for first in range(whole.n_segments):
+        frames = whole.frame_index[slice(*whole.segment_bounds[first : first + 2])]
+        expected = [batch for batch in batches if {*batch.frame_index, *batch.unread_index} & set(frames.tolist())]
+        found = list(whole.between(first, first + 1))
+        for ours, theirs in zip(found, expected, strict=True):
+            assert ours.frame_index.tolist() == theirs.frame_index.tolist()
+            assert ours.unread_index.tolist() == theirs.unread_index.tolist()
+            assert ours.rgb.equal(theirs.rgb)
+
+
 WHOLE = [kind for kind in CORPUS if not kind.code and not kind.silent and kind.lost == (0, 0)]
 
 
@@ -80,3 +102,39 @@ def test_decord_reads_rightly_what_it_may_read_or_refuses(kind: Kind, tmp_path: 
 
 def test_the_corpus_has_what_was_promised() -> None:
     assert len({kind.name for kind in CORPUS}) == len(CORPUS) >= 60
+
+
+SHORT_GOPS = {
+    "h264.mp4": {"options": {"bf": "3", "g": "4"}},
+    "h264.ts": {"options": {"bf": "2", "g": "4"}, "container": "mpegts"},
+    "h264_fragments.mp4": {
+        "options": {"bf": "3", "g": "4"},
+        "container_options": {"movflags": "frag_keyframe+empty_moov"},
+    },
+    "h264_open.mkv": {"options": {"x264-params": "open-gop=1:keyint=5:bframes=3"}},
+    "h264_intra_refresh.mkv": {"options": {"x264-params": "intra-refresh=1:keyint=5:bframes=0"}},
+    "h264_joined_by_key_frames.avi": {"options": {"bf": "0", "g": "4"}},
+    "hevc_open.mp4": {
+        "codec": "libx265",
+        "options": {"x265-params": "log-level=none:keyint=5:bframes=3:open-gop=1:pools=none"},
+    },
+    "vp9.webm": {"codec": "libvpx-vp9", "options": {"cpu-used": "8", "deadline": "realtime", "b": "1000000", "g": "4"}},
+    "av1.mkv": {"codec": "libsvtav1", "options": {"preset": "12", "g": "4"}},
+    "mpeg2.mpg": {"codec": "mpeg2video", "options": {"bf": "2", "g": "4", "b": "2000000"}},
+    "mpeg2.ts": {"codec": "mpeg2video", "options": {"bf": "2", "g": "4", "b": "2000000"}, "container": "mpegts"},
+    "mpeg4.avi": {"codec": "mpeg4", "options": {"bf": "2", "g": "4", "b": "2000000"}},
+    "mpeg4.ts": {"codec": "mpeg4", "options": {"bf": "0", "g": "4", "b": "2000000"}, "container": "mpegts"},
+    "mjpeg.mov": {"codec": "mjpeg", "pix_fmt": "yuvj420p"},
+}
+
+
+@pytest.mark.parametrize("name", SHORT_GOPS)
+def test_segment_begins_at_a_key_frame_and_has_the_frames_of_the_whole(name: str, tmp_path: Path) -> None:
+    video = open_video(write_clip(tmp_path / name, n_frames=30, **SHORT_GOPS[name]))
+    whole = decode(video, batch_frames=3, segment_s=0.25)
+    expected = {int(i): rgb for batch in whole for i, rgb in zip(batch.frame_index, batch.rgb, strict=True)}
+    assert len(expected) == 30
+    for first in range(whole.n_segments):
+        for batch in whole.between(first, first + 1):
+            for index, rgb in zip(batch.frame_index, batch.rgb, strict=True):
+                assert rgb.equal(expected[int(index)]), f"frame {index} of the segment {first}"

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from mfer.errors import ConfigError
-from pipelines.decode import DECODERS, Decoder, decode, open_video, sample_frames
+from pipelines.decode import decode, open_video, sample_frames
 from pipelines.errors import VideoError
+from pipelines.settings import DECODERS, Decoder
 from tests.clips import read_number, write_clip
 
 B_FRAMES = {"bf": "3", "g": "12"}

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.decode import Decoder, decode, open_video
+from pipelines.decode import decode, open_video
 from pipelines.errors import VideoError
+from pipelines.settings import Decoder
 from tests.clips import read_number, write_audio, write_clip
 
 GOP = {"bf": "3", "g": "25"}

@@ -6,7 +6,8 @@ import torch
 
 from mfer.errors import ConfigError
 from pipelines.batches import Detections
-from pipelines.detect import DetectorSettings, FaceDetector
+from pipelines.detect import FaceDetector
+from pipelines.settings import DetectorSettings
 from tests.faces import astronaut, astronaut_face, carphone_faces, carphone_frames, detector
 
 

@@ -11,9 +11,10 @@ import torch
 from mfer.errors import ConfigError
 from pipelines.batches import Detections, FrameBatch
 from pipelines.cascade import Cascade
-from pipelines.detect import DetectorSettings, FaceDetector, parse_min_face
+from pipelines.detect import FaceDetector
 from pipelines.find import FaceFinder
-from pipelines.track import TrackerSettings, box_iou
+from pipelines.settings import DetectorSettings, TrackerSettings, parse_min_face
+from pipelines.track import box_iou
 from tests.faces import as_batch, astronaut, astronaut_face, carphone_faces, carphone_frames
 
 SETTINGS = DetectorSettings(min_face_px=36)

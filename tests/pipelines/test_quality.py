@@ -7,10 +7,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from mfer.crop import CropContract, align_matrix, warp_faces
+from mfer.card import CropContract
+from mfer.crop import align_matrix, warp_faces
 from mfer.errors import ConfigError
 from pipelines.batches import AlignedFaces, Detections
-from pipelines.quality import FaceQuality, QualitySettings, measure_quality
+from pipelines.quality import FaceQuality, measure_quality
+from pipelines.settings import QualitySettings
 from tests.faces import astronaut, carphone_faces, carphone_frames, detector
 
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from mfer.checkpoint import packaged_models
+from mfer.card import packaged_models
 from mfer.crop import align_matrix
 from mfer.errors import ConfigError, ModelError
 from pipelines.batches import AlignedFaces
 from pipelines.cascade import Cascade
-from pipelines.detect import DetectorSettings
 from pipelines.scorer import Scorer
+from pipelines.settings import DetectorSettings
 from tests.faces import as_batch, carphone_faces, carphone_frames
 
 

@@ -16,11 +16,11 @@ import torch
 from mfer.classes import EXPRESSIONS
 from pipelines.batches import AlignedFaces, Detections, FrameBatch
 from pipelines.decode import decode, open_video
-from pipelines.detect import DetectorSettings, FaceDetector
+from pipelines.detect import FaceDetector
 from pipelines.find import FoundFaces
 from pipelines.score import VideoAnalyzer, VideoFile
 from pipelines.scorer import Scorer
-from pipelines.settings import AnalysisSettings
+from pipelines.settings import AnalysisSettings, DetectorSettings
 from storage.lake import Lake
 from storage.records import VideoOutcome
 from storage.schema import LANDMARKS
@@ -288,7 +288,7 @@ def test_a_fault_of_our_own_costs_only_the_video_and_can_be_reported(
 _PEAK = """
 import resource, sys
 from pathlib import Path
-from pipelines.detect import DetectorSettings
+from pipelines.settings import DetectorSettings
 from pipelines.score import VideoAnalyzer, VideoFile
 from pipelines.scorer import Scorer
 from pipelines.settings import AnalysisSettings

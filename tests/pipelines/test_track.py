@@ -8,7 +8,8 @@ import torch
 
 from mfer.errors import ConfigError
 from pipelines.batches import Detections, FrameBatch
-from pipelines.track import Tracker, TrackerSettings, cut_scores
+from pipelines.settings import TrackerSettings
+from pipelines.track import Tracker, cut_scores
 from tests.faces import as_batch, astronaut, astronaut_face, carphone_faces, carphone_frames, detector
 
 #: Where MTCNN puts eyes, nose and mouth corners of a frontal face, in box sides.

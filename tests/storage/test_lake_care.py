@@ -27,7 +27,8 @@ from storage.log import history
 from storage.models import ModelStore
 from storage.records import RunManifest, VideoOutcome
 from storage.repair import repair_lake
-from storage.upgrade import upgrade_lake
+from storage.schema import TABLES
+from storage.upgrade import UPGRADES, upgrade_lake
 from storage.views import connect, run_sql
 
 OLD_LAKE = Path(__file__).parent / "lake_v1"
@@ -178,8 +179,7 @@ def test_a_segment_of_a_video_that_is_only_begun_is_done_again_too(tmp_path: Pat
         lake.commit_segment(rows.face_rows(30, first_frame=30 * segment), **names, segment=segment)
     Path(data_files(lake.location, "observations")[0]).unlink()
     repair_lake(lake)
-    assert not lake.segment_is_done(**names, segment=0)
-    assert not lake.segment_is_done(**names, segment=1)
+    assert not lake.done_segments(**names, n_segments=2)
     add(lake, 0)
     assert run_sql(lake, "SELECT count(*) AS n FROM scores").to_pylist() == [{"n": 60}]
     assert check_lake(lake).is_sound
@@ -223,7 +223,7 @@ def test_compaction_leaves_every_view_as_it_was(lake: Lake) -> None:
     before = rows.everything(lake)
     assert lake.compact()["seconds"] == (3, 1)
     assert rows.everything(lake) == before
-    assert lake.segment_is_done(rows.ANALYSIS_A, IDS[1], 1)
+    assert 1 in lake.done_segments(rows.ANALYSIS_A, IDS[1], 2)
     assert check_lake(lake).is_sound
     rows.add_video(lake, 3)
     assert check_lake(lake).n_videos == 4
@@ -417,11 +417,11 @@ def test_history_tells_what_was_done_latest_first(lake: Lake) -> None:
     assert any(change.operation == "log begun anew" for change in history(lake.location, limit=5))
 
 
-def test_a_lake_of_version_1_that_an_earlier_program_wrote_is_upgraded_with_every_row(tmp_path: Path) -> None:
+def test_a_lake_of_version_1_that_an_earlier_program_wrote_is_brought_up_to_date_with_every_row(tmp_path: Path) -> None:
     location = shutil.copytree(OLD_LAKE, tmp_path / "lake")
     with pytest.raises(LakeError, match="mfer lake upgrade"):
         Lake.open(location)
-    assert upgrade_lake(location) == [2]
+    assert upgrade_lake(location) == [2, 3]
     lake = Lake.open(location)
     expected = json.loads((OLD_LAKE.parent / "lake_v1.json").read_text())
     n_rows = {view: len(found) for view, found in rows.everything(lake).items()}
@@ -431,6 +431,8 @@ def test_a_lake_of_version_1_that_an_earlier_program_wrote_is_upgraded_with_ever
     assert check_lake(lake).is_sound
     rows.add_video(lake, 50)
     assert check_lake(lake).is_sound
+    for name, table in TABLES.items():
+        assert DeltaTable(location / table.place).to_pyarrow_table().schema.equals(table.schema), name
 
 
 def test_an_older_lake_names_the_command_and_is_brought_up_step_by_step(tmp_path: Path) -> None:
@@ -439,7 +441,7 @@ def test_an_older_lake_names_the_command_and_is_brought_up_step_by_step(tmp_path
     marker.write_text('{"schema_version": -1}')
     with pytest.raises(LakeError, match="mfer lake upgrade"):
         Lake.open(location)
-    with pytest.raises(LakeError, match="no upgrade to 2 is known"):
+    with pytest.raises(LakeError, match="no upgrade to 3 is known"):
         upgrade_lake(location)
     done = []
 
@@ -449,12 +451,12 @@ def test_an_older_lake_names_the_command_and_is_brought_up_step_by_step(tmp_path
             raise OSError(28, "No space left on device")
         done.append(json.loads(marker.read_text())["schema_version"])
 
+    steps = {-1: step, 0: step, **UPGRADES}
     with pytest.raises(LakeError, match="disk is full"):
-        upgrade_lake(location, steps={-1: step, 0: step})
+        upgrade_lake(location, steps=steps)
     assert json.loads(marker.read_text()) == {"schema_version": 0}  # the first step stays done
-    assert upgrade_lake(location, steps={-1: step, 0: step}, to_version=1) == [1]
+    assert upgrade_lake(location, steps=steps) == [1, 2, 3]
     assert done == [-1, 0]
-    assert upgrade_lake(location) == [2]
     assert upgrade_lake(location) == []
     assert len(rows.everything(Lake.open(location))["videos"]) == 2
 

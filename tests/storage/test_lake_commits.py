@@ -24,10 +24,10 @@ def lake(tmp_path: Path) -> Lake:
 
 def test_second_commit_of_a_segment_changes_nothing(lake: Lake) -> None:
     names = {"analysis_id": rows.ANALYSIS_A, "video_id": rows.video_id(1)}
-    assert not lake.segment_is_done(**names)
+    assert not lake.done_segments(**names, n_segments=1)
     assert lake.commit_segment(rows.face_rows(10), **names)
     assert not lake.commit_segment(rows.face_rows(20), **names)
-    assert lake.segment_is_done(**names)
+    assert lake.done_segments(**names, n_segments=1) == {0}
     assert lake.commit_video(rows.finished(1)).n_frames == 10
 
 
@@ -64,7 +64,7 @@ def test_of_racing_processes_exactly_one_commits_each_segment(tmp_path: Path) ->
     assert sum(ends) == 3
     lake = Lake.open(location)
     for number in range(2):
-        assert all(lake.segment_is_done(rows.ANALYSIS_A, rows.video_id(100 + number), s) for s in range(3))
+        assert lake.done_segments(rows.ANALYSIS_A, rows.video_id(100 + number), 3) == {0, 1, 2}
     with connect(lake) as con:
         assert con.execute("SELECT count(*), count(DISTINCT (video_id, frame_index)) FROM frames").fetchall() == [
             (15, 15)

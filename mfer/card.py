@@ -1,0 +1,279 @@
+"""What is written about a model beside its weights, and how an input to it is made. Quick to import: no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, fields
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mfer.classes import EXPRESSIONS
+from mfer.errors import ConfigError, ModelError
+
+__all__ = [
+    "ARCHITECTURES",
+    "CARD_FILE",
+    "MEAN_LANDMARKS_48PX",
+    "WEIGHTS_FILE",
+    "Architecture",
+    "Card",
+    "CropContract",
+    "packaged_models",
+    "read_card",
+    "read_model",
+    "verify_model",
+]
+
+#: Mean MTCNN landmarks of the 28,561 FER+ training pictures in their 48 px pixel coordinates, made symmetric:
+#: eyes, nose, mouth corners. Also the fallback where a labelled 48 px face shows the detector no landmarks.
+MEAN_LANDMARKS_48PX = (
+    (14.71, 17.96),
+    (32.29, 17.96),
+    (23.50, 28.33),
+    (16.21, 37.44),
+    (30.79, 37.44),
+)
+#: Template name -> five points in the unit square of the crop (pixel centre convention removed).
+_TEMPLATES: dict[str, tuple[tuple[float, float], ...]] = {
+    # the framing of FER pictures themselves: forehead to chin fills the crop
+    "ferplus_tight": tuple(((x + 0.5) / 48, (y + 0.5) / 48) for x, y in MEAN_LANDMARKS_48PX),
+    # face.evoLVe's 112 px template, as MFER was published: more forehead, hair and neck
+    "face_evolve": tuple(
+        ((x + 0.5) / 112, (y + 0.5) / 112)
+        for x, y in (
+            (38.2946, 51.6963),
+            (73.5318, 51.5014),
+            (56.0252, 71.7366),
+            (41.5493, 92.3655),
+            (70.7299, 92.2041),
+        )
+    ),
+}
+#: Architecture name -> timm backbone.
+ARCHITECTURES: dict[str, str] = {
+    f"mfer_{size}": f"convnext_{size}" for size in ("base", "tiny", "nano", "pico", "femto", "atto")
+}
+WEIGHTS_FILE = "weights.safetensors"
+CARD_FILE = "card.json"
+_CARD_VERSION = 1
+
+
+@dataclass(frozen=True)
+class CropContract:
+    """How a face becomes network input.
+
+    ``template`` names the five target points, ``side_px`` the crop side, ``colour`` is ``grey`` or ``rgb``,
+    pixels outside the picture repeat its border, and a face larger than the crop is first averaged over
+    ``round(scale)`` pixel blocks (``low_pass = "box"``), so that a sharp large face and a small one look alike.
+    ``mean`` and ``std`` normalise pixels in 0..1.
+    """
+
+    template: str = "ferplus_tight"
+    side_px: int = 48
+    colour: str = "grey"
+    low_pass: str = "box"
+    mean: float = 0.5
+    std: float = 0.25
+
+    def __post_init__(self) -> None:
+        for name, allowed in (
+            ("template", tuple(_TEMPLATES)),
+            ("colour", ("grey", "rgb")),
+            ("low_pass", ("box",)),
+        ):
+            if getattr(self, name) not in allowed:
+                raise ConfigError(f"crop {name} is {getattr(self, name)!r}; allowed: {', '.join(allowed)}")
+        if not 16 <= self.side_px <= 512:
+            raise ConfigError(f"crop side_px is {self.side_px}; allowed: 16 to 512")
+
+    @property
+    def channels(self) -> int:
+        return 1 if self.colour == "grey" else 3
+
+    @property
+    def crop_id(self) -> str:
+        """Twelve hex digits that differ where the crop would."""
+        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:12]
+
+    def template_px(self) -> np.ndarray:
+        """The five target points in crop pixels, float64 [5,2]; integer coordinates are pixel centres."""
+        return np.asarray(_TEMPLATES[self.template]) * self.side_px - 0.5
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> CropContract:
+        if unknown := set(values) - {f.name for f in fields(cls)}:
+            raise ConfigError(f"this version does not know the crop settings {sorted(unknown)}")
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Everything that fixes what an MFER computes; recorded in a model's card.
+
+    ``ds`` is ``dense`` (published), ``depthwise`` or ``none``; ``stem`` is ``patch4`` (published, stride 4) or
+    ``conv2`` (3x3, stride 2, for faces of 40 to 64 px); ``layer_scale`` is its starting value. With
+    ``mirror`` the logits of a face and its mirror image are averaged in evaluation mode, at twice the cost, wherever
+    the model runs.
+    """
+
+    name: str = "mfer_base"
+    n_classes: int = 8
+    in_channels: int = 3
+    ds: str = "dense"
+    multiscale: bool = True
+    stem: str = "patch4"
+    layer_scale: float = 1e-6
+    drop_path: float = 0.0
+    mirror: bool = False
+
+    def __post_init__(self) -> None:
+        allowed: dict[str, tuple[Any, ...]] = {
+            "name": tuple(ARCHITECTURES),
+            "ds": ("dense", "depthwise", "none"),
+            "stem": ("patch4", "conv2"),
+            "in_channels": (1, 3),
+        }
+        for name, values in allowed.items():
+            got = getattr(self, name)
+            if got not in values:
+                raise ConfigError(f"architecture {name} is {got!r}; allowed: {', '.join(map(str, values))}")
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Architecture:
+        known = {f.name for f in fields(cls)}
+        if unknown := set(values) - known:
+            raise ConfigError(f"unknown architecture settings {sorted(unknown)}; known: {sorted(known)}")
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class Card:
+    """What must be known of a model to use it rightly.
+
+    ``name`` is ``architecture.training_set_version``; ``class_names`` are in the order of the logits;
+    probabilities are ``softmax(logits / temperature)``. ``training`` holds the resolved recipe and the
+    data with its licence, ``metrics`` the figures with their protocol, ``parent`` the model it was refreshed from.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    architecture: Architecture
+    crop: CropContract
+    temperature: float
+    weights_sha256: str
+    training: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    licence: str = ""
+    parent: str | None = None
+
+    @property
+    def model_id(self) -> str:
+        """The name, ``@`` and 12 hex digits of the weights' sha256."""
+        return f"{self.name}@{self.weights_sha256[:12]}"
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "card_version": _CARD_VERSION,
+            "model_id": self.model_id,
+            "name": self.name,
+            "class_names": list(self.class_names),
+            "architecture": self.architecture.to_dict(),
+            "crop": self.crop.to_dict(),
+            "temperature": self.temperature,
+            "weights_sha256": self.weights_sha256,
+            "training": self.training,
+            "metrics": self.metrics,
+            "licence": self.licence,
+            "parent": self.parent,
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Card:
+        """Raises ModelError for a card of another version or with classes that are not among the eight."""
+        if not isinstance(values, dict):
+            raise ModelError(f"a model card is one JSON object, this one is a {type(values).__name__}")
+        if values.get("card_version") != _CARD_VERSION:
+            raise ModelError(
+                f"model card version {values.get('card_version')!r}; this version reads {_CARD_VERSION}: update mfer"
+            )
+        listed = values.get("class_names")
+        names = tuple(listed) if isinstance(listed, list) else ()
+        if not names or len(set(names)) != len(names) or not set(names) <= set(EXPRESSIONS):
+            raise ModelError(f"model classes {listed}; allowed, each once: {', '.join(EXPRESSIONS)}")
+        try:
+            card = cls(
+                name=values["name"],
+                class_names=names,
+                architecture=Architecture.from_dict(values["architecture"]),
+                crop=CropContract.from_dict(values["crop"]),
+                temperature=float(values["temperature"]),
+                weights_sha256=str(values["weights_sha256"]),
+                training=values["training"],
+                metrics=values["metrics"],
+                licence=values["licence"],
+                parent=values["parent"],
+            )
+        except (KeyError, TypeError, ValueError) as error:  # a ConfigError is a ValueError
+            raise ModelError(f"the model card does not fit this version: {error}") from error
+        if card.architecture.n_classes != len(names) or not card.temperature > 0:
+            raise ModelError(
+                f"{len(names)} classes for {card.architecture.n_classes} logits, temperature {card.temperature}"
+            )
+        return card
+
+
+def read_card(folder: Path) -> Card:
+    """The card in a model's folder; ModelError where there is none or it cannot be read."""
+    path = folder / CARD_FILE
+    try:
+        values = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ModelError(f"{folder} holds no model: {CARD_FILE} is missing") from None
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read: {error}") from error
+    try:
+        return Card.from_dict(values)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
+
+
+def verify_model(folder: Path) -> Card:
+    """The card of a model whose weights are those that the card names; ModelError where they are not."""
+    return read_model(folder)[0]
+
+
+def read_model(folder: Path) -> tuple[Card, bytes]:
+    """The card and the bytes of the weights file that it names; ModelError where they do not belong together."""
+    card = read_card(folder)
+    path = folder / WEIGHTS_FILE
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error}") from error
+    found = hashlib.sha256(data).hexdigest()
+    if found != card.weights_sha256:
+        raise ModelError(
+            f"{path} is damaged or not the model of its card: sha256 {found[:12]}..., the card says"
+            f" {card.weights_sha256[:12]}...; restore the file"
+        )
+    return card, data
+
+
+def packaged_models() -> dict[str, Path]:
+    """Name -> folder of the models that ship with the package."""
+    root = Path(str(resources.files("mfer"))) / "models"
+    return (
+        {entry.name: entry for entry in sorted(root.iterdir()) if (entry / CARD_FILE).is_file()}
+        if root.is_dir()
+        else {}
+    )
