@@ -48,9 +48,11 @@ def render_video(
     name: str | Path,
     output: str | Path,
     *,
+    file: Path | None = None,
     blur: bool = False,
     plot: bool = True,
     as_found: bool = False,
+    between_s: tuple[float, float] | None = None,
     progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
 ) -> Rendered:
     """Write a video again with boxes, track numbers, leading expressions, bars and a running plot.
@@ -59,9 +61,11 @@ def render_video(
         lake: which has the video.
         name: the video, as ``choose_videos`` takes it; the file itself must still be there.
         output: .mp4, .mov or .mkv.
+        file: where the video is, if it is not where it was analysed.
         blur: hide every face that was found, also where a person excluded it.
         as_found: leave out what people said: names, splits and exclusions.
         plot: draw bars and the running plot below the picture.
+        between_s: only what is shown between two times, in time_s.
         progress: called with (stage, frames done, frames in all).
 
     Raises:
@@ -76,7 +80,7 @@ def render_video(
             raise LakeError(
                 f"{name} stands for {len(videos)} videos; name one by its path or video_id", "unknown_video"
             )
-        source = Path(name) if Path(name).is_file() else Path(videos[0].path)
+        source = file or (Path(name) if Path(name).is_file() else Path(videos[0].path))
         tracks = read_face_tracks(con, videos[0].video_id)
         hidden = read_face_tracks(con, videos[0].video_id, as_found=True) if blur else []
     if output.exists() and source.exists() and output.samefile(source):
@@ -87,7 +91,10 @@ def render_video(
     def draw(frame_index: int, pts_s: float, rgb: np.ndarray) -> np.ndarray:
         return overlay(pts_s - video.info.start_s, rgb)
 
-    n_frames = remake_video(video, output, draw, lambda done, total: progress("render", done, total))
+    def report(done: int, total: int) -> None:
+        progress("render", done, total)
+
+    n_frames = remake_video(video, output, draw, report, between_s=between_s)
     return Rendered(output, n_frames, overlay.scale)
 
 

@@ -67,6 +67,22 @@ def test_a_turned_picture_is_written_upright(tmp_path: Path) -> None:
     assert [read_number(rgb) for rgb in frames_of(tmp_path / "b.mp4")] == [0, 1, 2]
 
 
+@pytest.mark.parametrize("start_ms", [0, 480])
+def test_a_part_begins_at_0_and_keeps_the_steps_and_the_sound_of_its_stretch(tmp_path: Path, start_ms: int) -> None:
+    pts_ms = [start_ms + t for t in (0, 40, 60, 180, 200, 220, 500, 540, 580, 900)]
+    source = write_clip(tmp_path / "a.mkv", n_frames=10, pts_ms=pts_ms, with_audio=True)
+    output = tmp_path / "b.mp4"
+    n_frames = remake_video(open_video(source), output, lambda index, pts_s, rgb: rgb, between_s=(0.19, 0.54))
+    assert n_frames == 4
+    assert [read_number(rgb) for rgb in frames_of(output)] == [3, 4, 5, 6]  # the one at 0.18 s is still shown at 0.19
+    assert times_of(output) == pytest.approx([0, 0.02, 0.04, 0.32], abs=1e-6)
+    from_s, until_s = 0.19 + start_ms / 1000, 0.54 + start_ms / 1000
+    wanted = [data for at_s, data in sound_of(source) if from_s <= at_s < until_s]
+    assert [data for _, data in sound_of(output)] == wanted
+    with pytest.raises(ConfigError, match="no frame"):
+        remake_video(open_video(source), output, lambda index, pts_s, rgb: rgb, between_s=(5.0, 6.0))
+
+
 @pytest.mark.parametrize("name", ["b.txt", "b", "file/b.mp4"])
 def test_an_output_that_cannot_be_written_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").touch()
