@@ -223,7 +223,7 @@
         const row = element("li"), button = element("button");
         button.dataset.seek = start.toFixed(4);
         button.append(element("span", "when", `${start.toFixed(1)} to ${end.toFixed(1)} s`),
-          this.chip(name, `${name} ${Math.round(100 * confidence)}%`), element("span", "faint", `face ${track}`));
+          this.chip(name, `${name} ${Math.round(100 * confidence)}%`), element("span", "faint", this.timeline.name(track)));
         row.append(button);
         return row;
       }));
@@ -272,6 +272,7 @@
       this.momentState = null;
       this.timeline.draw();
       this.update();
+      this.listEpisodes();
       const list = byId("edit-list");
       list.replaceChildren();
       edits.edits.forEach((edit) => {

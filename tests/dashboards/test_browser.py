@@ -265,7 +265,7 @@ def test_the_second_models_curves_are_drawn_dotted(page: Page) -> None:
     dotted = f"{lines}.filter((line) => line.style.strokeDasharray).length"
     assert page.js(dotted) == 0
     page.find("#other-analysis").click()
-    page.find(".dash-dropdown-option, .dash-options-list-option").click()
+    page.find(".dash-dropdown-options .dash-options-list-option").click()
     page.until(lambda: page.js(dotted) == 8, "eight dotted curves")
     other = page.js("window.mfer.page.timeline.other.tracks[0].smooth.happiness.find((p) => p !== null)")
     own = page.js("window.mfer.page.timeline.own.tracks[0].smooth.happiness.find((p) => p !== null)")
