@@ -49,9 +49,40 @@ def speed() -> str:
     return f"{table(['figure', ''], rows)}\n\nAfter the start, 720p with one face: {shares}."
 
 
+def scale() -> str:
+    """Seconds by question and number of rows: what a new connection takes with its first answer, and a second answer."""
+    by_rows = json.loads((_ROOT / "benchmarks/results/scale.json").read_text())
+    found = [by_rows[key] for key in sorted(by_rows, key=int)]
+    head = ["question", *(f"{facts['rows'] / 1e6:.0f} million rows" for facts in found)]
+    rows = [
+        [
+            name,
+            *(f"{(asked := facts['questions'][name])['cold_s']:.2f}, again {asked['warm_s']:.2f}" for facts in found),
+        ]
+        for name in found[0]["questions"]
+    ]
+    rows.append(["load average", *(str(facts["load_average"]) for facts in found)])
+    rows.append(["observations, bytes a row", *(str(facts["bytes_a_row"]) for facts in found)])
+    return table(head, rows)
+
+
+def dashboard() -> str:
+    by_rows = json.loads((_ROOT / "benchmarks/results/dashboard.json").read_text())
+    found = [by_rows[key] for key in sorted(by_rows, key=int)]
+    head = ["seconds until it shows", *(f"{facts['faces'] / 1e6:.1f} million faces" for facts in found)]
+    rows = [[name, *(f"{facts['wall_seconds'][name]:.2f}" for facts in found)] for name in found[0]["wall_seconds"]]
+    rows.append(["load average", *(str(facts["load_average"]) for facts in found)])
+    return table(head, rows)
+
+
 def main() -> None:
     page = _PAGE.read_text()
-    for name, made in (("detection", detection()), ("speed", speed())):
+    for name, made in (
+        ("detection", detection()),
+        ("speed", speed()),
+        ("scale", scale()),
+        ("dashboard", dashboard()),
+    ):
         marks = f"<!-- {name} -->", f"<!-- end of {name} -->"
         page = re.sub(f"{marks[0]}.*?{marks[1]}", lambda _: f"{marks[0]}\n{made}\n{marks[1]}", page, flags=re.DOTALL)  # noqa: B023
     _PAGE.write_text(page)

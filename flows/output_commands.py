@@ -154,7 +154,7 @@ def render(
     if from_s is not None and to_s is not None and to_s <= from_s:
         raise ConfigError(f"--from {from_s:g} --to {to_s:g}: the end must come after the beginning")
     part = None if from_s is None and to_s is None else (from_s or 0.0, math.inf if to_s is None else to_s)
-    how = {"blur": blur, "plot": not no_plot, "as_found": as_found, "between_s": part}
+    how: dict[str, Any] = {"blur": blur, "plot": not no_plot, "as_found": as_found, "between_s": part}
     with training_progress() as progress:
         done = render_video(Lake.open(lake), video, output, **how, progress=progress)
     click.echo(f"{path_text(done.output)}: {done.n_frames} frames")

@@ -27,7 +27,6 @@
       this.wirePlayer();
       this.zoomed(0, facts.duration_s);
       this.refreshEdits();
-      this.listEpisodes();
       listVideos(facts.video_id).catch((error) => this.say(error.message));
       const start = parseFloat(new URLSearchParams(window.location.search).get("t"));
       if (start) this.seek(start);
@@ -244,6 +243,7 @@
     }
 
     configure(options) {
+      this.configured = JSON.stringify(options);
       this.overlay = options.overlay;
       this.timeline.options = options;
       this.timeline.load().catch((error) => this.say(error.message));
@@ -268,9 +268,10 @@
       const splits = edits.edits.filter((edit) => edit.kind === "split").length;
       if (this.splits !== undefined && this.splits !== splits) { window.location.reload(); return; } // other faces now
       this.splits = splits;
+      const same = JSON.stringify(edits) === JSON.stringify(this.timeline.edits);
       this.timeline.edits = edits;
       this.momentState = null;
-      this.timeline.draw();
+      if (!same) this.timeline.draw();
       this.update();
       this.listEpisodes();
       const list = byId("edit-list");
@@ -475,7 +476,8 @@
       } else {
         mfer.choose({ video: chosen });
       }
-      page.configure({ ...chosen, tracks: tracks || [], baseline: chosen.show.includes("baseline"), other: other || null });
+      const options = { ...chosen, tracks: tracks || [], baseline: chosen.show.includes("baseline"), other: other || null };
+      if (page.configured !== JSON.stringify(options)) page.configure(options); // drawing takes a while: not twice
       return "";
     },
   };
