@@ -30,7 +30,7 @@ from storage.views import connect
 from tests.storage.lake_rows import ANALYSIS_A, MODEL_A, face_rows, finished
 
 _FPS = 25
-_ROWS_PER_COMMIT = 1_000_000
+_ROWS_PER_COMMIT = 2_500_000
 _FOLDERS = "abcdefgh"
 _FIRST_DAY = datetime(2025, 1, 6, tzinfo=UTC)
 
@@ -68,15 +68,15 @@ def name_of(number: int) -> str:
 
 
 def fill(lake: Lake, n_rows: int, n_videos: int) -> None:
-    """Commit ``n_videos`` of about ``n_rows`` observations together."""
+    """Commit ``n_videos`` of about ``n_rows`` observations together; what is there already stays."""
     frames = max(1, round(n_rows / n_videos / 1.5))
-    started, batch, rows_in_batch, outcomes = _FIRST_DAY, [], 0, []
-    for number in range(n_videos):
+    batch, rows_in_batch, done = [], 0, lake.done_videos(ANALYSIS_A)
+    for number in (number for number in range(n_videos) if name_of(number) not in done):
         rng = np.random.default_rng(number)
         gone = rng.integers(0, frames, 4)
         without = tuple(frame for first in gone for frame in range(first, min(first + frames // 50, frames)))
         rows = face_rows(frames, n_faces=1 + number % 2, without_face=without, seed=number)
-        when = started + timedelta(days=365 * number / n_videos)
+        when = _FIRST_DAY + timedelta(days=365 * number / n_videos)
         video = finished(
             number,
             video_id=name_of(number),
@@ -91,14 +91,20 @@ def fill(lake: Lake, n_rows: int, n_videos: int) -> None:
         rows_in_batch += len(rows)
         if rows_in_batch >= _ROWS_PER_COMMIT or number == n_videos - 1:
             lake.commit_segments([Segment(ANALYSIS_A, video.video_id, 0, rows) for video, rows in batch])
-            counts = lake.commit_videos([video for video, _ in batch])
-            for (video, _), counted in zip(batch, counts, strict=True):
-                told = {name: getattr(counted, name) for name in ("n_frames", "n_faces", "n_frames_with_face")}
-                about = {"size_bytes": video.size_bytes, "mtime_ns": video.mtime_ns, **told}
-                outcomes.append(VideoOutcome(video.video_id, video.path, "ok", **about))
+            lake.commit_videos([video for video, _ in batch])
             batch, rows_in_batch = [], 0
             print(f"{number + 1} videos", file=sys.stderr, flush=True)
-    lake.append_run(RunManifest("scale", started, started + timedelta(hours=1), {}, MODEL_A), outcomes)
+    with connect(lake) as con:
+        counts = "n_frames, n_faces, n_frames_with_face, size_bytes, mtime_ns"
+        rows = con.sql(f"SELECT video_id, path, {counts} FROM raw.videos").to_arrow_table().to_pylist()
+    manifest = RunManifest("scale", _FIRST_DAY, _FIRST_DAY + timedelta(hours=1), {}, MODEL_A)
+    lake.append_run(manifest, [VideoOutcome(status="ok", **row) for row in rows])
+
+
+def known_run(lake: Lake) -> bool:
+    """Whether a lake was filled to its end."""
+    with connect(lake) as con:
+        return con.execute("SELECT 1 FROM runs LIMIT 1").fetchone() is not None
 
 
 def ask(place: Path, question: str, threads: int) -> None:
@@ -133,6 +139,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--videos", type=int, default=1000)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--no-compact", action="store_true", help="ask the lake as it was written")
     parser.add_argument("--lake", type=Path, help="keep the lake here, and use it if it is there")
     parser.add_argument("--json", type=Path, help="add the figures to this file, under the number of rows")
     parser.add_argument("--ask", help=argparse.SUPPRESS)
@@ -143,15 +150,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         place = options.lake or Path(folder) / "lake"
         made = {}
-        if not (place / "lake.json").exists():
-            lake = Lake.open(place, create=True)
+        lake = Lake.open(place, create=True)
+        if not known_run(lake):
             started = time.perf_counter()
             fill(lake, options.rows, options.videos)
             made["fill_s"] = round(time.perf_counter() - started)
             started = time.perf_counter()
-            lake.compact()
-            made["compact_s"] = round(time.perf_counter() - started)
-        lake = Lake.open(place)
+            if not options.no_compact:
+                lake.compact()
+                made["compact_s"] = round(time.perf_counter() - started)
         with connect(lake) as con:
             n_videos, n_faces = con.execute("SELECT count(*), sum(n_faces)::BIGINT FROM videos").fetchone() or (0, 0)
             n_rows = (con.execute("SELECT count(*) FROM raw.observations").fetchone() or (0,))[0]

@@ -10,6 +10,9 @@ _ROOT = Path(__file__).resolve().parent.parent
 _PAGE = _ROOT / "docs" / "performance.md"
 
 
+_TAKEN = ("cold_cpu_s", "cold_s", "warm_cpu_s", "warm_s")
+
+
 def table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
 
@@ -50,15 +53,12 @@ def speed() -> str:
 
 
 def scale() -> str:
-    """Seconds by question and number of rows: what a new connection takes with its first answer, and a second answer."""
+    """CPU and wall seconds by question and number of rows: of a new process's answer, and of a second answer."""
     by_rows = json.loads((_ROOT / "benchmarks/results/scale.json").read_text())
     found = [by_rows[key] for key in sorted(by_rows, key=int)]
     head = ["question", *(f"{facts['rows'] / 1e6:.0f} million rows" for facts in found)]
     rows = [
-        [
-            name,
-            *(f"{(asked := facts['questions'][name])['cold_s']:.2f}, again {asked['warm_s']:.2f}" for facts in found),
-        ]
+        [name, *(" · ".join(f"{facts['questions'][name][key]:.2f}" for key in _TAKEN) for facts in found)]
         for name in found[0]["questions"]
     ]
     rows.append(["load average", *(str(facts["load_average"]) for facts in found)])
