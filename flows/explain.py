@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,11 @@ def explain_moment(video: str, at_s: float, model: Path, out: Path, min_face_px:
             f"--at {at_s} lies outside the video, which lasts {times_s[-1] + opened.duration_s[-1]:.3f} s"
         )
     wanted = int(np.searchsorted(times_s, at_s + 1e-6, side="right")) - 1
-    frame = next((b for b in decode(opened, decoder="pyav", batch_frames=1) if wanted in b.frame_index), None)
+    decoding = decode(opened, decoder="pyav", batch_frames=1)
+    decoding = replace(  # from the key frame before it
+        decoding, frame_index=np.array([wanted]), segment_bounds=np.array([0, 1]), may_read_none=True
+    )
+    frame = next((batch for batch in decoding if wanted in batch.frame_index), None)
     if frame is None:
         raise ConfigError(f"frame {wanted} of {video} could not be read")
     faces = FaceDetector(DetectorSettings(min_face_px))(frame.rgb)

@@ -20,7 +20,7 @@ from storage.schema import TABLES
 __all__ = ["BrokenFile", "LakeCheck", "VideoFault", "check_lake", "examine"]
 
 #: Tables whose rows are derived from a video and can be made again.
-DERIVED = ("observations", "tracks", "seconds", "videos")
+DERIVED = ("observations", "tracks", "seconds", "stretches", "videos")
 
 Key = tuple[str, str]  # video_id, analysis_id
 
@@ -148,7 +148,7 @@ _FACTS = {
                count(*) FILTER (WHERE face_index IS NULL OR face_index = 0) AS n_frames,
                count(*) FILTER (WHERE face_index = 0) AS n_frames_with_face,
                count(*) FILTER (WHERE frame_status = 'decode_error') AS n_frames_unread,
-               count(face_index) AS n_faces, count(DISTINCT frame_index) AS n_distinct
+               count(face_index) AS n_faces, count(expression) AS n_scored, count(DISTINCT frame_index) AS n_distinct
         FROM {source} GROUP BY ALL
     """,
     "tracks": """
@@ -156,6 +156,7 @@ _FACTS = {
         FROM {source} GROUP BY ALL
     """,
     "seconds": "SELECT video_id, analysis_id, CAST(sum(n_faces) AS BIGINT) AS n_faces FROM {source} GROUP BY ALL",
+    "stretches": "SELECT video_id, analysis_id, CAST(sum(n_faces) AS BIGINT) AS n_faces FROM {source} GROUP BY ALL",
 }
 
 
@@ -172,7 +173,7 @@ def _video_faults(lake: Lake, facts: dict[str, list[dict[str, Any]]], finished: 
     logs = {name: open_table(lake.location, name) for name in DERIVED}
     by_key = {
         name: {(row["video_id"], row["analysis_id"]): row for row in facts[name]}
-        for name in ("observations", "tracks", "seconds")
+        for name in ("observations", "tracks", "seconds", "stretches")
     }
     n_seen: dict[Key, int] = {}
     for video in facts["videos"]:
@@ -190,7 +191,7 @@ def _video_faults(lake: Lake, facts: dict[str, list[dict[str, Any]]], finished: 
         if rows["n_distinct"] != rows["n_frames"]:
             what = f"{rows['n_distinct']} frames have {rows['n_frames']} first rows"
             yield VideoFault("observations", *key, "", what)
-    for name in ("tracks", "seconds"):
+    for name in ("tracks", "seconds", "stretches"):
         for key in by_key[name].keys() - by_key["observations"].keys() - finished:
             yield VideoFault(name, *key, "", "it has rows, and no observations are left of it")
 
@@ -198,7 +199,9 @@ def _video_faults(lake: Lake, facts: dict[str, list[dict[str, Any]]], finished: 
 def _differences(video: dict[str, Any], by_key: dict[str, Any], logs: dict[str, Any]) -> Iterator[tuple[str, str]]:
     key = video["video_id"], video["analysis_id"]
     name = f"{key[1]}/{key[0]}"
-    rows, tracks, seconds = (by_key[table].get(key, {}) for table in ("observations", "tracks", "seconds"))
+    rows, tracks, seconds, stretches = (
+        by_key[table].get(key, {}) for table in ("observations", "tracks", "seconds", "stretches")
+    )
     missing = [
         segment
         for segment in range(video["n_segments"])
@@ -217,7 +220,9 @@ def _differences(video: dict[str, Any], by_key: dict[str, Any], logs: dict[str, 
     ):
         if found.get(column, 0) != video[column]:
             yield table, f"{column} is {found.get(column, 0)} instead of {video[column]}"
-    for table in ("tracks", "seconds", "videos"):
+    if rows and stretches.get("n_faces", 0) != rows["n_scored"]:
+        yield "stretches", f"n_faces is {stretches.get('n_faces', 0)} instead of {rows['n_scored']}"
+    for table in ("tracks", "seconds", "stretches", "videos"):
         if logs[table].transaction_version(name) is None:
             yield table, "it was never committed"
 

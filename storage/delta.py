@@ -8,7 +8,7 @@ import re
 import time
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pyarrow as pa
@@ -142,11 +142,11 @@ def is_committed(location: Path, name: str, transaction: str) -> bool:
     return open_table(location, name).transaction_version(transaction) is not None
 
 
-def append_once(location: Path, name: str, parts: Mapping[str, pa.Table]) -> set[str]:
+def append_once(location: Path, name: str, parts: Mapping[str, pa.Table], *, held: bool = False) -> set[str]:
     """Append rows in one commit, each part exactly once under its transaction name.
 
     Parts that are in the table already are left out, also when another process commits them meanwhile.
-    A column ``lake_version`` is filled with the version of the table that the writer saw.
+    ``held``: the caller holds the lake alone.
 
     Returns:
         The names that this call committed.
@@ -155,7 +155,7 @@ def append_once(location: Path, name: str, parts: Mapping[str, pa.Table]) -> set
     parts = {key: conform(rows, table.schema) for key, rows in parts.items()}
     properties = writer_properties(table)
     for attempt in range(_MAX_ATTEMPTS):
-        with hold(location):
+        with nullcontext() if held else hold(location):
             snapshot = open_table(location, name)
             parts = {key: rows for key, rows in parts.items() if snapshot.transaction_version(key) is None}
             if not parts:

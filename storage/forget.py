@@ -30,7 +30,7 @@ __all__ = ["Forgotten", "forget_video", "search_files"]
 _ID = re.compile("[0-9a-f]{16}")
 _REDACTED = "(forgotten)"
 #: Tables with rows about videos; last those that know both path and video_id: who was killed can ask for either again.
-_TABLES = ("observations", "tracks", "seconds", "labels", "edits", "videos", "runs")
+_TABLES = ("observations", "tracks", "seconds", "stretches", "labels", "edits", "videos", "runs")
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Forgotten:
 
 
 def forget_video(lake: Lake, video: str | Path) -> Forgotten:
-    """Erase every row about a video: observations, tracks, seconds, labels, edits, runs, and the traces in the logs.
+    """Erase every row about a video, from observations to runs, labels and edits, and the traces in the logs.
 
     Delta keeps older versions so that they can be asked for; here they go, for all tables with rows about videos, with
     the files that nothing else needs. Waits for writers and keeps them waiting. May be killed and repeated. A query

@@ -17,7 +17,7 @@ from storage.identity import canonical_json, path_text
 from storage.records import FinishedVideo, RunManifest, VideoCounts, VideoOutcome
 from storage.relations import quote, read_errors, relation_sql, rows_of, shared_connection
 from storage.schema import FACE_COLUMNS, OBSERVATIONS, SCHEMA_VERSION, TABLES
-from storage.summary import count_rows, sum_seconds, sum_track_pieces
+from storage.summary import count_rows, sum_seconds, sum_stretches, sum_track_pieces
 from storage.upgrade import schema_version, write_marker
 
 __all__ = ["Lake", "Segment"]
@@ -150,7 +150,7 @@ class Lake:
         return self.commit_videos([video])[0]
 
     def commit_videos(self, videos: Sequence[FinishedVideo]) -> list[VideoCounts]:
-        """Write ``tracks``, ``seconds`` and, last, ``videos`` from the committed observations; each exactly once.
+        """Write what the committed observations add up to and, last, ``videos``; each exactly once.
 
         May be killed at any moment and repeated: nothing is written twice and no view shows half a video.
 
@@ -188,18 +188,21 @@ class Lake:
                 f" WHERE analysis_id = {quote(analysis_id)} AND video_id IN ({listed})"
             )
             pieces, row_counts = sum_track_pieces(con), count_rows(con)
-            seconds = sum_seconds(con, pieces)
-        counts, tracks_of, seconds_of, video_of = {}, {}, {}, {}
+            summed = {"seconds": sum_seconds(con, pieces), "stretches": sum_stretches(con, pieces)}
+        counts, tracks_of, video_of = {}, {}, {}
+        summed_of: dict[str, dict[str, pa.Table]] = {name: {} for name in summed}
         for video in videos:
             transaction = f"{analysis_id}/{video.video_id}"
             own = pieces.filter(pc.equal(pieces["video_id"], video.video_id))
             tracks_of[transaction] = own.append_column("faces_id", pa.repeat(video.faces_id, len(own)))
-            seconds_of[transaction] = seconds.filter(pc.equal(seconds["video_id"], video.video_id))
+            for name, rows in summed.items():
+                summed_of[name][transaction] = rows.filter(pc.equal(rows["video_id"], video.video_id))
             found = _counts(video, row_counts, n_tracks=pc.count_distinct(own["track_id"]).as_py())
             counts[video.video_id, analysis_id] = found
             video_of[transaction] = _video_row(video, found, version)
         delta.append_once(self.location, "tracks", tracks_of)
-        delta.append_once(self.location, "seconds", seconds_of)
+        for name, parts in summed_of.items():
+            delta.append_once(self.location, name, parts)
         delta.append_once(self.location, "videos", video_of)
         return counts
 

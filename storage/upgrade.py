@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import pyarrow.compute as pc
 from deltalake import write_deltalake
 
-from storage.delta import MARKER, hold, lake_errors, open_table, writer_properties
+from storage.delta import MARKER, append_once, create_table, hold, lake_errors, open_table, writer_properties
 from storage.errors import LakeError
+from storage.relations import quote, read_errors, relation_sql, rows_of, shared_connection
 from storage.schema import SCHEMA_VERSION, TABLES, conform
+from storage.summary import sum_stretches
 
 __all__ = ["UPGRADES", "schema_version", "upgrade_lake", "write_marker"]
 
@@ -38,10 +41,38 @@ def _renew_small_tables(location: Path) -> None:
         )
 
 
+_VIDEOS_PER_COMMIT = 100
+
+
+def _add_stretches(location: Path) -> None:
+    """Sum the table ``stretches`` from the observations of every finished video."""
+    (location / TABLES["stretches"].place).mkdir(exist_ok=True)
+    create_table(location, TABLES["stretches"])
+    with read_errors(location), shared_connection() as con:
+        keys = f"SELECT analysis_id, video_id FROM ({relation_sql(location, 'videos')}) ORDER BY ALL"
+        by_analysis: dict[str, list[str]] = {}
+        for row in rows_of(con, keys).to_pylist():
+            by_analysis.setdefault(row["analysis_id"], []).append(row["video_id"])
+    for analysis_id, videos in by_analysis.items():
+        for first in range(0, len(videos), _VIDEOS_PER_COMMIT):
+            _sum_stretches_of(location, analysis_id, videos[first : first + _VIDEOS_PER_COMMIT])
+
+
+def _sum_stretches_of(location: Path, analysis_id: str, video_ids: Sequence[str]) -> None:
+    wanted = f"analysis_id = {quote(analysis_id)} AND video_id IN ({', '.join(map(quote, video_ids))})"
+    with read_errors(location), shared_connection() as con:
+        files = relation_sql(location, "observations", analysis_id=analysis_id, video_ids=video_ids)
+        con.execute(f"CREATE TEMP VIEW observations AS SELECT * FROM ({files}) WHERE {wanted}")
+        tracks = relation_sql(location, "tracks", video_ids=video_ids)
+        rows = sum_stretches(con, rows_of(con, f"SELECT * FROM ({tracks}) WHERE {wanted}"))
+    of_video = {f"{analysis_id}/{name}": rows.filter(pc.equal(rows["video_id"], name)) for name in video_ids}
+    append_once(location, "stretches", of_video, held=True)
+
+
 #: From each version to the next. A step gets the lake's folder, may be killed and is then done again from its start.
 #: Whoever raises SCHEMA_VERSION adds one, and a lake of the version before beside tests/storage/lake_v1.
-#: 1 to 2: ``runs`` got the column ``log``.
-UPGRADES: dict[int, Step] = {1: _renew_small_tables}
+#: 1 to 2: ``runs`` got the column ``log``; 2 to 3: the table ``stretches``.
+UPGRADES: dict[int, Step] = {1: _renew_small_tables, 2: _add_stretches}
 
 
 def schema_version(location: Path) -> int:
