@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from pathlib import Path
 from typing import Any, cast
 from uuid import UUID
 
@@ -25,6 +24,7 @@ from pydantic import PositiveFloat, PositiveInt
 from flows.analyze import FolderRun, Progress, RunSummary, analyze_folder
 from pipelines.settings import AnalysisSettings, DetectorSettings
 from storage.identity import path_shown
+from storage.objects import place_of
 from storage.records import VideoOutcome
 
 __all__ = ["analyze_folder_flow", "final_state", "outcome_rows", "summary_markdown"]
@@ -180,7 +180,7 @@ def summary_markdown(summary: RunSummary) -> str:
         "SELECT file_name, expression, round(sum(duration_s), 1) AS seconds FROM scores GROUP BY ALL ORDER BY ALL",
         "SELECT path, status, code, message FROM videos WHERE status <> 'ok'",
     )
-    lake = path_shown(Path(summary.lake).absolute())
+    lake = path_shown(place_of(summary.lake))
     commands = "\n".join(f'mfer sql "{query}" --lake {lake}' for query in queries)
     frames = f"{facts['frames']} frames, {facts['frames_with_face']} with a face, {facts['faces']} faces"
     return (

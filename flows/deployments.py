@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 import click
 
 from mfer.errors import ConfigError
+from storage.objects import place_of
 
 if TYPE_CHECKING:
     from prefect.deployments.runner import RunnerDeployment
@@ -56,7 +57,7 @@ def serve(lake: str, inbox: str | None = None, cron: str = "0 * * * *") -> None:
     import prefect
     from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 
-    deployments = _make_deployments(os.path.abspath(lake), inbox, cron)
+    deployments = _make_deployments(str(place_of(lake)), inbox, cron)
     url = get_current_settings().api.url or _LOCAL_API
     with temporary_settings({PREFECT_API_URL: url}), _running_server(url):
         command = "prefect deployment run 'analyze-folder/default' -p folder=VIDEOS --watch"

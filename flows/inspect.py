@@ -14,9 +14,11 @@ from pipelines.containers import require_file
 from pipelines.decode import open_video
 from pipelines.errors import VideoError
 from pipelines.models import find_model, known_models
+from storage.delta import MARKER
 from storage.errors import LakeError
 from storage.identity import path_shown, path_text, video_id_of
 from storage.lake import Lake
+from storage.objects import place_of
 from storage.relations import rows_of
 from storage.schema import EXPRESSIONS
 from storage.views import connect
@@ -29,7 +31,7 @@ def open_lake(location: str) -> Lake | None:
     try:
         return Lake.open(location)
     except LakeError as error:
-        if error.code == "not_a_lake" and not (Path(location) / "lake.json").exists():
+        if error.code == "not_a_lake" and not (place_of(location) / MARKER).exists():
             return None
         raise
 

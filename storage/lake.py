@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from storage import delta
 from storage.delta import MARKER
 from storage.errors import LakeError
 from storage.identity import canonical_json, path_text
+from storage.objects import ObjectPath, Place, place_of
 from storage.records import FinishedVideo, RunManifest, VideoCounts, VideoOutcome
 from storage.relations import quote, read_errors, relation_sql, rows_of, shared_connection
 from storage.schema import FACE_COLUMNS, OBSERVATIONS, SCHEMA_VERSION, TABLES
@@ -64,9 +66,12 @@ def _check_observations(part: Segment) -> None:
 
 
 class Lake:
-    """A lake in a folder. Holds only the location: cheap to make, safe to share, pickle and use in many processes."""
+    """A lake in a folder or below a prefix of an object store.
 
-    def __init__(self, location: Path) -> None:
+    Holds only the location: cheap to make, safe to share, pickle and use in many processes.
+    """
+
+    def __init__(self, location: Place) -> None:
         self.location = location
 
     def __repr__(self) -> str:
@@ -75,13 +80,13 @@ class Lake:
     # -- open and create ------------------------------------------------------------------------------------------
 
     @classmethod
-    def open(cls, location: str | Path, create: bool = False) -> Lake:
+    def open(cls, location: str | Place, create: bool = False) -> Lake:
         """Open a lake; with ``create``, make one where there is none. Two processes may create at once.
 
         Raises LakeError for a folder that is no lake, another schema version, a location that Delta Lake cannot
         handle, a full disk or a place that cannot be written.
         """
-        lake = cls(Path(location).expanduser().absolute())
+        lake = cls(place_of(location))
         with delta.lake_errors(lake.location, "opening"):
             if create and not (lake.location / MARKER).exists():
                 lake._create()
@@ -106,18 +111,36 @@ class Lake:
         if unsafe:
             message = f"a lake cannot be in {str(self.location)!r}: choose a path without {' '.join(map(repr, unsafe))}"
             raise LakeError(message, "bad_location")
-        if self.location.exists():
-            if not self.location.is_dir():
+        if isinstance(self.location, ObjectPath):
+            self._require_conditional_puts(self.location)
+        if isinstance(self.location, ObjectPath) or self.location.exists():
+            if isinstance(self.location, Path) and not self.location.is_dir():
                 raise LakeError(f"{self.location} is a file, not a folder for a lake", "not_a_lake")
             ours = {table.place.split("/")[0] for table in TABLES.values()} | {MARKER}
-            foreign = [p.name for p in self.location.iterdir() if p.name not in ours and not p.name.startswith(".new-")]
+            foreign = [
+                p.name
+                for p in self.location.iterdir()
+                if p.name not in ours and not p.name.startswith((".new-", ".probe-"))
+            ]
             if foreign:
                 message = f"{self.location} is not empty ({sorted(foreign)[0]}) and not a lake; name another folder"
                 raise LakeError(message, "not_a_lake")
         for table in TABLES.values():
-            (self.location / table.place).mkdir(parents=True, exist_ok=True)
+            if isinstance(self.location, Path):
+                (self.location / table.place).mkdir(parents=True, exist_ok=True)
             delta.create_table(self.location, table)
         write_marker(self.location, SCHEMA_VERSION)  # last: what has the marker has all tables
+
+    @staticmethod
+    def _require_conditional_puts(location: ObjectPath) -> None:
+        """Of two writers one must lose; a store that lets both win keeps no lake."""
+        probe = location / f".probe-{uuid.uuid4().hex}"
+        probe.create(b"1")
+        refused = not probe.create(b"2")
+        probe.unlink()
+        if not refused:
+            message = f"the store of {location} ignores If-None-Match, on which commits stand; use one that honours it"
+            raise LakeError(message, "bad_location")
 
     # -- commit ---------------------------------------------------------------------------------------------------
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from storage.delta import REMEDY, damaged_file, data_files
 from storage.errors import LakeError
+from storage.objects import ObjectPath, Place
 from storage.schema import TABLES
 
 __all__ = [
@@ -70,13 +71,24 @@ _SETTINGS: dict[str, Any] = {
 
 def memory_connection() -> duckdb.DuckDBPyConnection:
     """A DuckDB of its own that keeps nothing on disk, reads no Python variables and loads no extension."""
-    return duckdb.connect(config=_SETTINGS)
+    return _connect(_SETTINGS, with_objects=ObjectPath.in_use)
 
 
 @cache
-def _engine(pid: int) -> duckdb.DuckDBPyConnection:
+def _engine(pid: int, with_objects: bool) -> duckdb.DuckDBPyConnection:
     # one thread: sums come out the same each time, and workers run side by side anyway
-    return duckdb.connect(config=_SETTINGS | {"threads": 1})
+    con = _connect(_SETTINGS | {"threads": 1}, with_objects)
+    atexit.register(con.close)  # before the interpreter takes apart what a file system of ours needs
+    return con
+
+
+def _connect(settings: dict[str, Any], with_objects: bool) -> duckdb.DuckDBPyConnection:
+    con = duckdb.connect(config=settings)
+    if with_objects:
+        from storage.duck_files import LakeFiles
+
+        con.register_filesystem(LakeFiles())
+    return con
 
 
 def shared_connection() -> duckdb.DuckDBPyConnection:
@@ -84,7 +96,7 @@ def shared_connection() -> duckdb.DuckDBPyConnection:
 
     Only temporary views may be made in it; they are the cursor's alone.
     """
-    return _engine(os.getpid()).cursor()  # by process: an engine does not survive a fork
+    return _engine(os.getpid(), ObjectPath.in_use).cursor()  # by process: an engine does not survive a fork
 
 
 def rows_of(con: duckdb.DuckDBPyConnection, sql: str, values: Sequence[Any] = ()) -> pa.Table:
@@ -93,7 +105,7 @@ def rows_of(con: duckdb.DuckDBPyConnection, sql: str, values: Sequence[Any] = ()
 
 
 def relation_sql(
-    location: Path,
+    location: Place,
     name: str,
     *,
     analysis_id: str | None = None,
@@ -119,7 +131,7 @@ def relation_sql(
 
 
 @contextmanager
-def read_errors(location: Path) -> Iterator[None]:
+def read_errors(location: Place) -> Iterator[None]:
     """Turn DuckDB's errors over damaged or missing data files into LakeError that names the file."""
     try:
         yield

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import uuid
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 from storage.delta import MARKER, hold, lake_errors
 from storage.errors import LakeError
+from storage.objects import Place, place_of, replace_bytes
 from storage.schema import SCHEMA_VERSION
 
 __all__ = ["UPGRADES", "schema_version", "upgrade_lake", "write_marker"]
 
-Step = Callable[[Path], None]
+Step = Callable[[Place], None]
 
 #: From each version to the next. A step gets the lake's folder, may be killed and is then done again from its start.
 #: Version 1 is the first, so there is none yet; whoever raises SCHEMA_VERSION adds one, and a lake of the version
@@ -22,7 +20,7 @@ Step = Callable[[Path], None]
 UPGRADES: dict[int, Step] = {}
 
 
-def schema_version(location: Path) -> int:
+def schema_version(location: Place) -> int:
     """The version that a lake's marker states. Raises LakeError where there is no marker or it cannot be read."""
     marker = location / MARKER
     if not marker.is_file():
@@ -35,15 +33,13 @@ def schema_version(location: Path) -> int:
         raise LakeError(f"{marker} is damaged: {error}; restore it from a copy", "damaged") from error
 
 
-def write_marker(location: Path, version: int) -> None:
+def write_marker(location: Place, version: int) -> None:
     """Make a folder a lake of a version, in one step."""
-    fresh = location / f".new-{uuid.uuid4().hex}"
-    fresh.write_text(json.dumps({"schema_version": version}) + "\n", encoding="utf-8")
-    os.replace(fresh, location / MARKER)
+    replace_bytes(location / MARKER, (json.dumps({"schema_version": version}) + "\n").encode())
 
 
 def upgrade_lake(
-    location: str | Path, *, steps: Mapping[int, Step] = UPGRADES, to_version: int = SCHEMA_VERSION
+    location: str | Place, *, steps: Mapping[int, Step] = UPGRADES, to_version: int = SCHEMA_VERSION
 ) -> list[int]:
     """Do the steps that a lake lacks, one by one; the marker is written after each, so a killed upgrade goes on.
 
@@ -53,8 +49,9 @@ def upgrade_lake(
     Raises:
         LakeError: not a lake, newer than this program, no step for its version, or it cannot be written.
     """
-    place = Path(location).expanduser().absolute()
-    schema_version(place)
+    place = place_of(location)
+    with lake_errors(place, "opening"):
+        schema_version(place)
     done = []
     with hold(place, alone=True), lake_errors(place, "upgrading"):
         version = schema_version(place)
