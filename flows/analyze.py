@@ -23,9 +23,10 @@ from typing import Any
 from pipelines.errors import VideoError
 from pipelines.models import find_model
 from pipelines.settings import AnalysisSettings
-from pipelines.sources import find_videos
+from pipelines.sources import absolute, find_videos
 from storage.identity import analysis_id, faces_id, path_text
 from storage.lake import Lake
+from storage.objects import Place, is_uri
 from storage.records import RunManifest, VideoOutcome
 
 __all__ = ["FolderRun", "RunSummary", "analyze_folder"]
@@ -118,9 +119,9 @@ def analyze_folder(run: FolderRun, progress: Progress | None = None) -> RunSumma
     analysis = analysis_id(faces_id(run.settings.hashed()), card.model_id, card.crop.to_dict())
     found = find_videos(run.paths)
     outcomes = [_problem(problem) for problem in found.problems]
-    todo: list[tuple[Path, str | None]] = []
+    todo: list[_File] = []
     known, done = _known_files(lake, found.videos), lake.done_videos(analysis)
-    for path in (Path(os.path.abspath(video)) for video in found.videos):
+    for path in map(absolute, found.videos):
         video_id, size_bytes, mtime_ns = known.get(path, (None, 0, 0))
         if video_id in done:
             outcomes.append(
@@ -163,22 +164,21 @@ def _manifest(run: FolderRun, model_id: str, device: str, started_utc: datetime)
     )
 
 
-def _known_files(lake: Lake, videos: Sequence[Path]) -> dict[Path, tuple[str, int, int]]:
+def _known_files(lake: Lake, videos: Sequence[Place]) -> dict[Place, tuple[str, int, int]]:
     """video_id, size and mtime of the files that were hashed before and have not changed since."""
     stats = {}
-    for video in videos:
-        path = Path(os.path.abspath(video))
+    for path in map(absolute, videos):
         try:
             stat = path.stat()
         except OSError:
             continue  # analysing it will say what is wrong
         stats[path] = (stat.st_size, stat.st_mtime_ns)
     ids = lake.known_files([(path, *stat) for path, stat in stats.items()])
-    return {Path(path): (video_id, *stats[Path(path)]) for path, video_id in ids.items()}
+    return {path: (video_id, *stats[path]) for path, video_id in ids.items()}
 
 
 def _problem(problem: VideoError) -> VideoOutcome:
-    path = os.path.abspath(problem.path)
+    path = problem.path if is_uri(problem.path) else os.path.abspath(problem.path)
     return VideoOutcome(None, path, "failed", code=problem.code, stage=problem.stage, message=problem.message)
 
 
@@ -195,8 +195,8 @@ def _analyze_each(run: FolderRun, model: Path, todo: Sequence[_File], progress: 
 
 # -- worker processes -------------------------------------------------------------------------------------------------
 
-_File = tuple[Path, str | None]
-_Worker = Callable[[Path, str | None, Callable[[int, int], None]], VideoOutcome]
+_File = tuple[Place, str | None]
+_Worker = Callable[[Place, str | None, Callable[[int, int], None]], VideoOutcome]
 #: How often a run looks at what its processes have done meanwhile.
 _PROGRESS_S = 0.2
 
@@ -303,7 +303,7 @@ def _analyze_in_processes(
             process.end()
 
 
-def _crashed(path: Path, video_id: str | None) -> VideoOutcome:
+def _crashed(path: Place, video_id: str | None) -> VideoOutcome:
     message = "the process that analysed it died: a crash in a library, or out of memory"
     return VideoOutcome(video_id, str(path), "failed", code="crashed", stage="decode", message=message)
 

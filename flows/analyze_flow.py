@@ -24,7 +24,7 @@ from pydantic import PositiveFloat, PositiveInt
 from flows.analyze import FolderRun, Progress, RunSummary, analyze_folder
 from pipelines.settings import AnalysisSettings, DetectorSettings
 from storage.identity import path_shown
-from storage.objects import place_of
+from storage.objects import is_uri, place_of
 from storage.records import VideoOutcome
 
 __all__ = ["analyze_folder_flow", "final_state", "outcome_rows", "summary_markdown"]
@@ -70,7 +70,7 @@ def analyze_folder_flow(
         runtime: auto, torch or onnx.
     """
     settings = AnalysisSettings(every, fps, DetectorSettings(min_face, mode=detect), decoder=decoder)
-    path = os.path.abspath(os.path.expanduser(folder))
+    path = folder if is_uri(folder) else os.path.abspath(os.path.expanduser(folder))
     summary = analyze(FolderRun((path,), os.path.expanduser(lake), model, device, workers, settings, runtime))
     publish(summary)
     return final_state(summary)

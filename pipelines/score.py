@@ -29,6 +29,7 @@ from pipelines.find import FaceFinder, StoredFaces
 from pipelines.packets import Video
 from pipelines.profile import stage, staged
 from pipelines.quality import measure_quality
+from pipelines.remote import local_copy
 from pipelines.rows import ROW_SCHEMA, FrameTimes, observation_rows
 from pipelines.scorer import Scorer
 from pipelines.settings import AnalysisSettings
@@ -36,6 +37,7 @@ from pipelines.stream import ahead
 from storage.errors import LakeError
 from storage.identity import analysis_id, faces_id, path_text, video_id_of
 from storage.lake import Lake
+from storage.objects import Place
 from storage.records import FinishedVideo, VideoOutcome
 
 __all__ = ["VideoAnalyzer", "VideoFile"]
@@ -50,7 +52,7 @@ FrameProgress = Callable[[int, int], None]
 class VideoFile:
     """A path to analyse; ``video_id`` is known where the file was hashed before and has not changed since."""
 
-    path: Path
+    path: Place
     video_id: str | None = None
 
 
@@ -88,15 +90,16 @@ class VideoAnalyzer:
         started = time.monotonic()
         video_id, size_bytes, mtime_ns = file.video_id, 0, 0
         try:
-            require_file(file.path)
-            stat = file.path.stat()
-            size_bytes, mtime_ns = stat.st_size, stat.st_mtime_ns
-            with stage("hash"):
-                video_id = video_id or video_id_of(file.path)
-            if self.lake.video_is_done(self.analysis_id, video_id):
-                outcome = VideoOutcome(video_id, str(file.path), "skipped", message="already analysed")
-            else:
-                outcome = self._analyze(file.path, video_id, size_bytes, mtime_ns, progress)
+            with local_copy(file.path) as path:  # of an object in a store; a file is read where it is
+                require_file(path)
+                stat = path.stat()
+                size_bytes, mtime_ns = stat.st_size, stat.st_mtime_ns
+                with stage("hash"):
+                    video_id = video_id or video_id_of(path)
+                if self.lake.video_is_done(self.analysis_id, video_id):
+                    outcome = VideoOutcome(video_id, str(file.path), "skipped", message="already analysed")
+                else:
+                    outcome = self._analyze(path, file.path, video_id, size_bytes, mtime_ns, progress)
         except (LakeError, ConfigError):
             raise
         except VideoError as error:
@@ -113,7 +116,7 @@ class VideoAnalyzer:
         return replace(outcome, elapsed_s=time.monotonic() - started, size_bytes=size_bytes, mtime_ns=mtime_ns)
 
     def _analyze(
-        self, path: Path, video_id: str, size_bytes: int, mtime_ns: int, progress: FrameProgress | None
+        self, path: Path, named: Place, video_id: str, size_bytes: int, mtime_ns: int, progress: FrameProgress | None
     ) -> VideoOutcome:
         with stage("scan"):
             video = open_video(path, video_id)
@@ -138,7 +141,7 @@ class VideoAnalyzer:
             analysis_id=self.analysis_id,
             faces_id=self.faces_id,
             model_id=self.scorer.model_id,
-            path=path_text(path),
+            path=path_text(named),
             size_bytes=size_bytes,
             mtime_ns=mtime_ns,
             code="truncated" if n_missing else None,
@@ -158,7 +161,7 @@ class VideoAnalyzer:
         message = f"{counts.n_frames_unread} of {counts.n_frames} frames could not be read" if partial else ""
         return VideoOutcome(
             video_id,
-            str(path),
+            str(named),
             counts.status,
             code=(finished.code or "frames_unread") if partial else None,
             stage="decode" if partial else None,
@@ -194,7 +197,7 @@ class VideoAnalyzer:
         rows_file.flush()
 
 
-def _failed(path: Path, video_id: str | None, code: str, stage: str, message: str) -> VideoOutcome:
+def _failed(path: Place, video_id: str | None, code: str, stage: str, message: str) -> VideoOutcome:
     return VideoOutcome(video_id, str(path), "failed", code=code, stage=stage, message=message)
 
 

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -24,6 +24,7 @@ from storage.upgrade import schema_version, write_marker
 
 __all__ = ["Lake", "Segment"]
 
+_P = TypeVar("_P", bound=str | Place)
 #: deltalake 1.6 loses or panics on these in a location; the others work.
 _UNSAFE = set("%*?[]^|\\") | {chr(code) for code in range(32)}
 
@@ -117,11 +118,8 @@ class Lake:
             if isinstance(self.location, Path) and not self.location.is_dir():
                 raise LakeError(f"{self.location} is a file, not a folder for a lake", "not_a_lake")
             ours = {table.place.split("/")[0] for table in TABLES.values()} | {MARKER}
-            foreign = [
-                p.name
-                for p in self.location.iterdir()
-                if p.name not in ours and not p.name.startswith((".new-", ".probe-"))
-            ]
+            names = {place.name for place in self.location.iterdir()} - ours
+            foreign = [name for name in names if not name.startswith((".new-", ".probe-"))]
             if foreign:
                 message = f"{self.location} is not empty ({sorted(foreign)[0]}) and not a lake; name another folder"
                 raise LakeError(message, "not_a_lake")
@@ -272,11 +270,11 @@ class Lake:
         sql = f"SELECT video_id FROM ({relation_sql(self.location, 'videos')}) WHERE analysis_id = ?"
         return {row["video_id"] for row in self._read(sql, [analysis_id]).to_pylist()}
 
-    def known_file(self, path: str | Path, size_bytes: int, mtime_ns: int) -> str | None:
+    def known_file(self, path: str | Place, size_bytes: int, mtime_ns: int) -> str | None:
         """The video_id of a file that was hashed before and has not changed since; see ``known_files``."""
         return next(iter(self.known_files([(path, size_bytes, mtime_ns)]).values()), None)
 
-    def known_files(self, files: Iterable[tuple[str | Path, int, int]]) -> dict[str | Path, str]:
+    def known_files(self, files: Iterable[tuple[_P, int, int]]) -> dict[_P, str]:
         """Which of (path, size_bytes, mtime_ns) were hashed before: path to video_id, in one read of the lake.
 
         A path counts only with equal size and modification time. Give paths as they are given to runs (absolute).

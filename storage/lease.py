@@ -65,10 +65,7 @@ def lease(location: ObjectPath) -> Iterator[None]:
         OSError: the store cannot be reached.
     """
     place, who = location / LEASE, uuid.uuid4().hex
-    if place.create(_text(who, 0)):
-        tag = place.tag()
-    else:
-        tag = _take_over(location, place, who)
+    tag = place.tag() if place.create(_text(who, 0)) else _take_over(location, place, who)
     holder = _Holder(place, tag, who)
     try:
         yield

@@ -35,7 +35,8 @@ __all__ = [
     "storage_options",
 ]
 
-_URI = re.compile(r"(s3|gs|az)://([^/]+)/?(.*)", re.DOTALL)
+_URI = re.compile(r"(s3|gs|az)://([A-Za-z0-9._-]+)(?:/(.*))?", re.DOTALL)
+_SCHEMES = ("s3://", "gs://", "az://")
 _ANSWER = re.compile(r"<Code>(.*?)</Code>.*?<Message>(.*?)</Message>", re.DOTALL)
 #: Bytes that are asked for at a time when a whole object is read: a request has to end within the client's 30 s.
 READ_BYTES = 8 * 2**20
@@ -60,8 +61,10 @@ class ObjectPath:
     def __init__(self, uri: str, status: Status | None = None) -> None:
         found = _URI.fullmatch(uri)
         if not found:
-            raise LakeError(f"{uri!r} names no object; write s3://bucket/prefix, gs://... or az://...", "bad_location")
-        self._root, self._key = f"{found[1]}://{found[2]}", found[3].rstrip("/")
+            # not the text itself: somebody may have put keys into it
+            message = "a place in an object store is s3://BUCKET/PREFIX (or gs://, az://), without keys or options"
+            raise LakeError(message, "bad_location")
+        self._root, self._key = f"{found[1]}://{found[2]}", (found[3] or "").rstrip("/")
         self._status = status
         ObjectPath.in_use = True
 
@@ -214,7 +217,7 @@ class _ObjectFile(io.RawIOBase):
 
 def is_uri(text: object) -> bool:
     """Whether a text names an object or a prefix in a store, and not a file."""
-    return isinstance(text, ObjectPath) or (isinstance(text, str) and _URI.match(text) is not None)
+    return isinstance(text, ObjectPath) or (isinstance(text, str) and text.startswith(_SCHEMES))
 
 
 def place_of(location: str | Place) -> Place:
