@@ -84,7 +84,7 @@ def _fetch(place: ObjectPath, copy: IO[bytes]) -> Status:
 
 def _video_error(place: ObjectPath, error: Exception) -> VideoError:
     if isinstance(error, FileNotFoundError):
-        message = f"there is no such object, and none below such a prefix ({error}); check bucket and name"
+        message = "there is no such object, and none below such a prefix; check bucket and name"
         return VideoError("missing", "open", str(place), message)
     message = f"the object cannot be read ({error}); check keys and network (docs/object_storage.md), and run again"
     return VideoError("unreadable", "open", str(place), message)

@@ -192,13 +192,13 @@ def append_once(location: Place, name: str, parts: Mapping[str, pa.Table]) -> se
     table = TABLES[name]
     parts = {key: conform(rows, table.schema) for key, rows in parts.items()}
     properties = writer_properties(table)
-    writer, n_broken_off = uuid.uuid4().hex, 0
+    log, writer, n_broken_off = location / table.place / "_delta_log", uuid.uuid4().hex, 0
     for attempt in range(_MAX_ATTEMPTS):
         with hold(location):
             snapshot = open_table(location, name)
             asked = set(parts)
             parts = {key: rows for key, rows in parts.items() if snapshot.transaction_version(key) is None}
-            if n_broken_off and asked - set(parts) and _wrote(snapshot, writer):
+            if n_broken_off and asked - set(parts) and _wrote(log, snapshot.version(), writer):
                 return asked - set(parts)  # all of them: a commit happens whole or not at all
             if not parts:
                 return set()
@@ -226,9 +226,13 @@ def append_once(location: Place, name: str, parts: Mapping[str, pa.Table]) -> se
     raise LakeError(f"the lake {location} is too busy: {_MAX_ATTEMPTS} attempts to write {name} failed", "busy")
 
 
-def _wrote(snapshot: DeltaTable, writer: str) -> bool:
+def _wrote(log: Place, newest: int, writer: str) -> bool:
     """Whether one of the latest commits is that writer's, though it was never told so."""
-    return any(entry.get("writer") == writer for entry in snapshot.history(_MAX_ATTEMPTS))
+    for version in range(newest, max(newest - _MAX_ATTEMPTS, -1), -1):
+        entry = log / f"{version:020d}.json"
+        if entry.exists() and writer in entry.read_text():
+            return True
+    return False
 
 
 def _was_outrun(error: LakeError) -> bool:

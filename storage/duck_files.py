@@ -17,8 +17,8 @@ from storage.objects import NAMED_BYTES, ObjectPath
 
 __all__ = ["LakeFiles"]
 
-#: Data files never change under their name, so one time is as good as another.
-_UNCHANGED = datetime(1970, 1, 1, tzinfo=UTC)
+#: Data files never change under their name. DuckDB keeps nothing of a file whose time is 0.
+_UNCHANGED = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 class _Handle:

@@ -98,6 +98,9 @@ class ObjectPath:
     def suffix(self) -> str:
         return os.path.splitext(self.name)[1]
 
+    def _store(self) -> Any:
+        return _client(self._root, os.getpid(), tuple(_environment().items()))
+
     def is_file(self) -> bool:
         try:
             self.stat()
@@ -112,11 +115,11 @@ class ObjectPath:
         if self._status is not None:
             return self._status
         with _errors(self) as obstore:
-            return _status(obstore.head(_store(self._root, os.getpid()), self._key))
+            return _status(obstore.head(self._store(), self._key))
 
     def read_bytes(self) -> bytes:
         with _errors(self) as obstore:
-            return bytes(obstore.get(_store(self._root, os.getpid()), self._key).bytes())
+            return bytes(obstore.get(self._store(), self._key).bytes())
 
     def read_text(self, encoding: str = "utf-8") -> str:
         return self.read_bytes().decode(encoding)
@@ -125,7 +128,7 @@ class ObjectPath:
         """Bytes ``start`` to ``end``. With ``e_tag``, OSError where the object is another one by now."""
         with _errors(self) as obstore:
             options: dict[str, Any] = {"range": (start, end)} | ({"if_match": e_tag} if e_tag else {})
-            return bytes(obstore.get(_store(self._root, os.getpid()), self._key, options=options).bytes())
+            return bytes(obstore.get(self._store(), self._key, options=options).bytes())
 
     def open(self, mode: str = "rb") -> io.BufferedReader:
         """The object as a file that is read by ranges, some megabytes at a time."""
@@ -135,7 +138,7 @@ class ObjectPath:
     def write_bytes(self, data: bytes) -> None:
         """Put the whole object, in place of what is there."""
         with _errors(self) as obstore:
-            obstore.put(_store(self._root, os.getpid()), self._key, data)
+            obstore.put(self._store(), self._key, data)
 
     def create(self, source: bytes | Path) -> bool:
         """Put the whole object where there is none (``If-None-Match: *``); False where there is one."""
@@ -143,7 +146,7 @@ class ObjectPath:
             data = source if isinstance(source, bytes) else source.read_bytes()
             try:
                 # in one request: a put in parts cannot be made conditional everywhere
-                obstore.put(_store(self._root, os.getpid()), self._key, data, mode="create", use_multipart=False)
+                obstore.put(self._store(), self._key, data, mode="create", use_multipart=False)
             except obstore.exceptions.AlreadyExistsError:
                 return False
             return True
@@ -152,28 +155,28 @@ class ObjectPath:
         """Put the whole object where ``tag`` is still its tag (``If-Match``): the new tag, or None where it is not."""
         with _errors(self) as obstore:
             try:
-                return _tag(obstore.put(_store(self._root, os.getpid()), self._key, data, mode=dict(tag)))
+                return _tag(obstore.put(self._store(), self._key, data, mode=dict(tag)))
             except (obstore.exceptions.PreconditionError, FileNotFoundError):
                 return None
 
     def tag(self) -> dict[str, str]:
         """What ``exchange`` asks for: it changes with the content."""
         with _errors(self) as obstore:
-            return _tag(obstore.head(_store(self._root, os.getpid()), self._key))
+            return _tag(obstore.head(self._store(), self._key))
 
     def unlink(self, missing_ok: bool = False) -> None:
         """Delete the object; a store does not say whether there was one."""
         with _errors(self) as obstore:
-            obstore.delete(_store(self._root, os.getpid()), self._key)
+            obstore.delete(self._store(), self._key)
 
     def copy_to(self, other: ObjectPath) -> None:
         with _errors(self) as obstore:
-            obstore.copy(_store(self._root, os.getpid()), self._key, other._key)
+            obstore.copy(self._store(), self._key, other._key)
 
     def files(self) -> Iterator[ObjectPath]:
         """Every object below, listed page by page while it is asked for, in the order of their keys' bytes."""
         with _errors(self) as obstore:
-            pages = obstore.list(_store(self._root, os.getpid()), self._key or None)
+            pages = obstore.list(self._store(), self._key or None)
             for page in pages:
                 for found in page:
                     yield ObjectPath(f"{self._root}/{found['path']}", _status(found))
@@ -181,7 +184,7 @@ class ObjectPath:
     def iterdir(self) -> Iterator[ObjectPath]:
         """What is directly below: objects, and prefixes of others."""
         with _errors(self) as obstore:
-            found = obstore.list_with_delimiter(_store(self._root, os.getpid()), self._key or None)
+            found = obstore.list_with_delimiter(self._store(), self._key or None)
         yield from (ObjectPath(f"{self._root}/{prefix}") for prefix in found["common_prefixes"])
         yield from (ObjectPath(f"{self._root}/{each['path']}", _status(each)) for each in found["objects"])
 
@@ -286,12 +289,13 @@ def storage_options(place: Place) -> dict[str, str] | None:
 
 
 @cache
-def _store(root: str, pid: int) -> Any:
+def _client(root: str, pid: int, told: tuple[tuple[str, str], ...]) -> Any:
+    """By process, because a client does not survive a fork, and by what the environment says."""
     from obstore.store import from_url
 
-    told: Any = _environment() if root.startswith("s3://") else {}
-    allow_http = told.pop("allow_http", None)
-    return from_url(root, config=told or None, client_options={"allow_http": True} if allow_http else None)
+    config: Any = {name: value for name, value in told if name != "allow_http"} if root.startswith("s3://") else {}
+    options: Any = {"allow_http": True} if "allow_http" in dict(told) else None
+    return from_url(root, config=config or None, client_options=options)
 
 
 def _obstore(place: ObjectPath) -> Any:
