@@ -49,7 +49,7 @@ def new_prefix() -> str:
     return f"s3://{BUCKET}/{uuid.uuid4().hex[:8]}/a-lake"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Request:
     """One request as the proxy saw it; ``target`` is path and query as they were sent."""
 
@@ -71,10 +71,10 @@ LISTINGS = r"^GET .*list-type="
 class Fault:
     """What befalls every n-th of the requests that ``only`` matches, at most ``times`` times (0: always).
 
-    ``refuse``: 503 instead of an answer; ``forbid``: 403; ``cut``: half of the request reaches the store, then both ends
-    are closed; ``lose``: the store does it, the answer is lost; ``stall``: no answer, ever; ``hold``: nothing happens
-    until the next fault is set; ``unconditional``: the store does not see the condition. With ``kill_pid``, that process
-    is killed first.
+    ``refuse``: 503 instead of an answer; ``forbid``: 403; ``cut``: half of the request reaches the store, then both
+    ends are closed; ``lose``: the store does it, the answer is lost; ``stall``: no answer, ever; ``hold``: nothing
+    happens until the next fault is set; ``unconditional``: the store does not see the condition; ``pass``: nothing.
+    With ``kill_pid``, that process is killed first.
     """
 
     kind: str
@@ -186,34 +186,33 @@ class _Breaker:
             if target.startswith(f"/{_CONTROL}/"):
                 _answer(client, "200 OK", self.control(target.rpartition("/")[2], body))
                 return
-            fault = self.decide(Request(method, target))
-            n_bytes = self._pass_on(client, [first, *lines], body, fault)
+            request = Request(method, target)
             with self.lock:
-                self.requests.append(Request(method, target, n_bytes))
+                self.requests.append(request)
+            self._pass_on(client, request, [first, *lines], body)
 
-    def _pass_on(self, client: socket.socket, lines: list[str], body: bytes, fault: str | None) -> int:
-        n_bytes = 0
+    def _pass_on(self, client: socket.socket, request: Request, lines: list[str], body: bytes) -> None:
+        fault = self.decide(request)
         if fault in ("refuse", "forbid"):
             status, code = {"refuse": ("503 Slow Down", "SlowDown"), "forbid": ("403 Forbidden", "AccessDenied")}[fault]
             text = f"<Error><Code>{code}</Code><Message>as the test wants it</Message></Error>"
             _answer(client, status, text.encode())
-            return 0
+            return
         if fault == "stall":
             client.recv(1)  # until the client gives up
-            return 0
+            return
         dropped = ("connection", "expect") + (("if-none-match", "if-match") if fault == "unconditional" else ())
         kept = [line for line in lines if line.partition(":")[0].lower() not in dropped]
         sent = "\r\n".join([*kept, "Connection: close"]).encode("latin-1") + b"\r\n\r\n" + body
         with socket.create_connection(("127.0.0.1", self.upstream)) as store:
             if fault == "cut":
                 store.sendall(sent[: len(sent) - max(len(body) // 2, 1)])
-                return 0
+                return
             store.sendall(sent)
             while answer := store.recv(1 << 16):
                 if fault != "lose":
-                    n_bytes += len(answer)
+                    request.n_answer_bytes += len(answer)
                     client.sendall(answer)
-        return n_bytes
 
 
 def _answer(client: socket.socket, status: str, body: bytes) -> None:

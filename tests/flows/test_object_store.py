@@ -80,8 +80,8 @@ def test_what_is_wrong_with_an_object_is_an_outcome(inbox: str, proxy: Proxy, mo
         "analyze", inbox, f"s3://{BUCKET}/nothing/here", "--lake", lake, "--model", model, "--workers", 1, "--json"
     )
     assert done.exit_code == 1
-    outcomes = {video["path"].rpartition("/")[2]: video["code"] for video in json.loads(done.stdout)["videos"]}
-    assert outcomes == {
+    codes = {video["path"].rpartition("/")[2]: video["code"] for video in json.loads(done.stdout)["videos"]}
+    assert codes == {
         "empty.mp4": "empty_file",
         "noise.mp4": "not_a_video",
         "talk#1%20?.mp4": None,

@@ -16,13 +16,14 @@ import lake_rows as rows
 import pytest
 
 from storage import lease as leases
+from storage.apart import run_sql_apart
 from storage.check import check_lake
 from storage.errors import LakeError
 from storage.forget import forget_video
 from storage.lake import Lake
 from storage.log import history
 from storage.models import CARD, WEIGHTS, ModelStore
-from storage.objects import ObjectPath, place_of
+from storage.objects import ObjectPath
 from storage.repair import repair_lake
 from storage.upgrade import upgrade_lake
 from storage.views import connect, run_sql
@@ -193,6 +194,7 @@ rows.add_video(Lake.open(sys.argv[1]), 1)
 # -- looking after it -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.full
 def test_a_forgotten_video_is_in_no_object_and_can_be_analysed_again(lake: Lake) -> None:
     for number in (1, VIDEO):
         rows.add_video(lake, number)
@@ -207,6 +209,7 @@ def test_a_forgotten_video_is_in_no_object_and_can_be_analysed_again(lake: Lake)
     assert check_lake(lake).is_sound
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("rounds", [1, 2])
 def test_a_writer_that_slept_while_a_video_was_forgotten_loses_nothing(lake: Lake, proxy: Proxy, rounds: int) -> None:
     rows.add_video(lake, VIDEO)
@@ -228,6 +231,7 @@ def test_a_writer_that_slept_while_a_video_was_forgotten_loses_nothing(lake: Lak
     assert (found.n_videos, found.n_rows) == (2, 60)
 
 
+@pytest.mark.full
 def test_who_wants_to_be_alone_waits_for_a_living_one_and_not_for_a_dead_one(
     lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -247,6 +251,7 @@ def damaged(lake: Lake) -> Iterator[ObjectPath]:
     yield from (file for file in (lake.location / "observations").files() if file.suffix == ".parquet")
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("how", ["missing", "garbled"])
 def test_damage_is_named_and_repaired(lake: Lake, how: str) -> None:
     rows.add_video(lake, 1)
@@ -266,6 +271,7 @@ def test_damage_is_named_and_repaired(lake: Lake, how: str) -> None:
     assert rows.everything(lake) == before
 
 
+@pytest.mark.full
 def test_compaction_history_and_upgrade_do_as_in_a_folder(lake: Lake, folder: Lake) -> None:
     for each in (lake, folder):
         for number in range(3):
@@ -313,31 +319,29 @@ def test_models_are_published_promoted_and_fetched_once(
 # -- what must not be possible ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "query",
-    [
-        "SELECT * FROM read_parquet('{outside}')",
-        "SELECT * FROM read_parquet('{inside}/../other/x.parquet')",
-        "SELECT * FROM read_text('/etc/passwd')",
-        "SELECT * FROM read_text('file:///etc/passwd')",
-        "SELECT * FROM read_blob('/proc/self/environ')",
-        "SELECT getenv('AWS_SECRET_ACCESS_KEY')",
-        "COPY (SELECT 1) TO '{inside}/x.csv'",
-        "SELECT * FROM read_csv('http://127.0.0.1:1/x')",
-    ],
-)
-def test_sql_of_others_reads_the_lake_and_nothing_else(lake: Lake, query: str) -> None:
-    from storage.apart import run_sql_apart
+FORBIDDEN = """
+SELECT * FROM read_parquet('{outside}')
+SELECT * FROM read_parquet('{inside}/../other/x.parquet')
+SELECT * FROM read_text('/etc/passwd')
+SELECT * FROM read_text('file:///etc/passwd')
+SELECT * FROM read_blob('/proc/self/environ')
+SELECT getenv('AWS_SECRET_ACCESS_KEY')
+COPY (SELECT 1) TO '{inside}/x.csv'
+SELECT * FROM read_csv('http://127.0.0.1:1/x')
+"""
 
+
+@pytest.mark.full
+def test_sql_of_others_reads_the_lake_and_nothing_else(lake: Lake) -> None:
     rows.add_video(lake, 1)
     assert run_sql_apart(lake, "SELECT count(*) AS n FROM scores").to_pylist() == [{"n": 50}]
-    outside = place_of(f"s3://{BUCKET}/other/x.parquet")
-    assert isinstance(outside, ObjectPath)
+    outside = ObjectPath(f"s3://{BUCKET}/other/x.parquet")
     outside.write_bytes(next(damaged(lake)).read_bytes())
-    with pytest.raises(LakeError) as error:
-        run_sql_apart(lake, query.format(inside=lake.location, outside=outside))
-    assert error.value.code == "wrong_sql"
-    assert SECRET not in str(error.value)
+    for query in FORBIDDEN.strip().splitlines():
+        with pytest.raises(LakeError) as error:
+            run_sql_apart(lake, query.format(inside=lake.location, outside=outside))
+        assert error.value.code == "wrong_sql"
+        assert SECRET not in str(error.value)
 
 
 @pytest.mark.parametrize("query", ["SELECT * FROM glob('{0}/**')", "SELECT * FROM read_text('{0}/lake.json')"])
@@ -357,7 +361,7 @@ def test_a_store_that_ignores_conditions_is_refused(proxy: Proxy) -> None:
     [
         (f"s3://{BUCKET}/nothing", None, "not_a_lake", "is not a lake"),
         ("s3://no-such-bucket/lake", None, "bad_location", "make the bucket first"),
-        (f"s3://{BUCKET}/lake", "forbid", "read_only", "AccessDenied"),
+        (f"s3://{BUCKET}/lake", "forbid", "read_only", "refuses.*403"),
         ("s3://key:secret@bucket/lake", None, "bad_location", "without keys"),
     ],
 )
