@@ -24,7 +24,7 @@ from storage.views import connect
 from tests.object_store import Proxy, environment, new_prefix, running_proxy, running_server
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tests" / "storage"))
-import lake_rows as rows  # noqa: E402  # the rows of the tests
+import lake_rows as rows  # the rows of the tests
 
 _N_VIDEOS = 20
 _N_FRAMES = 7_500  # five minutes at 25 frames a second
@@ -79,10 +79,8 @@ def main() -> None:
         os.environ.update(environment(proxy.port))  # for the counts only
         result["requests"] = _measure(Lake.open(new_prefix(), create=True), proxy)
     for name, figures in result["moto"].items():
-        n = result["requests"][name]["requests"]
-        print(
-            f"{name:45} folder {result['folder'][name]['seconds']:7.3f} s, moto {figures['seconds']:7.3f} s, {n} requests"
-        )
+        n, there = result["requests"][name]["requests"], result["folder"][name]["seconds"]
+        print(f"{name:45} folder {there:7.3f} s, moto {figures['seconds']:7.3f} s, {n} requests")
     if options.json:
         options.json.write_text(json.dumps({"machine": machine(), **result}, indent=2) + "\n")
 

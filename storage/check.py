@@ -121,16 +121,8 @@ def _files(location: Place, name: str) -> Iterator[BrokenFile]:
     actions = pa.table(open_table(location, name).get_add_actions(flatten=True)).to_pylist()
     for action in actions:
         path = location / TABLES[name].place / action["path"]
-        n_rows = action.get("num_records")
-        what = ""
-        if not path.is_file():
-            what = "is missing"
-        elif path.stat().st_size != action["size_bytes"]:
-            what = f"has {path.stat().st_size} bytes, and the log says {action['size_bytes']}"
-        elif (n_found := count_rows_in(path)) is None:
-            what = "cannot be read to its end"
-        elif n_rows is not None and n_found != n_rows:
-            what = f"has {n_found} rows, and the log says {n_rows}"
+        with lake_errors(location, f"reading files of {name} of"):
+            what = _fault_of(path, action["size_bytes"], action.get("num_records"))
         yield BrokenFile(
             name,
             path,
@@ -139,6 +131,19 @@ def _files(location: Place, name: str) -> Iterator[BrokenFile]:
             action.get("min.video_id") or "",
             action.get("max.video_id") or "~",
         )
+
+
+def _fault_of(path: Place, size_bytes: int, n_rows: int | None) -> str:
+    if not path.is_file():
+        return "is missing"
+    if path.stat().st_size != size_bytes:
+        return f"has {path.stat().st_size} bytes, and the log says {size_bytes}"
+    n_found = count_rows_in(path)
+    if n_found is None:
+        return "cannot be read to its end"
+    if n_rows is not None and n_found != n_rows:
+        return f"has {n_found} rows, and the log says {n_rows}"
+    return ""
 
 
 _FACTS = {

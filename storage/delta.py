@@ -20,7 +20,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 
 from storage.errors import LakeError
 from storage.lease import lease
-from storage.objects import NAMED_BYTES, ObjectPath, Place, plain_reason, storage_options
+from storage.objects import NAMED_BYTES, ObjectPath, Place, StoreError, plain_reason, storage_options
 from storage.schema import OBSERVATIONS, TABLES, LakeTable, conform, round_for_storage
 
 __all__ = [
@@ -58,7 +58,7 @@ _FULL = {"28", "122", "27"}  # no space left, quota exceeded, file too large
 _FORBIDDEN = {"30", "13", "1"}  # read-only file system, permission denied, operation not permitted
 _MISSING = {"2"}
 _REFUSED = re.compile(
-    r"\b(403|401)\b|AccessDenied|InvalidAccessKey|SignatureDoesNotMatch|[Cc]redential|Unauthenticated"
+    r"\b(403|401)\b|necessary privileges|AccessDenied|InvalidAccessKey|SignatureDoesNotMatch|[Cc]redential"
 )
 #: Attempts after an object store broke off: it may have stored what it never confirmed, so each looks first.
 _MAX_BROKEN_OFF = 5
@@ -99,7 +99,7 @@ def _store_error(location: ObjectPath, doing: str, error: Exception) -> LakeErro
         return LakeError(f"failed while {doing} {location}: {reason}", "failed")
     if "NoSuchBucket" in reason or "ContainerNotFound" in reason:
         return LakeError(f"{location} is in no bucket that exists ({reason}); make the bucket first", "bad_location")
-    if isinstance(error, PermissionError) or _REFUSED.search(reason):
+    if _REFUSED.search(reason):
         message = f"the object store refuses {doing} {location} ({reason}); check the keys in the environment"
         return LakeError(f"{message} and what they may do (docs/object_storage.md)", "read_only")
     if isinstance(error, FileNotFoundError) or "not found" in reason:
@@ -291,10 +291,12 @@ def damaged_file(location: Place, *, read: bool = False) -> str | None:
 
 
 def count_rows_in(file: Place) -> int | None:
-    """The rows of a Parquet file that can be read to its end; None where it cannot."""
+    """The rows of a Parquet file that can be read to its end; None where it cannot. Raises StoreError."""
     try:
         with pq.ParquetFile(file if isinstance(file, Path) else file.open()) as parquet:
             return sum(len(batch) for batch in parquet.iter_batches())
+    except StoreError:
+        raise  # nobody knows
     except (OSError, pa.ArrowException):
         return None
 

@@ -25,6 +25,7 @@ __all__ = [
     "ObjectPath",
     "Place",
     "Status",
+    "StoreError",
     "is_uri",
     "move",
     "place_of",
@@ -42,6 +43,10 @@ _ANSWER = re.compile(r"<Code>(.*?)</Code>.*?<Message>(.*?)</Message>", re.DOTALL
 READ_BYTES = 8 * 2**20
 #: Sizes of the data files in stores that logs have named in this process: what DuckDB may open (storage/duck_files.py).
 NAMED_BYTES: dict[str, int] = {}
+
+
+class StoreError(OSError):
+    """A store, or the way to it, failed; that says nothing about the object."""
 
 
 class Status(NamedTuple):
@@ -310,16 +315,14 @@ def _obstore(place: ObjectPath) -> Any:
 
 @contextmanager
 def _errors(place: ObjectPath) -> Iterator[Any]:
-    """Turn obstore's errors into OSError, in one line, without its debugging notes."""
+    """Turn obstore's errors into FileNotFoundError and StoreError, in one line, without its debugging notes."""
     obstore = _obstore(place)
     try:
         yield obstore
     except FileNotFoundError as error:
         raise FileNotFoundError(plain_reason(str(error)) or f"there is no {place}") from error
-    except OSError as error:
-        raise type(error)(plain_reason(str(error))) from error
-    except obstore.exceptions.BaseError as error:
-        raise OSError(plain_reason(str(error))) from error
+    except (OSError, obstore.exceptions.BaseError) as error:
+        raise StoreError(plain_reason(str(error))) from error
 
 
 def plain_reason(text: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from storage.delta import REMEDY, damaged_file, data_files
+from storage.delta import REMEDY, damaged_file, data_files, lake_errors
 from storage.errors import LakeError
 from storage.objects import ObjectPath, Place
 from storage.schema import TABLES
@@ -139,7 +139,8 @@ def read_errors(location: Place) -> Iterator[None]:
         raise
     except duckdb.Error as error:
         # a query that is wrong by itself is no reason to read the whole lake
-        file = damaged_file(location, read=not isinstance(error, _ERRORS_OF_QUERIES))
+        with lake_errors(location, "reading"):  # an object store may be out of reach
+            file = damaged_file(location, read=not isinstance(error, _ERRORS_OF_QUERIES))
         if file is not None:
             message = f"the lake {location} is damaged: {file} is missing or broken; {REMEDY}"
             raise LakeError(message, "damaged") from error

@@ -93,6 +93,7 @@ def test_what_is_wrong_with_an_object_is_an_outcome(inbox: str, proxy: Proxy, mo
     assert SECRET not in refused.output + done.output
 
 
+@pytest.mark.full
 def test_every_command_answers_from_a_bucket(inbox: str, model: Path, tmp_path: Path) -> None:
     lake = new_prefix()
     video = f"{inbox}/week 1 é/talk#1%20?.mp4"

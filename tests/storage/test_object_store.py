@@ -272,6 +272,24 @@ def test_damage_is_named_and_repaired(lake: Lake, how: str) -> None:
 
 
 @pytest.mark.full
+@pytest.mark.parametrize("kind", ["forbid", "refuse"])
+def test_a_store_that_fails_is_no_damage_and_nothing_is_repaired(lake: Lake, proxy: Proxy, kind: str) -> None:
+    rows.add_video(lake, 1)
+    before = rows.everything(lake)
+    proxy.set_fault(Fault(kind, r"^GET .*\.zstd\.parquet", times=0 if kind == "forbid" else 3))
+    if kind == "forbid":
+        for ask in (check_lake, repair_lake, lambda lake: run_sql(lake, "SELECT max(confidence) FROM scores")):
+            with pytest.raises(LakeError) as error:
+                ask(lake)
+            assert error.value.code == "read_only"
+    else:
+        assert check_lake(lake).is_sound
+        assert repair_lake(lake) == []
+    proxy.set_fault(None)
+    assert rows.everything(lake) == before
+
+
+@pytest.mark.full
 def test_compaction_history_and_upgrade_do_as_in_a_folder(lake: Lake, folder: Lake) -> None:
     for each in (lake, folder):
         for number in range(3):
