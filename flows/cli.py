@@ -107,10 +107,10 @@ def analyze(
 ) -> None:
     """Analyse videos and folders of videos into a lake.
 
-    Folders are searched for video files; what is named itself is always tried. A video that was
-    analysed before with the same settings and model is skipped, so an interrupted run is simply
-    started again. Exit code 0: all well; 1: a video failed or could not be read completely; 2: the
-    run could not begin or had to stop.
+    Folders are searched for video files, and so is s3://BUCKET/PREFIX; what is named itself is always
+    tried. A video that was analysed before with the same settings and model is skipped, so an
+    interrupted run is simply started again. Exit code 0: all well; 1: a video failed or could not be
+    read completely; 2: the run could not begin or had to stop.
     """
     from flows.analyze import FolderRun, analyze_folder
     from flows.progress import make_progress

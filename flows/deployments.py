@@ -72,8 +72,8 @@ def _make_deployments(lake: str, inbox: str | None, cron: str) -> list[RunnerDep
 
     deployments = [_deployment("default", {"lake": lake})]
     if inbox is not None:
-        folder = Path(inbox).absolute()
-        if not folder.is_dir():
+        folder = place_of(inbox)
+        if isinstance(folder, Path) and not folder.is_dir():
             raise ConfigError(f"the inbox {inbox} is not a folder; make it, or name another one")
         try:
             deployments.append(_deployment("inbox", {"folder": str(folder), "lake": lake}, cron))

@@ -58,7 +58,7 @@ _FULL = {"28", "122", "27"}  # no space left, quota exceeded, file too large
 _FORBIDDEN = {"30", "13", "1"}  # read-only file system, permission denied, operation not permitted
 _MISSING = {"2"}
 _REFUSED = re.compile(
-    r"\b(403|401)\b|necessary privileges|AccessDenied|InvalidAccessKey|SignatureDoesNotMatch|[Cc]redential"
+    r"\b(403|401)\b|necessary privileges|AccessDenied|InvalidAccessKey|SignatureDoesNotMatch|[Cc]redential|must be specified"
 )
 #: Attempts after an object store broke off: it may have stored what it never confirmed, so each looks first.
 _MAX_BROKEN_OFF = 5
@@ -148,6 +148,9 @@ def create_table(location: Place, table: LakeTable) -> None:
     place, options = _address(location, table.name), storage_options(location)
     # statistics of the other columns would make the log larger than small data files, and nothing prunes by them
     keys = [name for name in ("video_id",) if name in table.schema.names]
+    configuration = {"delta.dataSkippingStatsColumns": ",".join(keys)} if keys else {}
+    if options is not None:  # each entry of a log since its last checkpoint is a request, or two, whoever opens it
+        configuration["delta.checkpointInterval"] = "10"
     try:
         DeltaTable.create(
             place,
@@ -156,7 +159,7 @@ def create_table(location: Place, table: LakeTable) -> None:
             partition_by=list(table.partition_by),
             name=table.name,
             description=table.meaning,
-            configuration={"delta.dataSkippingStatsColumns": ",".join(keys)} if keys else None,
+            configuration=configuration or None,
             storage_options=options,
         )
     except DeltaError:

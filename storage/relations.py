@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -23,6 +24,7 @@ __all__ = [
     "quote",
     "read_errors",
     "relation_sql",
+    "relations_sql",
     "rows_of",
     "shared_connection",
     "sql_type",
@@ -78,7 +80,8 @@ def memory_connection() -> duckdb.DuckDBPyConnection:
 def _engine(pid: int, with_objects: bool) -> duckdb.DuckDBPyConnection:
     # one thread: sums come out the same each time, and workers run side by side anyway
     con = _connect(_SETTINGS | {"threads": 1}, with_objects)
-    atexit.register(con.close)  # before the interpreter takes apart what a file system of ours needs
+    if with_objects:
+        atexit.register(con.close)  # before the interpreter takes apart what a file system of ours needs
     return con
 
 
@@ -128,6 +131,16 @@ def relation_sql(
     types = ", ".join(f"{column}: VARCHAR" for column in table.partition_by)
     hive = f"hive_partitioning = true, hive_types = {{{types}}}" if types else "hive_partitioning = false"
     return f"SELECT {', '.join(table.schema.names)} FROM read_parquet([{listed}], {hive})"
+
+
+def relations_sql(location: Place, names: Sequence[str], *, video_ids: Iterable[str] | None = None) -> dict[str, str]:
+    """``relation_sql`` of several tables by name; in an object store their logs are read side by side."""
+    wanted = None if video_ids is None else sorted(video_ids)
+    if not isinstance(location, ObjectPath):
+        return {name: relation_sql(location, name, video_ids=wanted) for name in names}
+    with ThreadPoolExecutor(len(names)) as pool:
+        found = pool.map(lambda name: relation_sql(location, name, video_ids=wanted), names)
+        return dict(zip(names, found, strict=True))
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from storage.analysis import create_functions
 from storage.edits import EDIT_VIEWS, EDITS_SQL, LABELS_SQL, PEOPLE_SQL
 from storage.errors import LakeError
 from storage.lake import Lake
-from storage.relations import memory_connection, quote, read_errors, relation_sql, rows_of, shared_connection
+from storage.relations import memory_connection, quote, read_errors, relations_sql, rows_of, shared_connection
 from storage.schema import EXPRESSIONS, TABLES
 
 __all__ = [
@@ -303,8 +303,10 @@ def connect(lake: Lake, video_ids: Iterable[str] | None = None) -> duckdb.DuckDB
     with read_errors(lake.location):
         con.execute("CREATE SCHEMA raw")
         # `videos` first: its snapshot must not be younger than those of the rows that it makes visible
-        for name in sorted(TABLES, key=lambda name: name != "videos"):
-            con.execute(f"CREATE VIEW raw.{name} AS {relation_sql(lake.location, name, video_ids=wanted)}")
+        tables = relations_sql(lake.location, ["videos"], video_ids=wanted)
+        tables |= relations_sql(lake.location, [name for name in TABLES if name != "videos"], video_ids=wanted)
+        for name, sql in tables.items():
+            con.execute(f"CREATE VIEW raw.{name} AS {sql}")
         con.execute(f"CREATE VIEW raw.production AS {_PRODUCTION}")
         for name, sql in EDIT_VIEWS.items():
             con.execute(f"CREATE VIEW raw.{name} AS {sql}")

@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 import uuid
 from collections.abc import Iterator
@@ -63,6 +64,8 @@ class Request:
 
 #: Requests that a fault may be meant for, as regular expressions over "METHOD target".
 COMMITS = r"^PUT .*/_delta_log/\d{20}\.json"
+#: What ``slow`` adds to a request: about what a store in the same region takes.
+SLOW_S = 0.03
 UPLOADS = r"^PUT "
 LISTINGS = r"^GET .*list-type="
 
@@ -73,7 +76,8 @@ class Fault:
 
     ``refuse``: 503 instead of an answer; ``forbid``: 403; ``cut``: half of the request reaches the store, then both
     ends are closed; ``lose``: the store does it, the answer is lost; ``stall``: no answer, ever; ``hold``: nothing
-    happens until the next fault is set; ``unconditional``: the store does not see the condition; ``pass``: nothing.
+    happens until the next fault is set; ``unconditional``: the store does not see the condition; ``pass``: nothing;
+    ``slow``: it takes ``SLOW_S`` longer.
     With ``kill_pid``, that process is killed first.
     """
 
@@ -173,6 +177,8 @@ class _Breaker:
         if fault.kind == "hold":
             held.set()
             released.wait()
+        if fault.kind == "slow":
+            time.sleep(SLOW_S)
         return fault.kind
 
     def serve(self, client: socket.socket) -> None:
