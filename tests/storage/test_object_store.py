@@ -19,6 +19,7 @@ from storage import lease as leases
 from storage.apart import run_sql_apart
 from storage.check import check_lake
 from storage.errors import LakeError
+from storage.fence import purge
 from storage.forget import forget_video
 from storage.lake import Lake
 from storage.log import history
@@ -229,6 +230,24 @@ def test_a_writer_that_slept_while_a_video_was_forgotten_loses_nothing(lake: Lak
     found = check_lake(lake)
     assert found.is_sound, found
     assert (found.n_videos, found.n_rows) == (2, 60)
+
+
+def test_rows_that_wait_for_their_commit_are_not_lost_with_the_files_that_nobody_needs(
+    lake: Lake, proxy: Proxy
+) -> None:
+    proxy.set_fault(Fault("hold", COMMITS, times=1))
+    names = {"analysis_id": rows.ANALYSIS_A, "video_id": rows.video_id(2)}
+    won: list[bool] = []
+    writer = threading.Thread(target=lambda: won.append(lake.commit_segment(rows.face_rows(10), **names)))
+    writer.start()
+    proxy.wait_until_held()
+    assert isinstance(lake.location, ObjectPath)
+    purge(lake.location, "observations")
+    proxy.set_fault(None)
+    writer.join()
+    assert won == [True]
+    assert lake.commit_video(rows.finished(2)).n_frames == 10
+    assert check_lake(lake).is_sound
 
 
 @pytest.mark.full
