@@ -58,7 +58,8 @@ _FULL = {"28", "122", "27"}  # no space left, quota exceeded, file too large
 _FORBIDDEN = {"30", "13", "1"}  # read-only file system, permission denied, operation not permitted
 _MISSING = {"2"}
 _REFUSED = re.compile(
-    r"\b(403|401)\b|necessary privileges|AccessDenied|InvalidAccessKey|SignatureDoesNotMatch|[Cc]redential|must be specified"
+    r"\b(403|401)\b|necessary privileges|AccessDenied|InvalidAccessKey|SignatureDoesNotMatch"
+    r"|[Cc]redential|must be specified"
 )
 #: Attempts after an object store broke off: it may have stored what it never confirmed, so each looks first.
 _MAX_BROKEN_OFF = 5
