@@ -18,7 +18,7 @@ def lake_option(command: Callable[..., Any]) -> Callable[..., Any]:
         "--lake",
         default=lambda: os.environ.get("MFER_LAKE") or "lake",
         show_default="$MFER_LAKE, else ./lake",
-        help="Folder of the tables.",
+        help="Folder of the tables, or s3://BUCKET/PREFIX.",
     )(command)
 
 
