@@ -10,7 +10,12 @@ from typing import Any
 
 import click
 
-__all__ = ["lake_option", "plain_errors"]
+__all__ = ["lake_option", "n_cores", "plain_errors"]
+
+
+def n_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def lake_option(command: Callable[..., Any]) -> Callable[..., Any]:
