@@ -13,7 +13,7 @@ from storage.models import ModelStore
 __all__ = ["DEFAULT_MODEL", "find_model", "known_models"]
 
 #: The model in the package that ``default`` means where no lake says otherwise.
-DEFAULT_MODEL = "mfer_atto.ferplus_v2"
+DEFAULT_MODEL = "mfer_atto.ferplus_v3"
 
 
 def find_model(name: str, lake: Lake | None = None) -> Path:
