@@ -23,9 +23,9 @@ test: install
 test-full: install
 	$(BIN)/python -m pytest -m "full and not needs_cuda"
 
-# Every way of breaking files, lakes and processes, and ten minutes of damaged bytes; findings stay in fuzz_out/.
+# Every way of breaking files, lakes and processes, fifty kills, and ten minutes of damaged bytes; findings stay in fuzz_out/.
 soak: install
-	$(BIN)/python -m pytest -m "soak or full" tests/storage tests/pipelines
+	$(BIN)/python -m pytest -m "soak or full" tests/storage tests/pipelines tests/flows/test_faults.py
 	$(BIN)/python -m tests.fuzz --seconds 600 --out fuzz_out
 
 # Speed beside a plain script, the faces that are followed against MTCNN on every frame, and a large lake: an hour.
@@ -33,6 +33,7 @@ bench: install
 	$(BIN)/python -m benchmarks.detection --json benchmarks/results/detection.json
 	$(BIN)/python -m benchmarks.speed --no-fer --json benchmarks/results/speed.json
 	$(BIN)/python -m benchmarks.scale --rows 10000000 --json benchmarks/results/scale.json
+	$(BIN)/python -m benchmarks.isolation --json benchmarks/results/isolation.json
 
 lint: install
 	$(BIN)/ruff check .

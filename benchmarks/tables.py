@@ -1,13 +1,12 @@
-"""The committed results as the tables of docs/performance.md: `python -m benchmarks.tables`."""
+"""The committed results as tables of docs/performance.md and docs/scaling.md: `python -m benchmarks.tables`."""
 
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 _ROOT = Path(__file__).resolve().parent.parent
-_PAGE = _ROOT / "docs" / "performance.md"
+_RESULTS = _ROOT / "benchmarks" / "results"
 
 
 _TAKEN = ("cold_cpu_s", "cold_s", "warm_cpu_s", "warm_s")
@@ -18,7 +17,7 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 
 
 def detection() -> str:
-    rows = json.loads((_ROOT / "benchmarks/results/detection.json").read_text())["rows"]
+    rows = json.loads((_RESULTS / "detection.json").read_text())["rows"]
     head = ["clip", "scheme", "faces", "recall", "of steady", "extra", "false", "landmarks, of eye distance", "tracks"]
     return table(
         head,
@@ -40,7 +39,7 @@ def detection() -> str:
 
 
 def speed() -> str:
-    result = json.loads((_ROOT / "benchmarks/results/speed.json").read_text())
+    result = json.loads((_RESULTS / "speed.json").read_text())
     rows = [[name, str(value)] for name, value in result["figures"].items() if not isinstance(value, dict)]
     stages = result["figures"]["720p, one face: CPU s by stage"]
     total_s = stages["all"] - stages["start"]
@@ -52,9 +51,26 @@ def speed() -> str:
     return f"{table(['figure', ''], rows)}\n\nAfter the start, 720p with one face: {shares}."
 
 
+def isolation() -> str:
+    result = json.loads((_RESULTS / "isolation.json").read_text())
+    rows = [
+        [name, f"{result[key]['start_cpu_s']:.1f}", f"{result[key]['cpu_s']:.1f}", f"{result[key]['wall_s']:.1f}"]
+        for name, key in (("watched processes", "supervised"), ("one process, nobody watches", "unsupervised"))
+    ]
+    ratio = f"{result['cpu_ratio'] - 1:+.1%} of CPU time, {result['wall_ratio'] - 1:+.1%} of the time on the clock"
+    head = [f"{result['n_clips']} clips of {result['clip_s']:g} s", "CPU s to start", "CPU s", "s on the clock"]
+    return f"{table(head, rows)}\n\nAfter the start: {ratio}."
+
+
+def scaling() -> str:
+    result = json.loads((_RESULTS / "scaling.json").read_text())
+    rows = [[row["scenario"], f"{row['hours']:,.1f}", f"{row['share_useful']:.0%}"] for row in result["simulated"]]
+    return table([f"{result['hours_of_video']:,.0f} hours of video on", "hours", "of worker time into rows"], rows)
+
+
 def scale() -> str:
     """CPU and wall seconds by question and number of rows: of a new process's answer, and of a second answer."""
-    by_rows = json.loads((_ROOT / "benchmarks/results/scale.json").read_text())
+    by_rows = json.loads((_RESULTS / "scale.json").read_text())
     found = [by_rows[key] for key in sorted(by_rows, key=int)]
     head = ["question", *(f"{facts['rows'] / 1e6:.0f} million rows" for facts in found)]
     rows = [
@@ -67,7 +83,7 @@ def scale() -> str:
 
 
 def dashboard() -> str:
-    by_rows = json.loads((_ROOT / "benchmarks/results/dashboard.json").read_text())
+    by_rows = json.loads((_RESULTS / "dashboard.json").read_text())
     found = [by_rows[key] for key in sorted(by_rows, key=int)]
     head = ["seconds until it shows", *(f"{facts['faces'] / 1e6:.1f} million faces" for facts in found)]
     rows = [[name, *(f"{facts['wall_seconds'][name]:.2f}" for facts in found)] for name in found[0]["wall_seconds"]]
@@ -76,16 +92,14 @@ def dashboard() -> str:
 
 
 def main() -> None:
-    page = _PAGE.read_text()
-    for name, made in (
-        ("detection", detection()),
-        ("speed", speed()),
-        ("scale", scale()),
-        ("dashboard", dashboard()),
-    ):
-        marks = f"<!-- {name} -->", f"<!-- end of {name} -->"
-        page = re.sub(f"{marks[0]}.*?{marks[1]}", lambda _: f"{marks[0]}\n{made}\n{marks[1]}", page, flags=re.DOTALL)  # noqa: B023
-    _PAGE.write_text(page)
+    pages = {"performance.md": (detection, speed, isolation, scale, dashboard), "scaling.md": (scaling,)}
+    for name, tables in pages.items():
+        page = (_ROOT / "docs" / name).read_text()
+        for make in tables:
+            mark, end = f"<!-- {make.__name__} -->", f"<!-- end of {make.__name__} -->"
+            before, _, rest = page.partition(mark)
+            page = f"{before}{mark}\n{make()}\n{end}{rest.partition(end)[2]}"
+        (_ROOT / "docs" / name).write_text(page)
 
 
 if __name__ == "__main__":

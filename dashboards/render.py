@@ -15,8 +15,10 @@ from dashboards.palette import EXPRESSION_COLOURS
 from dashboards.pictures import hide_faces
 from pipelines.decode import open_video
 from pipelines.remake import remake_video
+from pipelines.remote import local_copy
 from storage.errors import LakeError
 from storage.lake import Lake
+from storage.objects import place_of
 from storage.relations import read_errors
 from storage.selection import choose_videos
 from storage.views import connect
@@ -80,21 +82,22 @@ def render_video(
             raise LakeError(
                 f"{name} stands for {len(videos)} videos; name one by its path or video_id", "unknown_video"
             )
-        source = file or (Path(name) if Path(name).is_file() else Path(videos[0].path))
+        place = file or place_of(name if Path(name).is_file() else videos[0].path)
         tracks = read_face_tracks(con, videos[0].video_id)
         hidden = read_face_tracks(con, videos[0].video_id, as_found=True) if blur else []
-    if output.exists() and source.exists() and output.samefile(source):
-        raise LakeError(f"{output} is the video itself; name another file", "bad_output")
-    video = open_video(source, videos[0].video_id)
-    overlay = Overlay(tracks, video.info.width_px, video.info.height_px, hidden=hidden, plot=plot)
+    with local_copy(place) as source:
+        if output.exists() and source.exists() and output.samefile(source):
+            raise LakeError(f"{output} is the video itself; name another file", "bad_output")
+        video = open_video(source, videos[0].video_id)
+        overlay = Overlay(tracks, video.info.width_px, video.info.height_px, hidden=hidden, plot=plot)
 
-    def draw(frame_index: int, pts_s: float, rgb: np.ndarray) -> np.ndarray:
-        return overlay(pts_s - video.info.start_s, rgb)
+        def draw(frame_index: int, pts_s: float, rgb: np.ndarray) -> np.ndarray:
+            return overlay(pts_s - video.info.start_s, rgb)
 
-    def report(done: int, total: int) -> None:
-        progress("render", done, total)
+        def report(done: int, total: int) -> None:
+            progress("render", done, total)
 
-    n_frames = remake_video(video, output, draw, report, between_s=between_s)
+        n_frames = remake_video(video, output, draw, report, between_s=between_s)
     return Rendered(output, n_frames, overlay.scale)
 
 

@@ -10,25 +10,32 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flows.pool import ProcessLimits, WorkerPool
+from flows.worker import Task
 from mfer.card import read_card
+from mfer.errors import ConfigError
 from pipelines.errors import VideoError
 from pipelines.models import find_model
 from pipelines.settings import AnalysisSettings
-from pipelines.sources import find_videos
+from pipelines.sources import absolute, find_videos
 from storage.identity import analysis_id, faces_id, path_text
 from storage.lake import Lake
+from storage.objects import Place, is_uri
 from storage.records import RunManifest, VideoOutcome
+
+if TYPE_CHECKING:
+    from flows.ray_engine import RayEngine
 
 __all__ = ["FolderRun", "RunSummary", "analyze_folder"]
 
+ENGINES = ("local", "ray")
 _LIBRARIES = ("torch", "torchvision", "timm", "facenet-pytorch", "av", "decord2", "pyarrow", "deltalake", "duckdb")
 
 
@@ -38,7 +45,8 @@ class FolderRun:
 
     ``paths`` are files and folders; ``model`` a name as in ``mfer models list``; ``device`` is ``auto``, ``cpu`` or a
     CUDA device; ``runtime`` runs the model: ``auto``, ``torch`` or ``onnx``; ``workers`` are processes, each with one
-    video at a time and within ``limits``.
+    video at a time and within ``limits``. ``engine`` is ``local``, or ``ray`` for a cluster at ``ray_address``, where
+    long videos are shared out by segments.
     """
 
     paths: tuple[str, ...]
@@ -49,6 +57,12 @@ class FolderRun:
     settings: AnalysisSettings = field(default_factory=AnalysisSettings)
     runtime: str = "auto"
     limits: ProcessLimits = field(default_factory=ProcessLimits)
+    engine: str = "local"
+    ray_address: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.engine not in ENGINES:
+            raise ConfigError(f"engine is {self.engine!r}; allowed: {', '.join(ENGINES)}")
 
 
 @dataclass(frozen=True)
@@ -120,9 +134,9 @@ def analyze_folder(run: FolderRun, progress: Progress | None = None) -> RunSumma
     analysis = analysis_id(faces_id(run.settings.hashed()), card.model_id, card.crop.to_dict())
     found = find_videos(run.paths)
     outcomes = [_problem(problem) for problem in found.problems]
-    todo: dict[Path, str | None] = {}
+    todo: dict[str, Task] = {}
     known, done = _known_files(lake, found.videos), lake.done_videos(analysis)
-    for path in (Path(os.path.abspath(video)) for video in found.videos):
+    for path in map(absolute, found.videos):
         video_id, size_bytes, mtime_ns = known.get(path, (None, 0, 0))
         if video_id in done:
             outcomes.append(
@@ -131,17 +145,18 @@ def analyze_folder(run: FolderRun, progress: Progress | None = None) -> RunSumma
                 )
             )
         else:
-            todo[path] = video_id
+            todo[str(path)] = Task(path, video_id)
     progress.begin(len(todo))
-    pool = WorkerPool(run, model, progress)
+    pool = _engine(run, model, progress)
     try:
-        with _stop_on_signals(pool, progress), closing(pool(list(todo.items()))) as ended:
-            for outcome in ended:
-                del todo[Path(outcome.path)]
+        with pool, _stop_on_signals(pool, progress):
+            for outcome in pool(list(todo.values())):
+                assert isinstance(outcome, VideoOutcome)  # whole videos were asked for
+                del todo[outcome.path]
                 outcomes.append(outcome)
                 progress.video(outcome)
     finally:  # also when the run has to stop: what it did is written down as far as the disk lets it
-        outcomes += [_not_begun(path, video_id) for path, video_id in todo.items()]
+        outcomes += map(_not_begun, todo.values())
         manifest = _manifest(run, card.model_id, pool.device or "none", started_utc)
         lake.append_run(manifest, outcomes)
     return RunSummary(
@@ -170,27 +185,37 @@ def _manifest(run: FolderRun, model_id: str, device: str, started_utc: datetime)
     )
 
 
-def _known_files(lake: Lake, videos: Sequence[Path]) -> dict[Path, tuple[str, int, int]]:
+def _known_files(lake: Lake, videos: Sequence[Place]) -> dict[Place, tuple[str, int, int]]:
     """video_id, size and mtime of the files that were hashed before and have not changed since."""
     stats = {}
-    for video in videos:
-        path = Path(os.path.abspath(video))
+    for path in map(absolute, videos):
         try:
             stat = path.stat()
         except OSError:
             continue  # analysing it will say what is wrong
         stats[path] = (stat.st_size, stat.st_mtime_ns)
     ids = lake.known_files([(path, *stat) for path, stat in stats.items()])
-    return {Path(path): (video_id, *stats[Path(path)]) for path, video_id in ids.items()}
+    return {path: (video_id, *stats[path]) for path, video_id in ids.items()}
 
 
 def _problem(problem: VideoError) -> VideoOutcome:
-    path = os.path.abspath(problem.path)
+    path = problem.path if is_uri(problem.path) else os.path.abspath(problem.path)
     return VideoOutcome(None, path, "failed", code=problem.code, stage=problem.stage, message=problem.message)
 
 
+def _engine(run: FolderRun, model: Path, progress: Progress) -> WorkerPool | RayEngine:
+    if run.engine == "local":
+        return WorkerPool(run, model, progress)
+    try:
+        from flows.ray_engine import RayEngine
+    except ImportError as error:
+        message = f"the engine ray needs a package that is missing ({error}); install mfer[ray]"
+        raise ConfigError(message) from error
+    return RayEngine(run, model)
+
+
 @contextmanager
-def _stop_on_signals(pool: WorkerPool, progress: Progress) -> Iterator[None]:
+def _stop_on_signals(pool: WorkerPool | RayEngine, progress: Progress) -> Iterator[None]:
     """Ctrl-C once ends the run after the segments at work; twice, or SIGTERM, at once. What is done stays done.
 
     Handlers that somebody else has set are left alone (a server's, say), and so are other threads than the main one,
@@ -221,9 +246,9 @@ def _stop_on_signals(pool: WorkerPool, progress: Progress) -> Iterator[None]:
             signal.signal(number, usual[number])
 
 
-def _not_begun(path: Path, video_id: str | None) -> VideoOutcome:
+def _not_begun(task: Task) -> VideoOutcome:
     message = "the run was stopped before this video was finished; run again to go on"
-    return VideoOutcome(video_id, str(path), "skipped", "interrupted", message=message)
+    return VideoOutcome(task.video_id, str(task.path), "skipped", "interrupted", message=message)
 
 
 def _code_revision() -> str | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from pathlib import Path
 from typing import Any, cast
 from uuid import UUID
 
@@ -25,6 +24,7 @@ from pydantic import PositiveFloat, PositiveInt
 from flows.analyze import FolderRun, Progress, RunSummary, analyze_folder
 from pipelines.settings import AnalysisSettings, DetectorSettings
 from storage.identity import path_shown
+from storage.objects import is_uri, place_of
 from storage.records import VideoOutcome
 
 __all__ = ["analyze_folder_flow", "final_state", "outcome_rows", "summary_markdown"]
@@ -57,8 +57,9 @@ def analyze_folder_flow(
     or the run had to stop; its message says which and why. docs/deployments.md says how to run it.
 
     Args:
-        folder: where the videos are; a relative path starts where the worker or ``mfer serve`` runs.
-        lake: folder of the tables.
+        folder: where the videos are, or s3://BUCKET/PREFIX; a relative path starts where the worker or ``mfer serve``
+            runs.
+        lake: folder of the tables, or s3://BUCKET/PREFIX.
         model: a name as in ``mfer models list``, or a model's folder.
         fps: frames per second to analyse; default: every frame.
         every: analyse every n-th frame; not together with fps.
@@ -70,7 +71,7 @@ def analyze_folder_flow(
         runtime: auto, torch or onnx.
     """
     settings = AnalysisSettings(every, fps, DetectorSettings(min_face, mode=detect), decoder=decoder)
-    path = os.path.abspath(os.path.expanduser(folder))
+    path = folder if is_uri(folder) else os.path.abspath(os.path.expanduser(folder))
     summary = analyze(FolderRun((path,), os.path.expanduser(lake), model, device, workers, settings, runtime))
     publish(summary)
     return final_state(summary)
@@ -180,7 +181,7 @@ def summary_markdown(summary: RunSummary) -> str:
         "SELECT file_name, expression, round(sum(duration_s), 1) AS seconds FROM scores GROUP BY ALL ORDER BY ALL",
         "SELECT path, status, code, message FROM videos WHERE status <> 'ok'",
     )
-    lake = path_shown(Path(summary.lake).absolute())
+    lake = path_shown(place_of(summary.lake))
     commands = "\n".join(f'mfer sql "{query}" --lake {lake}' for query in queries)
     frames = f"{facts['frames']} frames, {facts['frames_with_face']} with a face, {facts['faces']} faces"
     return (

@@ -5,6 +5,7 @@ Prefect reads its settings when it is imported, so it is imported inside the fun
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 import signal
@@ -13,52 +14,85 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 import click
 
 from mfer.errors import ConfigError
+from storage.objects import place_of
 
 if TYPE_CHECKING:
+    from prefect import Flow
     from prefect.deployments.runner import RunnerDeployment
 
-__all__ = ["serve"]
+__all__ = ["Schedules", "serve"]
 
 _LOCAL_API = "http://127.0.0.1:4200/api"
 _SERVER_START_S = 300
-_QUIET = {
+#: A look into an inbox without news takes up to half a minute on a busy machine; what is scheduled more often piles up.
+_SHORTEST_S = 60
+_SETTINGS = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
     "PREFECT_CLI_PROMPT": "false",
+    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
 }
 
 
-def serve(lake: str, inbox: str | None = None, cron: str = "0 * * * *") -> None:
-    """Serve the deployment ``analyze-folder/default``, and ``analyze-folder/inbox`` on a schedule, until stopped.
+@dataclass(frozen=True)
+class Schedules:
+    """What runs by itself, and when; a ``cron`` is in UTC.
+
+    ``inbox`` is a folder to analyse, every ``every_s`` seconds where that is given, else by ``cron``. ``data`` is the
+    base set that the production model is refreshed with by ``refresh_cron``; without it the model is refreshed only
+    when somebody says so. Drift is looked for by ``drift_cron``.
+    """
+
+    inbox: str | None = None
+    cron: str = "0 * * * *"
+    every_s: float | None = None
+    data: str | None = None
+    refresh_cron: str = "0 3 * * 0"
+    drift_cron: str = "0 6 * * 1"
+
+    def __post_init__(self) -> None:
+        if self.every_s is not None and not _SHORTEST_S <= self.every_s < math.inf:
+            raise ConfigError(f"the inbox is looked into every {self.every_s} s; allowed: {_SHORTEST_S} s or more")
+        if self.inbox is not None and not Path(self.inbox).is_dir():
+            raise ConfigError(f"the inbox {self.inbox} is not a folder; make it, or name another one")
+        if self.data is not None and not Path(self.data).exists():
+            raise ConfigError(f"{self.data}: no such file or folder of labelled faces")
+
+
+def serve(lake: str, schedules: Schedules | None = None) -> None:
+    """Serve the deployments ``analyze-folder``, ``refresh-model`` and ``check-drift`` until stopped.
 
     The server is the one that Prefect's settings name (PREFECT_API_URL, prefect.toml or a profile), else the one on
     this machine, which is started if it does not answer and stopped at the end. Runs take their turn, one at a time.
 
     Args:
-        lake: default of the flow's parameter ``lake``.
-        inbox: a folder to analyse on a schedule; what was analysed before is skipped.
-        cron: when, in the server's time zone.
+        lake: default of the flows' parameter ``lake``.
+        schedules: what runs by itself; None: check-drift alone, weekly.
 
     Raises:
-        ConfigError: no folder of the name ``inbox``, a wrong ``cron``, or a server that does not answer.
+        ConfigError: a wrong cron, or a server that does not answer.
     """
-    for name, value in _QUIET.items():
+    for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
     import prefect
     from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 
-    deployments = _make_deployments(os.path.abspath(lake), inbox, cron)
+    deployments = _make_deployments(str(place_of(lake)), schedules or Schedules())
     url = get_current_settings().api.url or _LOCAL_API
     with temporary_settings({PREFECT_API_URL: url}), _running_server(url):
+        from flows.heartbeats import watch_heartbeats
+
+        watch_heartbeats()
         command = "prefect deployment run 'analyze-folder/default' -p folder=VIDEOS --watch"
         click.echo(
             f"Prefect at {url.removesuffix('/api')}; in another terminal:\n\n  PREFECT_API_URL={url} {command}\n"
@@ -66,32 +100,45 @@ def serve(lake: str, inbox: str | None = None, cron: str = "0 * * * *") -> None:
         prefect.serve(*deployments, limit=1)
 
 
-def _make_deployments(lake: str, inbox: str | None, cron: str) -> list[RunnerDeployment]:
+def _make_deployments(lake: str, schedules: Schedules) -> list[RunnerDeployment]:
+    from flows.analyze_flow import analyze_folder_flow
+    from flows.drift_flow import check_drift_flow
+    from flows.refresh_flow import refresh_model_flow
+
+    given = {"lake": lake}
+    made = [
+        _deployment(analyze_folder_flow, "default", given),
+        _deployment(check_drift_flow, "default", given, cron=schedules.drift_cron),
+    ]
+    if schedules.inbox is not None:
+        times = {"interval": schedules.every_s} if schedules.every_s is not None else {"cron": schedules.cron}
+        made.append(_deployment(analyze_folder_flow, "inbox", {**given, "folder": _absolute(schedules.inbox)}, **times))
+    if schedules.data is None:
+        made.append(_deployment(refresh_model_flow, "default", given))
+    else:
+        given = {**given, "data": _absolute(schedules.data)}
+        made.append(_deployment(refresh_model_flow, "default", given, cron=schedules.refresh_cron))
+    return made
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).absolute())
+
+
+def _deployment(flow: Flow[..., Any], name: str, parameters: dict[str, str], **times: Any) -> RunnerDeployment:
+    from prefect.types.entrypoint import EntrypointType
     from pydantic import ValidationError
 
-    deployments = [_deployment("default", {"lake": lake})]
-    if inbox is not None:
-        folder = Path(inbox).absolute()
-        if not folder.is_dir():
-            raise ConfigError(f"the inbox {inbox} is not a folder; make it, or name another one")
-        try:
-            deployments.append(_deployment("inbox", {"folder": str(folder), "lake": lake}, cron))
-        except ValidationError as error:
-            raise ConfigError(f"cron is {cron!r}; allowed are five fields such as '0 * * * *', every hour") from error
-    return deployments
-
-
-def _deployment(name: str, parameters: dict[str, str], cron: str | None = None) -> RunnerDeployment:
-    from prefect.types.entrypoint import EntrypointType
-
-    from flows.analyze_flow import analyze_folder_flow
-
-    made = analyze_folder_flow.to_deployment(
-        name,
-        parameters=parameters,
-        cron=cron,
-        entrypoint_type=EntrypointType.MODULE_PATH,  # a run finds the installed package from any folder
-    )
+    try:
+        made = flow.to_deployment(
+            name,
+            parameters=parameters,
+            entrypoint_type=EntrypointType.MODULE_PATH,  # a run finds the installed package from any folder
+            **times,
+        )
+    except ValidationError as error:
+        told = f"cron is {times.get('cron')!r}; allowed are five fields such as '0 * * * *', every hour"
+        raise ConfigError(told) from error
     return cast("RunnerDeployment", made)  # a coroutine only for callers that are async
 
 

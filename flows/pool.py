@@ -11,7 +11,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections import deque
 from collections.abc import Generator, Sequence
@@ -19,7 +18,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import TYPE_CHECKING
+from tempfile import TemporaryFile
+from typing import IO, TYPE_CHECKING, Self
 
 import psutil
 
@@ -27,7 +27,7 @@ from flows.worker import SIGNS_BYTES, Answer, Ready, Signs, Task
 from mfer.errors import ConfigError
 from pipelines.pulse import Phase
 from pipelines.settings import Decoder
-from storage.records import VideoOutcome
+from storage.records import VideoOutcome, VideoPart
 
 if TYPE_CHECKING:
     from flows.analyze import FolderRun, Progress
@@ -75,8 +75,7 @@ class _Worker:
 
     def __init__(self, run: FolderRun, model: Path) -> None:
         ours, theirs = socket.socketpair()
-        with tempfile.TemporaryFile(prefix="mfer-") as shared, theirs:
-            shared.truncate(SIGNS_BYTES)
+        with _shared_memory(SIGNS_BYTES) as shared, theirs:
             self.signs = Signs(shared.fileno())
             fds = theirs.fileno(), shared.fileno()
             self.process = subprocess.Popen(
@@ -124,7 +123,7 @@ class _Worker:
 
     @property
     def log(self) -> str:
-        self.drain()
+        """What it has written about its file, as far as that was drained."""
         return self._head + ("\n[...]\n" if len(self._tail) == _LOG_CHARS else "") + self._tail
 
     def excess(self, elapsed_s: float, limits: ProcessLimits, memory_mb: float) -> tuple[str, str] | None:
@@ -155,6 +154,15 @@ class _Worker:
             self.process.stdin.close()
 
 
+def _shared_memory(n_bytes: int) -> IO[bytes]:
+    """A file of zeros without a name; in memory where that is to be had, so that a full disk does not matter."""
+    in_memory = hasattr(os, "memfd_create")
+    file: IO[bytes] = os.fdopen(os.memfd_create("mfer"), "r+b") if in_memory else TemporaryFile()  # noqa: SIM115
+    file.write(bytes(n_bytes))  # a hole in a file would be a crash at the first write to a full disk
+    file.flush()
+    return file
+
+
 @dataclass(frozen=True)
 class _Job:
     """A file, and what became of the first attempt at it."""
@@ -164,7 +172,7 @@ class _Job:
 
 
 class WorkerPool:
-    """Analyses files in child processes, several at a time.
+    """Analyses files in child processes, several at a time; as a context manager, which ends them.
 
     Args:
         run: what to do; ``run.limits`` bounds the processes.
@@ -183,6 +191,13 @@ class WorkerPool:
         self.device: str | None = None
         self.stopping = False
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for worker in (*self._idle, *self._busy):
+            worker.end()
+
     def stop(self) -> None:
         """Begin no further video, and leave those at work after the segment that they are at."""
         self.stopping = True
@@ -198,37 +213,34 @@ class WorkerPool:
                 total[name] = total.get(name, 0.0) + seconds
         return total
 
-    def __call__(self, files: Sequence[tuple[Path, str | None]]) -> Generator[VideoOutcome]:
-        """The outcome of each file, as they end; none for files that were not begun before ``stop``.
+    def __call__(self, tasks: Sequence[Task]) -> Generator[VideoOutcome | VideoPart]:
+        """The outcome of each task, as they end; none for those that were not begun before ``stop``.
 
         Raises:
             LakeError, ModelError, ConfigError: the run has to end, also where no process can be started.
         """
-        self._waiting.extend(_Job(Task(path, video_id)) for path, video_id in files)
+        self._waiting.extend(map(_Job, tasks))
         looked_s = time.monotonic()
-        try:
-            while self._busy or (self._waiting and not self.stopping):
-                self._start_jobs()
-                connections = [worker.control for worker in self._busy]
-                outputs = [worker.output.fileno() for worker in self._busy]
-                told = wait([*connections, *outputs], timeout=_POLL_S)
-                now_s = time.monotonic()
-                # time in which this process itself did not run (suspended, swapped out) is nobody's silence
-                elapsed_s, looked_s = min(now_s - looked_s, 5 * _POLL_S), now_s
-                for worker in list(self._busy):
-                    worker.drain()
-                    self._progress.frames(str(self._busy[worker].task.path), *worker.signs.n_frames)
-                    if worker.control in told:
-                        outcome = self._hear(worker)
-                    elif excess := worker.excess(elapsed_s, self._run.limits, self._memory_mb):
-                        outcome = self._lose(worker, *excess)
-                    else:
-                        continue
-                    if outcome is not None:
-                        yield outcome
-        finally:
-            for worker in (*self._idle, *self._busy):
-                worker.end()
+        while self._busy or (self._waiting and not self.stopping):
+            self._start_jobs()
+            connections = [worker.control for worker in self._busy]
+            outputs = [worker.output.fileno() for worker in self._busy]
+            told = wait([*connections, *outputs], timeout=_POLL_S)
+            now_s = time.monotonic()
+            # time in which this process itself did not run (suspended, swapped out) is nobody's silence
+            elapsed_s, looked_s = min(now_s - looked_s, 5 * _POLL_S), now_s
+            for worker in list(self._busy):
+                worker.drain()
+                self._progress.frames(str(self._busy[worker].task.path), *worker.signs.n_frames)
+                outcome: VideoOutcome | VideoPart | None
+                if worker.control in told:
+                    outcome = self._hear(worker)
+                elif excess := worker.excess(elapsed_s, self._run.limits, self._memory_mb):
+                    outcome = self._lose(worker, *excess)
+                else:
+                    continue
+                if outcome is not None:
+                    yield outcome
 
     def _start_jobs(self) -> None:
         while self._waiting and len(self._busy) < self._run.workers and not self.stopping:
@@ -238,7 +250,7 @@ class WorkerPool:
             if worker.device is not None:
                 worker.give(job.task)
 
-    def _hear(self, worker: _Worker) -> VideoOutcome | None:
+    def _hear(self, worker: _Worker) -> VideoOutcome | VideoPart | None:
         """Take what a worker has to say; an outcome where it ends a file."""
         try:
             message = worker.control.recv()
@@ -254,7 +266,12 @@ class WorkerPool:
             raise message
         assert isinstance(message, Answer)
         worker.cpu_s = dict(message.cpu_s)
-        job, outcome = self._busy.pop(worker), replace(message.outcome, log=worker.log)
+        worker.drain()
+        job = self._busy.pop(worker)
+        if isinstance(message.outcome, VideoPart):
+            self._idle.append(worker)
+            return message.outcome
+        outcome = replace(message.outcome, log=worker.log)
         if outcome.code in ("out_of_memory", "internal"):  # who knows what it has kept of that
             self._dismiss(worker)
         else:

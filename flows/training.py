@@ -36,7 +36,16 @@ from pipelines.batches import AlignedFaces, Detections
 from pipelines.prepare import prepare_faces
 from pipelines.quality import measure_quality
 
-__all__ = ["StageProgress", "evaluate_model", "export_onnx", "train_model"]
+__all__ = [
+    "DataParts",
+    "MoreFaces",
+    "StageProgress",
+    "evaluate_model",
+    "export_onnx",
+    "read_parts",
+    "score_faces",
+    "train_model",
+]
 
 #: Told (stage, done, total); what follows a colon in the stage is its present state.
 StageProgress = Callable[[str, int, int], None]
@@ -47,7 +56,15 @@ _SHAPELESS = ("layer_scale", "drop_path", "mirror")
 
 
 @dataclasses.dataclass(frozen=True)
-class _Parts:
+class MoreFaces:
+    """Faces to learn from beside those of the data (None: there are none), and what the card is to say of them."""
+
+    faces: PreparedFaces | None
+    record: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class DataParts:
     """What learns, what chooses and what is quoted; ``how`` says in words how they were told apart."""
 
     train: LabelledFaces
@@ -65,6 +82,7 @@ def train_model(
     shards: int = 1,
     name: str | None = None,
     initial: Path | None = None,
+    more: MoreFaces | None = None,
     progress: StageProgress | None = None,
 ) -> Card:
     """Train a recipe on labelled faces, calibrate it, measure it on faces that chose nothing, and save it with a card.
@@ -78,6 +96,7 @@ def train_model(
         shards: threads for a CPU batch.
         name: of the model; the default is ``architecture.data_v1``.
         initial: folder of a model to refresh: training starts from its weights and keeps its classes.
+        more: faces to learn from beside those of ``data``, with the same classes.
         progress: told the stages ``find faces``, ``train`` and ``evaluate``.
 
     Raises:
@@ -85,7 +104,7 @@ def train_model(
         ModelError: ``initial`` is no model.
     """
     show = progress or _show_nothing
-    parts = _read_parts(data)
+    parts = read_parts(data)
     weights, parent = None, None
     if initial is not None:
         weights, parent = _initial_weights(initial, recipe)
@@ -95,6 +114,8 @@ def train_model(
         prepare_faces(faces, recipe.crop.channels, device, partial(show, f"find faces: {part}"))
         for part, faces in (("train", parts.train), ("selection", parts.selection), ("report", parts.report))
     )
+    if more is not None and more.faces is not None:
+        train = train.joined(more.faces)
     trainer = Trainer(recipe, train, selection, out / "run", device, shards, weights)
     trained = trainer.run(lambda step, n, loss: show(f"train: loss {loss:.3f}", step, n))
     card = Card(
@@ -104,7 +125,10 @@ def train_model(
         crop=recipe.crop,
         temperature=trained.temperature,
         weights_sha256="",
-        training=_training_record(trainer.recipe, trained, parts, train, device),
+        training={
+            **_training_record(trainer.recipe, trained, parts, train, device),
+            **({} if more is None else {"labels": more.record}),
+        },
         licence=f"weights learned from {parts.train.source}: {parts.train.licence}",
         parent=parent.model_id if parent else None,
     )
@@ -113,6 +137,14 @@ def train_model(
     found = _evaluate(model.to(device), card, report, "report", device, show)
     metrics = _metrics(found, parts, trained, trainer.recipe)
     return save_model(out, model, dataclasses.replace(card, metrics=metrics))
+
+
+def score_faces(
+    folder: Path, faces: PreparedFaces, split: str, *, device: str = "cpu", progress: StageProgress | None = None
+) -> Evaluation:
+    """Measure a model on faces that are prepared and have its classes; see ``evaluate_model``."""
+    model, card = load_model(folder)
+    return _evaluate(model.to(device), card, faces, split, device, progress or _show_nothing)
 
 
 def evaluate_model(
@@ -161,7 +193,8 @@ def evaluate_model(
 # the parts of a data set
 
 
-def _read_parts(data: Path) -> _Parts:
+def read_parts(data: Path) -> DataParts:
+    """The parts of a data set. Raises ConfigError where it has no training part or too few faces."""
     files = [name for name in ("train.parquet", "valid.parquet") if (data / name).is_file()]
     if len(files) == 1:
         raise ConfigError(
@@ -181,7 +214,7 @@ def _read_parts(data: Path) -> _Parts:
         )
     valid = valid.with_classes(train.class_names)
     in_report = halves(valid.names)
-    parts = _Parts(train, valid.take(~in_report), valid.take(in_report), how)
+    parts = DataParts(train, valid.take(~in_report), valid.take(in_report), how)
     if not (len(parts.selection) and len(parts.report)):
         raise ConfigError(
             f"{data} leaves {len(train)} faces to train, {len(parts.selection)} to select and {len(parts.report)} to"
@@ -210,11 +243,11 @@ def _shared_faces(train: LabelledFaces, valid: LabelledFaces) -> list[str]:
     ]
 
 
-def _with_classes(parts: _Parts, class_names: tuple[str, ...]) -> _Parts:
+def _with_classes(parts: DataParts, class_names: tuple[str, ...]) -> DataParts:
     train, selection, report = (
         faces.with_classes(class_names) for faces in (parts.train, parts.selection, parts.report)
     )
-    return _Parts(train, selection, report, parts.how)
+    return DataParts(train, selection, report, parts.how)
 
 
 # what the card says
@@ -248,7 +281,7 @@ def _initial_weights(folder: Path, recipe: Recipe) -> tuple[dict[str, Tensor], C
 
 
 def _training_record(
-    recipe: Recipe, trained: Trained, parts: _Parts, train: PreparedFaces, device: str
+    recipe: Recipe, trained: Trained, parts: DataParts, train: PreparedFaces, device: str
 ) -> dict[str, Any]:
     counts = np.bincount(parts.train.majority, minlength=len(parts.train.class_names))
     return {
@@ -277,7 +310,7 @@ def _training_record(
     }
 
 
-def _metrics(found: Evaluation, parts: _Parts, trained: Trained, recipe: Recipe) -> dict[str, Any]:
+def _metrics(found: Evaluation, parts: DataParts, trained: Trained, recipe: Recipe) -> dict[str, Any]:
     averaged = "logits of the crop and its mirror image averaged" if recipe.architecture.mirror else "no averaging"
     measured = found.to_dict()
     wanted = ("split", "n", "accuracy", "mean_recall", "ece", "nll", "kl", "per_class_recall", "intervals")

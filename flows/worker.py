@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING
 
 from pipelines.pulse import Phase, on_beat
 from pipelines.settings import Decoder
-from storage.records import VideoOutcome
+from storage.objects import Place
+from storage.records import VideoOutcome, VideoPart
 
 if TYPE_CHECKING:
     from flows.analyze import FolderRun
@@ -72,11 +73,12 @@ class Signs:
 
 @dataclass(frozen=True)
 class Task:
-    """One file for a worker; the decoder is the settings' own unless another is tried."""
+    """One file for a worker, or some segments of it; the decoder is the settings' own unless another is tried."""
 
-    path: Path
+    path: Place
     video_id: str | None = None
     decoder: Decoder | None = None
+    segments: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ class Ready:
 class Answer:
     """What became of a file; ``cpu_s`` are the worker's CPU seconds so far by stage, all of its life."""
 
-    outcome: VideoOutcome
+    outcome: VideoOutcome | VideoPart
     cpu_s: Mapping[str, float]
 
 
@@ -136,6 +138,7 @@ def _work(control: Connection, signs: Signs, run: FolderRun, model: Path) -> Non
     while True:
         signs.beat(Phase.IDLE)
         task: Task = control.recv()
-        outcome = analyzer(VideoFile(task.path, task.video_id, task.decoder), tell, lambda: signs.stopping)
+        file = VideoFile(task.path, task.video_id, task.decoder, task.segments)
+        outcome = analyzer(file, tell, lambda: signs.stopping)
         sys.stderr.flush()
         control.send(Answer(outcome, cpu_seconds()))

@@ -57,10 +57,10 @@ class LabelledFaces:
     """N faces with K expressions.
 
     names: one per face, what ``halves`` hashes. pictures: uint8 [N,H,W] grey or [N,H,W,3] RGB where all have one
-    size, else EncodedPictures. target: float32 [N,K], the raters' shares of votes or one-hot, rows sum to 1.
-    majority: int64 [N], the column of the expression with most votes. class_names: the K columns.
-    agreed: bool [N], that more than half of the votes are for the majority. dropped: faces that the reader left out, by
-    reason; a half keeps the counts of the whole.
+    size, else EncodedPictures, or an array [N] of pictures where sets were joined. target: float32 [N,K], the raters'
+    shares of votes or one-hot, rows sum to 1. majority: int64 [N], the column of the expression with most votes.
+    class_names: the K columns. agreed: bool [N], that more than half of the votes are for the majority. dropped: faces
+    that the reader left out, by reason; a half keeps the counts of the whole.
     """
 
     names: list[str]
@@ -103,6 +103,26 @@ class LabelledFaces:
             target=self.target[rows],
             majority=self.majority[rows],
             agreed=self.agreed[rows],
+        )
+
+    def joined(self, other: LabelledFaces) -> LabelledFaces:
+        """These faces and then those of another set with the same classes; the counts of what was dropped add up."""
+        if self.class_names != other.class_names:
+            raise ValueError(f"classes {self.class_names} cannot be joined with {other.class_names}")
+        pictures = np.empty(len(self) + len(other), dtype=object)
+        for at, faces in ((0, self), (len(self), other)):
+            for i in range(len(faces)):
+                pictures[at + i] = faces.pictures[i]
+        return LabelledFaces(
+            [*self.names, *other.names],
+            pictures,
+            np.concatenate([self.target, other.target]),
+            np.concatenate([self.majority, other.majority]),
+            self.class_names,
+            f"{self.source} and {other.source}",
+            f"{self.licence}; {other.licence}",
+            np.concatenate([self.agreed, other.agreed]),
+            dict(Counter(self.dropped) + Counter(other.dropped)),
         )
 
     def with_classes(self, class_names: Sequence[str]) -> LabelledFaces:

@@ -32,10 +32,10 @@ def mean_landmarks(height_px: int, width_px: int) -> np.ndarray:
 
 @dataclass(frozen=True, repr=False)
 class PreparedFaces:
-    """pictures uint8 [N,H,W,C]; landmarks_px float32 [N,5,2] in them; found bool [N], false where the fallback stands
-    in; faces, the labels, in the same order."""
+    """pictures uint8 [N,H,W,C], or N of differing sizes; landmarks_px float32 [N,5,2] in them; found bool [N], false
+    where the fallback stands in; faces, the labels, in the same order."""
 
-    pictures: Tensor
+    pictures: Tensor | tuple[Tensor, ...]
     landmarks_px: np.ndarray
     found: np.ndarray
     faces: LabelledFaces
@@ -43,13 +43,14 @@ class PreparedFaces:
     def __post_init__(self) -> None:
         n = len(self.faces)
         if len(self.pictures) != n or self.landmarks_px.shape != (n, 5, 2) or self.found.shape != (n,):
-            raise ValueError(f"{n} faces, pictures {list(self.pictures.shape)}, landmarks {self.landmarks_px.shape}")
+            raise ValueError(f"{n} faces, {len(self.pictures)} pictures, landmarks {self.landmarks_px.shape}")
 
     def __len__(self) -> int:
         return len(self.faces)
 
     def __repr__(self) -> str:
-        return f"PreparedFaces({len(self)} faces, pictures {list(self.pictures.shape)}, {self.found.mean():.1%} found)"
+        sizes = sorted({tuple(picture.shape) for picture in self.pictures})
+        return f"PreparedFaces({len(self)} faces, pictures {sizes}, {self.found.mean():.1%} found)"
 
     @classmethod
     def stack(cls, faces: LabelledFaces, landmarks_px: np.ndarray, found: np.ndarray, channels: int) -> PreparedFaces:
@@ -78,8 +79,17 @@ class PreparedFaces:
     def take(self, index: np.ndarray | slice) -> PreparedFaces:
         """The faces at a boolean mask [N], a slice or integer rows."""
         rows = np.arange(len(self))[index]
+        whole = isinstance(self.pictures, Tensor)
+        pictures = self.pictures[torch.from_numpy(rows)] if whole else tuple(self.pictures[i] for i in rows)
+        return PreparedFaces(pictures, self.landmarks_px[rows], self.found[rows], self.faces.take(rows))
+
+    def joined(self, other: PreparedFaces) -> PreparedFaces:
+        """These faces and then those of another set with the same classes; pictures keep their sizes."""
         return PreparedFaces(
-            self.pictures[torch.from_numpy(rows)], self.landmarks_px[rows], self.found[rows], self.faces.take(rows)
+            (*self.pictures, *other.pictures),
+            np.concatenate([self.landmarks_px, other.landmarks_px]),
+            np.concatenate([self.found, other.found]),
+            self.faces.joined(other.faces),
         )
 
     def with_classes(self, class_names: tuple[str, ...]) -> PreparedFaces:
@@ -93,7 +103,11 @@ class PreparedFaces:
 
     def to(self, device: torch.device) -> PreparedFaces:
         """The same faces with their pictures on a device."""
-        return replace(self, pictures=self.pictures.to(device))
+        pictures = self.pictures
+        moved = (
+            pictures.to(device) if isinstance(pictures, Tensor) else tuple(picture.to(device) for picture in pictures)
+        )
+        return replace(self, pictures=moved)
 
     def crops(self, crop: CropContract) -> Tensor:
         """Every face as the contract cuts it, uint8 [N,C,S,S]."""

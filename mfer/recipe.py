@@ -82,16 +82,20 @@ class Recipe:
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Recipe:
+    def from_dict(cls, values: dict[str, Any], **given: Any) -> Recipe:
+        """A recipe from its sections; ``given`` stand in for sections of the same name."""
         sections = {f.name: f.default_factory for f in dataclasses.fields(cls) if callable(f.default_factory)}
         if unknown := set(values) - set(sections) - {"name", "description"}:
             raise ConfigError(f"unknown recipe sections {sorted(unknown)}; known: {sorted(sections)}")
         built = {key: _section(kind, key, values.get(key, {})) for key, kind in sections.items()}  # type: ignore[arg-type]
-        return cls(values.get("name", "unnamed"), values.get("description", ""), **built)
+        return cls(values.get("name", "unnamed"), values.get("description", ""), **{**built, **given})
 
     @classmethod
-    def load(cls, name_or_path: str) -> Recipe:
-        """Read a recipe that ships with the package, by name, or any TOML file, by path."""
+    def load(cls, name_or_path: str, **given: Any) -> Recipe:
+        """Read a recipe that ships with the package, by name, or any TOML file, by path.
+
+        ``given`` stand in for sections: a model that learns on keeps its own ``architecture`` and ``crop``.
+        """
         path = Path(name_or_path)
         if path.suffix == ".toml":
             if not path.is_file():
@@ -107,7 +111,7 @@ class Recipe:
             values = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise ConfigError(f"{name_or_path}: {error}") from error
-        return cls.from_dict({"name": path.stem, **values})
+        return cls.from_dict({"name": path.stem, **values}, **given)
 
     def replace(self, **optimisation: Any) -> Recipe:
         """A copy with other optimisation settings; None leaves a setting as it is."""

@@ -50,9 +50,12 @@ def known_models(lake: Lake | None = None) -> list[tuple[str, Card]]:
     """(origin, card) of every model of the package and the lake; origin is ``package``, ``lake`` or ``production``."""
     found = [("package", read_card(folder)) for folder in packaged_models().values()]
     if lake is not None:
-        for model in ModelStore(lake).published():
+        store = ModelStore(lake)
+        for model in store.published():
             try:
-                found.append(("production" if model.in_production else "lake", read_card(model.path)))
+                found.append(
+                    ("production" if model.in_production else "lake", read_card(store.path_of(model.model_id)))
+                )
             except ModelError as error:
                 raise LakeError(f"the lake's model {model.model_id} cannot be read: {error}", "damaged") from error
     return found

@@ -35,6 +35,7 @@ from pipelines.packets import Video
 from pipelines.profile import stage, staged
 from pipelines.pulse import Phase, beat
 from pipelines.quality import measure_quality
+from pipelines.remote import local_copy
 from pipelines.rows import ROW_SCHEMA, FrameTimes, observation_rows
 from pipelines.scorer import Scorer
 from pipelines.settings import AnalysisSettings, Decoder
@@ -42,7 +43,8 @@ from pipelines.stream import ahead
 from storage.errors import LakeError
 from storage.identity import analysis_id, faces_id, path_text, video_id_of
 from storage.lake import Lake, Segment
-from storage.records import FinishedVideo, VideoOutcome
+from storage.objects import Place
+from storage.records import FinishedVideo, VideoOutcome, VideoPart
 
 __all__ = ["VideoAnalyzer", "VideoFile"]
 
@@ -58,12 +60,13 @@ class VideoFile:
     """A path to analyse.
 
     ``video_id`` is known where the file was hashed before and has not changed since. ``decoder`` reads it instead of
-    the one that the settings name.
+    the one that the settings name. ``segments`` (first, end) are those to commit; all of them, if None, and the video.
     """
 
-    path: Path
+    path: Place
     video_id: str | None = None
     decoder: Decoder | None = None
+    segments: tuple[int, int] | None = None
 
 
 class _StoppedError(Exception):
@@ -90,7 +93,7 @@ class VideoAnalyzer:
 
     def __call__(
         self, file: VideoFile, progress: FrameProgress | None = None, stopping: Callable[[], bool] = lambda: False
-    ) -> VideoOutcome:
+    ) -> VideoOutcome | VideoPart:
         """Analyse one video and commit its rows, segment by segment.
 
         Args:
@@ -99,7 +102,8 @@ class VideoAnalyzer:
             stopping: asked after each segment whether to leave the others to another run.
 
         Returns:
-            The outcome; what is wrong with the video is in it, never raised.
+            The outcome; what is wrong with the video is in it, never raised. A VideoPart where only some segments were
+            asked for and the video has more.
 
         Raises:
             LakeError, ConfigError: the run has to stop.
@@ -108,14 +112,18 @@ class VideoAnalyzer:
         started = time.monotonic()
         video_id, stat = file.video_id, None
         try:
-            require_file(file.path)
-            stat = file.path.stat()
-            with stage("hash"):
-                video_id = video_id or video_id_of(file.path, beat)
-            if self.lake.video_is_done(self.analysis_id, video_id):
-                outcome = VideoOutcome(video_id, str(file.path), "skipped", message="already analysed")
-            else:
-                outcome = self._analyze(replace(file, video_id=video_id), stat, progress, stopping)
+            with local_copy(file.path) as path:  # of an object in a store; a file is read where it is
+                require_file(path)
+                stat = path.stat()
+                with stage("hash"):
+                    video_id = video_id or video_id_of(path, beat)
+                if self.lake.video_is_done(self.analysis_id, video_id):
+                    outcome = VideoOutcome(video_id, str(file.path), "skipped", message="already analysed")
+                else:
+                    found = self._analyze(path, replace(file, video_id=video_id), stat, progress, stopping)
+                    if isinstance(found, VideoPart):
+                        return found
+                    outcome = found
         except (LakeError, ConfigError):
             raise
         except _StoppedError as stopped:
@@ -135,9 +143,15 @@ class VideoAnalyzer:
         return replace(outcome, elapsed_s=time.monotonic() - started, size_bytes=size_bytes, mtime_ns=mtime_ns)
 
     def _analyze(
-        self, file: VideoFile, stat: os.stat_result, progress: FrameProgress | None, stopping: Callable[[], bool]
-    ) -> VideoOutcome:
-        path, video_id = file.path, file.video_id
+        self,
+        path: Path,
+        file: VideoFile,
+        stat: os.stat_result,
+        progress: FrameProgress | None,
+        stopping: Callable[[], bool],
+    ) -> VideoOutcome | VideoPart:
+        """``path`` is where the file can be read: its own, or that of a copy."""
+        video_id = file.video_id
         assert video_id is not None
         with stage("scan"):
             video = open_video(path, video_id)
@@ -150,14 +164,17 @@ class VideoAnalyzer:
             decoder=file.decoder or self.settings.decoder,  # type: ignore[arg-type]  # checked by AnalysisSettings
             segment_s=self.settings.segment_s,
         )
-        self._commit_segments(video, frames, stat, progress, stopping)
+        first, end = file.segments or (0, frames.n_segments)
+        self._commit_segments(video, frames, stat, range(first, min(end, frames.n_segments)), progress, stopping)
+        if end - first < frames.n_segments:
+            return VideoPart(video_id, str(file.path), frames.n_segments)
         n_missing = video.n_missing
         finished = FinishedVideo(
             video_id=video_id,
             analysis_id=self.analysis_id,
             faces_id=self.faces_id,
             model_id=self.scorer.model_id,
-            path=path_text(path),
+            path=path_text(file.path),
             size_bytes=stat.st_size,
             mtime_ns=stat.st_mtime_ns,
             n_segments=frames.n_segments,
@@ -178,7 +195,7 @@ class VideoAnalyzer:
         message = f"{counts.n_frames_unread} of {counts.n_frames} frames could not be read" if partial else ""
         return VideoOutcome(
             video_id,
-            str(path),
+            str(file.path),
             counts.status,
             code=(finished.code or "frames_unread") if partial else None,
             stage="decode" if partial else None,
@@ -194,10 +211,11 @@ class VideoAnalyzer:
         video: Video,
         frames: Decoding,
         stat: os.stat_result,
+        wanted: range,
         progress: FrameProgress | None,
         stopping: Callable[[], bool],
     ) -> None:
-        """Commit the segments that the lake lacks, each when it is whole.
+        """Commit the wanted segments that the lake lacks, each when it is whole.
 
         Of a video that begins with segments without a single readable frame these wait for the first that has one:
         a video without any is no partial one, it has failed.
@@ -210,7 +228,7 @@ class VideoAnalyzer:
         n_rows, n_in_all = np.diff(frames.segment_bounds), len(frames.frame_index)
         n_done = int(n_rows[sorted(done)].sum())
         read_any, waiting = bool(done), dict[int, pa.Table]()
-        for first, end in _missing_runs(done, frames.n_segments):
+        for first, end in _missing_runs(done, wanted):
             part = frames.between(first, end)
             with closing(ahead(staged("decode", _beating(part)), _BATCHES_AHEAD)) as decoded:
                 for segment in range(first, end):
@@ -227,6 +245,8 @@ class VideoAnalyzer:
                             self._commit_waiting(video_id, waiting)
                     if stopping() and not waiting and segment + 1 < frames.n_segments:
                         raise _StoppedError(f"stopped after segment {segment + 1} of {frames.n_segments}; {_GO_ON}")
+        if waiting and len(wanted) < frames.n_segments:  # another part may have frames that can be read
+            self._commit_waiting(video_id, waiting)
         if waiting:
             message = f"none of {n_in_all} frames could be read; copy or convert the video again"
             raise VideoError("decode_failed", "decode", path, message)
@@ -257,9 +277,9 @@ class VideoAnalyzer:
         rows_file.flush()
 
 
-def _missing_runs(done: set[int], n_segments: int) -> Iterator[tuple[int, int]]:
-    """(first, end) of each run of segments that are not done."""
-    for before, after in pairwise([-1, *sorted(done), n_segments]):
+def _missing_runs(done: set[int], wanted: range) -> Iterator[tuple[int, int]]:
+    """(first, end) of each run of segments that are wanted and not done."""
+    for before, after in pairwise([wanted.start - 1, *sorted(done & set(wanted)), wanted.stop]):
         if after - before > 1:
             yield before + 1, after
 
@@ -296,7 +316,7 @@ def _require_unchanged(path: Path, stat: os.stat_result) -> None:
         raise VideoError("changed", "decode", path, message)
 
 
-def _failed(path: Path, video_id: str | None, code: str, stage: str, message: str) -> VideoOutcome:
+def _failed(path: Place, video_id: str | None, code: str, stage: str, message: str) -> VideoOutcome:
     return VideoOutcome(video_id, str(path), "failed", code=code, stage=stage, message=message)
 
 

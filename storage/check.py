@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -14,6 +13,7 @@ from storage.delta import count_rows_in, hold, lake_errors, open_table
 from storage.errors import LakeError
 from storage.lake import Lake, segment_transaction
 from storage.models import WEIGHTS, ModelStore
+from storage.objects import Place
 from storage.relations import read_errors, relation_sql, rows_of, shared_connection
 from storage.schema import TABLES
 
@@ -30,7 +30,7 @@ class BrokenFile:
     """A data file that a table's log names and that cannot be used; videos between the two ids may be in it."""
 
     table: str
-    path: Path
+    path: Place
     what: str
     analysis_id: str | None = None
     first_video_id: str = ""
@@ -116,21 +116,13 @@ def examine(lake: Lake) -> LakeCheck:
     )
 
 
-def _files(location: Path, name: str) -> Iterator[BrokenFile]:
+def _files(location: Place, name: str) -> Iterator[BrokenFile]:
     """Every data file of a table; ``what`` is empty where it is sound."""
     actions = pa.table(open_table(location, name).get_add_actions(flatten=True)).to_pylist()
     for action in actions:
         path = location / TABLES[name].place / action["path"]
-        n_rows = action.get("num_records")
-        what = ""
-        if not path.is_file():
-            what = "is missing"
-        elif path.stat().st_size != action["size_bytes"]:
-            what = f"has {path.stat().st_size} bytes, and the log says {action['size_bytes']}"
-        elif (n_found := count_rows_in(path)) is None:
-            what = "cannot be read to its end"
-        elif n_rows is not None and n_found != n_rows:
-            what = f"has {n_found} rows, and the log says {n_rows}"
+        with lake_errors(location, f"reading files of {name} of"):
+            what = _fault_of(path, action["size_bytes"], action.get("num_records"))
         yield BrokenFile(
             name,
             path,
@@ -139,6 +131,19 @@ def _files(location: Path, name: str) -> Iterator[BrokenFile]:
             action.get("min.video_id") or "",
             action.get("max.video_id") or "~",
         )
+
+
+def _fault_of(path: Place, size_bytes: int, n_rows: int | None) -> str:
+    if not path.is_file():
+        return "is missing"
+    if path.stat().st_size != size_bytes:
+        return f"has {path.stat().st_size} bytes, and the log says {size_bytes}"
+    n_found = count_rows_in(path)
+    if n_found is None:
+        return "cannot be read to its end"
+    if n_rows is not None and n_found != n_rows:
+        return f"has {n_found} rows, and the log says {n_rows}"
+    return ""
 
 
 _FACTS = {
@@ -236,7 +241,7 @@ def _model_faults(lake: Lake) -> Iterator[str]:
         return
     for model in published:
         try:
-            weights = store.path_of(model.model_id) / WEIGHTS
+            weights = store.place_of(model.model_id) / WEIGHTS
             with weights.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
         except (LakeError, OSError) as error:
@@ -246,7 +251,7 @@ def _model_faults(lake: Lake) -> Iterator[str]:
             yield f"model {model.model_id}: {weights} has other bytes than were published; restore it from a copy"
 
 
-def _orphans(location: Path) -> Iterator[str]:
+def _orphans(location: Place) -> Iterator[str]:
     for name in TABLES:
         table = open_table(location, name)
         with lake_errors(location, f"listing the files of {name} of"):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-__all__ = ["FinishedVideo", "RunManifest", "VideoCounts", "VideoOutcome"]
+__all__ = ["FinishedVideo", "RunManifest", "VideoCounts", "VideoOutcome", "VideoPart"]
 
 STATUSES = ("ok", "partial", "failed", "skipped")
 
@@ -61,6 +61,15 @@ class VideoOutcome:
         )
         if self.n_frames_with_face + self.n_frames_unread > self.n_frames:
             raise ValueError("more frames with a face or unread than frames")
+
+
+@dataclass(frozen=True)
+class VideoPart:
+    """Some segments of a video are committed, and others may not be; the video is not finished."""
+
+    video_id: str
+    path: str
+    n_segments: int
 
 
 @dataclass(frozen=True)

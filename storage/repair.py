@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Iterator
 from typing import Any
 
@@ -10,6 +9,7 @@ from storage.check import DERIVED, BrokenFile, Key, LakeCheck, check_lake, exami
 from storage.delta import hold, lake_errors, open_table, writer_properties
 from storage.lake import Lake
 from storage.log import rewrite_log
+from storage.objects import move, relative_text
 from storage.records import FinishedVideo
 from storage.relations import quote, read_errors, relation_sql, rows_of, shared_connection
 from storage.schema import TABLES
@@ -112,11 +112,10 @@ def _keys_in(lake: Lake, name: str) -> set[Key]:
 def _put_aside(lake: Lake, broken: Collection[BrokenFile]) -> None:
     """Move files out of a table and tell its log that they are gone."""
     for file in broken:
-        aside = lake.location / DAMAGED / file.path.relative_to(lake.location)
+        aside = lake.location / DAMAGED / relative_text(file.path, lake.location)
         with lake_errors(lake.location, "repairing"):
             if file.path.exists():
-                aside.parent.mkdir(parents=True, exist_ok=True)
-                os.replace(file.path, aside)
+                move(file.path, aside)
     for name in {file.table for file in broken}:
         with lake_errors(lake.location, f"repairing {name} of"):
             open_table(lake.location, name).repair(dry_run=False)

@@ -14,7 +14,7 @@ from storage.analysis import create_functions
 from storage.corrections import BASIC_VIEWS, CORRECTED, EDITS_SQL, LABELS_SQL, PEOPLE_SQL, corrections
 from storage.errors import LakeError
 from storage.lake import Lake
-from storage.relations import memory_connection, quote, read_errors, relation_sql, rows_of, shared_connection
+from storage.relations import memory_connection, quote, read_errors, relations_sql, rows_of, shared_connection
 from storage.schema import EXPRESSIONS, TABLES
 from storage.summary import EPISODE_MAX_GAP_S
 
@@ -259,6 +259,7 @@ _VIEWS = (
             "published_utc": ("UTC", "when it was published"),
         },
     ),
+    View("drift", TABLES["drift"].meaning, "SELECT * FROM raw.drift", ("drift",)),
     View("runs", TABLES["runs"].meaning, "SELECT * EXCLUDE (lake_version) FROM raw.runs", ("runs",)),
 )
 #: The public views by name; the Delta tables themselves are in the schema ``raw``.
@@ -282,8 +283,9 @@ def connect(lake: Lake, video_ids: Iterable[str] | None = None, *, as_found: boo
     with read_errors(lake.location):
         con.execute("CREATE SCHEMA raw")
         # `videos` first: its snapshot must not be younger than those of the rows that it makes visible
-        for name in sorted(TABLES, key=lambda name: name != "videos"):
-            files = relation_sql(lake.location, name, video_ids=wanted)
+        tables = relations_sql(lake.location, ["videos"], video_ids=wanted)
+        tables |= relations_sql(lake.location, [name for name in TABLES if name != "videos"], video_ids=wanted)
+        for name, files in tables.items():
             hidden = as_found and name == "edits"
             con.execute(f"CREATE VIEW raw.{name} AS {f'FROM ({files}) WHERE false' if hidden else files}")
         con.execute(f"CREATE VIEW raw.production AS {_PRODUCTION}")

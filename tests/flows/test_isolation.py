@@ -1,4 +1,4 @@
-"""What libraries do to the process that reads a video, done to it for real: it dies, hangs, grows; and what Ctrl-C does."""
+"""The process that reads a video dies, hangs or grows, for real; the source changes; the run is interrupted."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def analyze(
 
 
 class Strike(Progress):
-    """Does something to the worker process, at most so many times, when a video is in its middle."""
+    """Does something to the worker process, at most so many times, when a video is in its second segment or later."""
 
     def __init__(self, strike: Callable[[psutil.Process], None], times: int = 1) -> None:
         self._strike, self._times = strike, times
@@ -46,7 +46,7 @@ class Strike(Progress):
     def frames(self, path: str, n_done: int, n_frames: int) -> None:
         if n_done:
             self.first_done.setdefault(path, n_done)
-        if not 0 < n_done < n_frames or len(self._struck) == self._times:
+        if not SEGMENT_S * 25 < n_done < n_frames or len(self._struck) == self._times:
             return
         (worker,) = psutil.Process().children()
         if worker.pid not in self._struck:
@@ -56,7 +56,7 @@ class Strike(Progress):
 
 @pytest.fixture
 def folder(tmp_path: Path, write_talk: Callable[..., Path]) -> Path:
-    return write_talks(tmp_path / "videos", write_talk, n_videos=2, n_frames=300)
+    return write_talks(tmp_path / "videos", write_talk, n_videos=2, n_frames=150)
 
 
 @pytest.mark.full
@@ -127,7 +127,7 @@ def test_process_that_grows_beyond_its_memory_is_killed(tmp_path: Path, model: P
 def test_limit_that_is_too_small_for_the_networks_ends_the_run_and_says_so(
     tmp_path: Path, model: Path, talk: Path
 ) -> None:
-    with pytest.raises(ConfigError, match="cannot be started: it took .* MB of memory, 60 MB are allowed"):
+    with pytest.raises(ConfigError, match=r"cannot be started: it took .* MB of memory, 60 MB are allowed"):
         analyze(tmp_path / "lake", model, talk, memory_mb=60)
     assert rows(tmp_path / "lake", "SELECT status, code FROM runs") == [{"status": "skipped", "code": "interrupted"}]
 
@@ -218,11 +218,11 @@ def test_interrupt_finishes_the_segment_and_a_second_one_stops_at_once(
         os.killpg(run.pid, signal.SIGINT)
     _, complaints = run.communicate(timeout=120)  # also ends when the last of its processes has
     assert run.returncode == (130 if stops == 1 else -signal.SIGINT), complaints
-    assert complaints.count("KeyboardInterrupt") == stops - 1
+    assert complaints.count("Traceback") == stops - 1
     outcomes = rows(tmp_path / "lake", "SELECT path, status, code, message FROM runs ORDER BY path")
     assert [(row["status"], row["code"]) for row in outcomes] == [("skipped", "interrupted")] * 2
     if stops == 1:
-        assert "stopped after segment 1 of 6" in outcomes[0]["message"]
+        assert "stopped after segment 1 of 3" in outcomes[0]["message"]
     assert rows(tmp_path / "lake", "SELECT * FROM scores") == []
     again = Strike(psutil.Process.kill, times=0)
     assert analyze(tmp_path / "lake", model, folder, progress=again).exit_code == 0

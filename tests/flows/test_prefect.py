@@ -1,17 +1,15 @@
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import datetime, timedelta
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,7 @@ from prefect.exceptions import ParameterTypeError
 
 from flows.analyze import RunSummary
 from flows.analyze_flow import analyze_folder_flow, final_state, outcome_rows, summary_markdown
-from flows.deployments import serve
+from flows.deployments import Schedules, serve
 from mfer.errors import ConfigError
 from pipelines.encode import write_video
 from storage.lake import Lake
@@ -29,10 +27,7 @@ from storage.records import VideoOutcome
 from storage.views import run_sql
 from tests.faces import carphone_frames
 from tests.models import tiny_model
-
-_ROOT = Path(__file__).resolve().parents[2]
-#: For one command. A server needs 15 s of CPU to start, and a run imports torch.
-_PATIENCE_S = 1500
+from tests.prefect_server import ROOT, Background, answers, ask, prefect, quiet_machine, until
 
 _OK = VideoOutcome("0" * 16, "/in/a.mp4", "ok", n_frames=12, n_faces=12, n_frames_with_face=12, elapsed_s=1.0)
 _SKIPPED = VideoOutcome("0" * 16, "/in/b.mp4", "skipped", message="already analysed")
@@ -94,18 +89,22 @@ def test_wrong_parameters_are_refused_by_name(wrong: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("wrong", "message"),
     [
-        (("lake", "nowhere"), "the inbox nowhere is not a folder"),
-        (("lake", ".", "hourly"), "cron is 'hourly'; allowed are five fields"),
+        ({"inbox": "nowhere"}, "the inbox nowhere is not a folder"),
+        ({"inbox": ".", "cron": "hourly"}, "cron is 'hourly'; allowed are five fields"),
+        ({"inbox": ".", "every_s": 5.0}, "every 5.0 s; allowed: 60 s or more"),
+        ({"data": "nowhere"}, "nowhere: no such file or folder of labelled faces"),
+        ({"data": ".", "refresh_cron": "weekly"}, "cron is 'weekly'; allowed are five fields"),
+        ({"drift_cron": "never"}, "cron is 'never'; allowed are five fields"),
     ],
 )
 def test_a_schedule_that_cannot_work_is_refused_before_a_server_starts(
-    arguments: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    wrong: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=message):
-        serve(*arguments)
+        serve("lake", Schedules(**wrong))
 
 
 def test_a_server_elsewhere_that_does_not_answer_is_a_config_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,75 +120,9 @@ def test_a_server_elsewhere_that_does_not_answer_is_a_config_error(monkeypatch: 
 # -- with a real server, and processes as a user starts them ----------------------------------------------------------
 
 
-class _Background:
-    """A process whose output is read as it comes, for waiting on a line."""
-
-    def __init__(self, command: list[str], env: dict[str, str], cwd: Path) -> None:
-        self._process = subprocess.Popen(
-            command,
-            env=env,
-            cwd=cwd,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-        self._lines: list[str] = []
-        self._news = threading.Condition()
-        self._ended = False
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            with self._news:
-                self._lines.append(line)
-                self._news.notify_all()
-        with self._news:
-            self._ended = True
-            self._news.notify_all()
-
-    @property
-    def output(self) -> str:
-        return "".join(self._lines)
-
-    def wait_for(self, text: str) -> None:
-        with self._news:
-            found = self._news.wait_for(lambda: text in self.output or self._ended, _PATIENCE_S)
-        assert found, f"{text!r} did not come:\n{self.output}"
-        assert text in self.output, f"ended without {text!r}:\n{self.output}"
-
-    def stop(self, with_signal: signal.Signals = signal.SIGINT) -> None:
-        """Ask it to end, as Ctrl-C does; what is left of its session is killed."""
-        self._process.send_signal(with_signal)
-        try:
-            self._process.wait(_PATIENCE_S)
-        finally:
-            for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
-                with contextlib.suppress(OSError):
-                    if os.getsid(pid) == self._process.pid:
-                        os.kill(pid, signal.SIGKILL)
-            self._reader.join(30)
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
 @pytest.fixture
 def env(tmp_path: Path) -> dict[str, str]:
-    """A machine with nothing running: a Prefect home of its own and a port where nobody answers."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    return kept | {
-        "PREFECT_HOME": str(tmp_path / "prefect"),
-        "PREFECT_API_URL": f"http://127.0.0.1:{_free_port()}/api",
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "OMP_NUM_THREADS": "1",
-        "DO_NOT_TRACK": "1",
-    }
+    return quiet_machine(tmp_path)
 
 
 @pytest.fixture
@@ -204,45 +137,17 @@ def videos(tmp_path: Path) -> Path:
     return folder
 
 
-def _prefect(env: dict[str, str], *arguments: str, cwd: Path = _ROOT) -> subprocess.CompletedProcess[str]:
-    wide = env | {"COLUMNS": "400"}
-    return subprocess.run(
-        ["prefect", *arguments], env=wide, cwd=cwd, capture_output=True, text=True, timeout=_PATIENCE_S, check=False
-    )
-
-
-def _run_deployment(env: dict[str, str], cwd: Path = _ROOT, **parameters: object) -> subprocess.CompletedProcess[str]:
+def _run_deployment(env: dict[str, str], cwd: Path = ROOT, **parameters: object) -> subprocess.CompletedProcess[str]:
     options = [text for name, value in parameters.items() for text in ("-p", f"{name}={value}")]
-    return _prefect(env, "deployment", "run", "analyze-folder/default", *options, "--watch", cwd=cwd)
-
-
-def _ask(env: dict[str, str], path: str, **body: Any) -> list[dict[str, Any]]:
-    answer = httpx.post(f"{env['PREFECT_API_URL']}/{path}/filter", json=body, timeout=120)
-    answer.raise_for_status()
-    found: list[dict[str, Any]] = answer.json()
-    return found
-
-
-def _answers(env: dict[str, str]) -> bool:
-    with contextlib.suppress(httpx.TransportError):
-        return httpx.get(f"{env['PREFECT_API_URL']}/health").is_success
-    return False
-
-
-def _until(condition: Callable[[], Any]) -> Any:
-    deadline_s = time.monotonic() + _PATIENCE_S
-    while not (value := condition()):
-        assert time.monotonic() < deadline_s
-        threading.Event().wait(0.5)
-    return value
+    return prefect(env, "deployment", "run", "analyze-folder/default", *options, "--watch", cwd=cwd)
 
 
 @pytest.fixture
-def background(env: dict[str, str]) -> Iterator[Callable[..., _Background]]:
-    started: list[_Background] = []
+def background(env: dict[str, str]) -> Iterator[Callable[..., Background]]:
+    started: list[Background] = []
 
-    def start(command: list[str], cwd: Path = _ROOT) -> _Background:
-        started.append(_Background(command, env, cwd))
+    def start(command: list[str], cwd: Path = ROOT) -> Background:
+        started.append(Background(command, env, cwd))
         return started[-1]
 
     try:
@@ -254,7 +159,7 @@ def background(env: dict[str, str]) -> Iterator[Callable[..., _Background]]:
 
 @pytest.mark.full
 def test_one_command_serves_the_flow_on_a_machine_with_nothing_running(
-    tmp_path: Path, env: dict[str, str], videos: Path, background: Callable[..., _Background]
+    tmp_path: Path, env: dict[str, str], videos: Path, background: Callable[..., Background]
 ) -> None:
     lake, inbox = tmp_path / "lake", tmp_path / "inbox"
     inbox.mkdir()
@@ -276,48 +181,66 @@ def test_one_command_serves_the_flow_on_a_machine_with_nothing_running(
 
     missing = _run_deployment(env, elsewhere, folder=tmp_path / "nowhere", model=model)
     assert missing.returncode == 1, missing.stdout + missing.stderr
-    (run,) = _ask(env, "flow_runs", flow_runs={"state": {"type": {"any_": ["FAILED"]}}})
+    (run,) = ask(env, "flow_runs", flow_runs={"state": {"type": {"any_": ["FAILED"]}}})
     assert f"{tmp_path / 'nowhere'} is failed, missing: there is no such file or folder" in run["state"]["message"]
 
-    scheduled = _until(lambda: _ask(env, "flow_runs", flow_runs={"state": {"type": {"any_": ["SCHEDULED"]}}}))
-    assert {run["parameters"]["folder"] for run in scheduled} == {str(inbox)}
-    assert all(run["auto_scheduled"] for run in scheduled)
+    scheduled = _scheduled(env, {"inbox", "default"})
+    assert {run["parameters"].get("folder") for run in scheduled} == {str(inbox), None}  # None: check-drift
+    assert {run["parameters"]["lake"] for run in scheduled} == {str(lake)}
 
     served.stop(signal.SIGTERM)
-    assert not _answers(env)  # its server went with it
+    assert not answers(env)  # its server went with it
     assert "telemetry" not in served.output
 
 
+def _scheduled(env: dict[str, str], names: set[str]) -> list[dict[str, Any]]:
+    """The runs that wait for their time, as soon as there are some of deployments of all these names."""
+
+    def look() -> list[dict[str, Any]]:
+        runs = ask(env, "flow_runs", flow_runs={"state": {"type": {"any_": ["SCHEDULED"]}}})
+        known = {each["id"]: each["name"] for each in ask(env, "deployments")}
+        return runs if {known[run["deployment_id"]] for run in runs} >= names else []
+
+    runs: list[dict[str, Any]] = until(look)
+    assert all(run["auto_scheduled"] for run in runs)
+    return runs
+
+
 def _check_what_the_server_shows(env: dict[str, str], videos: Path) -> None:
-    (run,) = _ask(env, "flow_runs", flow_runs={"state": {"type": {"any_": ["COMPLETED"]}}})
+    (run,) = ask(env, "flow_runs", flow_runs={"state": {"type": {"any_": ["COMPLETED"]}}})
     assert run["state"]["name"] == "CompletedWithFailures"
     assert "3 videos: 2 ok, 0 partial, 1 failed, 0 skipped" in run["state"]["message"]
     assert f"{videos / 'broken.mp4'} is failed, not_a_video" in run["state"]["message"]
-    artifacts = {artifact["key"]: artifact for artifact in _ask(env, "artifacts")}
+    artifacts = {artifact["key"]: artifact for artifact in ask(env, "artifacts")}
     assert artifacts["progress"]["data"] == 100.0
     assert '"not_a_video"' in artifacts["outcomes"]["data"]
     assert "mfer sql" in artifacts["summary"]["data"]
-    logged = [line["message"] for line in _ask(env, "logs", logs={"flow_run_id": {"any_": [run["id"]]}}, limit=200)]
+    logged = [line["message"] for line in ask(env, "logs", logs={"flow_run_id": {"any_": [run["id"]]}}, limit=200)]
     assert sum("one.mp4" in line and "12 frames, 12 faces" in line for line in logged) == 1
 
 
 @pytest.mark.full
 def test_a_work_pool_and_a_worker_run_the_deployment_of_prefect_yaml(
-    tmp_path: Path, env: dict[str, str], videos: Path, background: Callable[..., _Background]
+    tmp_path: Path, env: dict[str, str], videos: Path, background: Callable[..., Background]
 ) -> None:
     (videos / "broken.mp4").unlink()
     (videos / "two.mp4").unlink()
     project = tmp_path / "project"
     project.mkdir()
     for name in ("prefect.yaml", "prefect.toml"):
-        shutil.copy(_ROOT / name, project)
+        shutil.copy(ROOT / name, project)
     model = tiny_model(tmp_path / "model")
     address = httpx.URL(env["PREFECT_API_URL"])
     server = background(["prefect", "server", "start", "--host", address.host, "--port", str(address.port)], project)
-    _until(lambda: _answers(env))
+    until(lambda: answers(env))
     for command in (("work-pool", "create", "local", "--type", "process"), ("deploy", "--all")):
-        done = _prefect(env, *command, cwd=project)
+        done = prefect(env, *command, cwd=project)
         assert done.returncode == 0, done.stdout + done.stderr
+    for said in ("will end as Crashed", "knew that already"):
+        command = [sys.executable, "-m", "flows.heartbeats"]
+        told = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, check=True)
+        assert said in told.stdout
+    _check_schedules(env)
     worker = background(["prefect", "worker", "start", "--pool", "local"], project)
     worker.wait_for("started!")
 
@@ -330,3 +253,27 @@ def test_a_work_pool_and_a_worker_run_the_deployment_of_prefect_yaml(
     refused = _run_deployment(env, project, folder="../videos", every=0)
     assert refused.returncode != 0
     assert "telemetry" not in server.output  # prefect.toml: nobody is called
+
+
+def _check_schedules(env: dict[str, str]) -> None:
+    """Every deployment of prefect.yaml that has a schedule gets runs of it, at its times."""
+    _scheduled(env, {"inbox", "default"})
+    flows = {each["id"]: each["name"] for each in ask(env, "flows")}
+    times: dict[tuple[str, str], list[datetime]] = {}
+
+    def look() -> bool:
+        known = {each["id"]: (flows[each["flow_id"]], each["name"]) for each in ask(env, "deployments")}
+        times.clear()
+        for run in ask(env, "flow_runs", flow_runs={"state": {"type": {"any_": ["SCHEDULED"]}}}):
+            at = datetime.fromisoformat(run["expected_start_time"].replace("Z", "+00:00"))
+            times.setdefault(known[run["deployment_id"]], []).append(at)
+        return len(times) == 3
+
+    until(look)
+    refresh, drift, inbox = (
+        sorted(times[key])
+        for key in (("refresh-model", "default"), ("check-drift", "default"), ("analyze-folder", "inbox"))
+    )
+    assert all((at.weekday(), at.hour) == (6, 3) for at in refresh)
+    assert all((at.weekday(), at.hour) == (0, 6) for at in drift)
+    assert {later - at for at, later in pairwise(inbox)} == {timedelta(minutes=10)}

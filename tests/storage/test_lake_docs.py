@@ -10,6 +10,7 @@ import lake_rows as rows
 import pytest
 
 from storage.catalog import renew
+from storage.drift import DriftReport, DriftRules, compare_videos, write_drift
 from storage.edits import add_edit
 from storage.lake import Lake
 from storage.records import RunManifest, VideoOutcome
@@ -40,6 +41,13 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
     outcomes = [VideoOutcome(status="ok", mtime_ns=1_767_225_600_000_000_000, **row) for row in found]
     lake.append_run(RunManifest("run", when, when, {}, rows.MODEL_A), outcomes)
     add_edit(lake, rows.video_id(1), "name", faces_id=rows.FACES, track_id=0, value="Ann")
+    videos = [{"video_id": rows.video_id(n), "source": "/study", "n_faces": 1} for n in (1, 2, 3, 4)]
+    values = {rows.video_id(n): {"sharpness": float(n)} for n in (1, 2, 3, 4)}
+    rules = DriftRules(min_videos=2)
+    when = datetime(2026, 3, 2, tzinfo=UTC)
+    compared = compare_videos(videos[:2], videos[2:], values, rules)
+    found = DriftReport(rows.ANALYSIS_A, rows.MODEL_A, when, when, when, *compared)
+    write_drift(lake, found, videos[:2])
     return lake
 
 

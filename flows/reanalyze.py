@@ -1,0 +1,93 @@
+"""What an old model scored, scored by a new one: stored faces are used again and no old row is touched."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from flows.analyze import FolderRun, Progress, RunSummary, analyze_folder
+from mfer.errors import ConfigError
+from pipelines.settings import AnalysisSettings, DetectorSettings, QualitySettings, TrackerSettings
+from storage.identity import faces_id
+from storage.lake import Lake
+from storage.originals import FILES_SQL, find_original
+from storage.relations import read_errors, rows_of
+from storage.views import connect
+
+__all__ = ["Reanalysis", "reanalyze"]
+
+
+@dataclass(frozen=True)
+class Reanalysis:
+    """What was scored again: a run per kind of settings. ``missing`` are paths whose file is gone or has changed,
+    ``outdated`` paths that were analysed by another version of the detector, so that their faces cannot be reused."""
+
+    runs: tuple[RunSummary, ...]
+    missing: tuple[str, ...]
+    outdated: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "runs": [run.to_dict() for run in self.runs],
+            "missing": list(self.missing),
+            "outdated": list(self.outdated),
+        }
+
+
+def reanalyze(
+    lake: Lake, old_model_id: str, new_model: str, device: str = "auto", progress: Progress | None = None
+) -> Reanalysis:
+    """Score with a new model every video that an old one has scored, the shortest first, with the same settings.
+
+    A video that the new model has scored already is skipped, so a run that was killed is simply started again.
+
+    Raises:
+        ConfigError, ModelError, LakeError: as ``analyze_folder``.
+    """
+    with read_errors(lake.location), connect(lake) as con:
+        done = rows_of(
+            con,
+            "SELECT video_id, path, faces_id, settings FROM raw.videos WHERE model_id = ?"
+            " ORDER BY n_frames * width_px * height_px, path",
+            [old_model_id],
+        ).to_pylist()
+        files: dict[str, list[dict[str, Any]]] = {}
+        for row in rows_of(con, FILES_SQL).to_pylist():
+            files.setdefault(row["video_id"], []).append(row)
+    missing, outdated = [], []
+    paths: dict[str, list[str]] = {}
+    settings_of: dict[str, AnalysisSettings] = {}
+    for video in done:
+        settings = _settings(video["settings"])
+        if settings is None or faces_id(settings.hashed()) != video["faces_id"]:
+            outdated.append(video["path"])
+        elif (path := find_original(files[video["video_id"]], video["video_id"])) is None:
+            missing.append(video["path"])
+        else:
+            settings_of[video["faces_id"]] = settings
+            paths.setdefault(video["faces_id"], []).append(str(path))
+    runs = tuple(
+        analyze_folder(
+            FolderRun(tuple(dict.fromkeys(ours)), str(lake.location), new_model, device, settings=settings_of[key]),
+            progress,
+        )
+        for key, ours in paths.items()
+    )
+    return Reanalysis(runs, tuple(missing), tuple(outdated))
+
+
+def _settings(text: str) -> AnalysisSettings | None:
+    """The settings that an analysis was made with; None where this version does not know them."""
+    told = json.loads(text)
+    try:
+        detector = dict(told["detector"], thresholds=tuple(told["detector"]["thresholds"]))
+        return AnalysisSettings(
+            every=told["every"],
+            fps=told["fps"],
+            detector=DetectorSettings(**detector),
+            tracker=TrackerSettings(**told["tracker"]),
+            quality=QualitySettings(**told["quality"]),
+        )
+    except (KeyError, TypeError, ConfigError):
+        return None

@@ -1,0 +1,330 @@
+"""A model in production learns on: collect, train, compare, decide, publish. The journey without a server.
+
+The promotion gate (``mfer/gate.py``) decides; the candidate's card keeps every check. What earlier candidates learned
+and were tested on is read from the cards of the lake's models, so that a test stays a test.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import re
+import shutil
+import time
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flows.reanalyze import Reanalysis, reanalyze
+from flows.training import MoreFaces, StageProgress, read_parts, score_faces, train_model
+from mfer.card import WEIGHTS_FILE, Card, read_card
+from mfer.errors import ConfigError
+from mfer.evaluate import Evaluation
+from mfer.gate import Decision, GateRules, PairedScores, decide_promotion
+from mfer.prepared import PreparedFaces
+from mfer.recipe import Recipe
+from pipelines.collect import LakeFaces, collect_faces, known_faces
+from pipelines.golden import compare_speed, score_clips
+from pipelines.models import find_model
+from pipelines.prepare import prepare_faces
+from pipelines.scorer import choose_device
+from storage.labels import read_labels
+from storage.lake import Lake
+from storage.models import ModelStore
+
+__all__ = ["RefreshOutcome", "RefreshRequest", "outcome_text", "read_rules", "refresh_model"]
+
+#: The lake's faces make up at least this share of what is learned from, by being shown several times an epoch ...
+_MIN_SHARE = 0.1
+#: ... but no face more often than that: it would be learned by heart.
+_MAX_REPEATS = 8
+_REVISION = re.compile(r"_r\d+$")
+
+
+@dataclass(frozen=True)
+class RefreshRequest:
+    """What to refresh and how: plain values, so that it crosses process and flow borders.
+
+    ``data`` is the base set (a layout of ``mfer.data.read_faces``); ``recipe`` gives optimisation and augmentation, the
+    rest is the production model's own; ``golden`` are clips on which both models should agree; ``min_new_faces`` are
+    needed to begin at all; ``promote`` false publishes only; ``again`` trains though nothing is new; ``reanalyze``
+    scores what the old model scored with the promoted one; ``work`` keeps a killed run's state (default: the user's
+    cache).
+    """
+
+    data: str
+    lake: str = "lake"
+    recipe: str = "refresh"
+    epochs: int | None = None
+    learning_rate: float | None = None
+    seed: int | None = None
+    golden: tuple[str, ...] = ()
+    rules: GateRules = field(default_factory=GateRules)
+    min_new_faces: int = 1
+    promote: bool = True
+    again: bool = False
+    reanalyze: bool = False
+    device: str = "auto"
+    shards: int = 1
+    work: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.min_new_faces < 1 or self.shards < 1:
+            raise ConfigError(f"min_new_faces is {self.min_new_faces} and shards {self.shards}; both must be 1 or more")
+
+
+@dataclass(frozen=True)
+class RefreshOutcome:
+    """What came of it. ``status`` is nothing_new, refused, published (and not to be promoted) or promoted."""
+
+    status: str
+    message: str
+    production: str
+    candidate: str | None = None
+    decision: Decision | None = None
+    figures: dict[str, Any] = field(default_factory=dict)
+    labels: dict[str, Any] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
+    reanalysis: Reanalysis | None = None
+    elapsed_s: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        told = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        told["decision"] = None if self.decision is None else self.decision.to_dict()
+        told["reanalysis"] = None if self.reanalysis is None else self.reanalysis.to_dict()
+        return told
+
+
+@dataclass(frozen=True)
+class _Memory:
+    """What the lake's earlier models learned and were tested on."""
+
+    tested: frozenset[str]
+    learned: frozenset[str]
+    faces: frozenset[str]
+
+    @classmethod
+    def of(cls, store: ModelStore) -> _Memory:
+        records = [model.card.get("training", {}).get("labels", {}) for model in store.published()]
+        tested, learned = (
+            frozenset(mark for record in records for mark in record.get(side, ()))
+            for side in ("tested_videos", "learned_videos")
+        )
+        return cls(tested, learned, frozenset(m for r in records for m in r.get("learned_faces", "").split()))
+
+
+def refresh_model(request: RefreshRequest, progress: StageProgress | None = None) -> RefreshOutcome:
+    """Train a candidate from the production model on the base set and the lake's labels, and promote it if it may be.
+
+    A run that was killed goes on from its last state with the same request, while labels and production are the same.
+
+    Args:
+        request: what and how.
+        progress: told the stages ``cut faces``, ``find faces``, ``train`` and ``evaluate``.
+
+    Raises:
+        ConfigError, ModelError, LakeError: settings, data, model or lake do not allow it; nothing was published.
+    """
+    show = progress or (lambda stage, done, total: None)
+    started = time.monotonic()
+    lake = Lake.open(request.lake)
+    store, device = ModelStore(lake), choose_device(request.device)
+    production = find_model("default", lake)
+    parent = read_card(production)
+    recipe = _recipe(request, parent)
+    if (left := _left_to_promote(store, parent)) is not None and request.promote:
+        store.promote(left)
+        message = f"{left} was published before and its promotion was cut off; promoted now"
+        return RefreshOutcome("promoted", message, parent.model_id, left)
+    faces = _collect(lake, parent, _Memory.of(store), request, show)
+    if isinstance(faces, RefreshOutcome):
+        return faces
+    work = _work_folder(request, parent, recipe, faces)
+    card = train_model(
+        recipe,
+        Path(request.data),
+        work,
+        device=device,
+        shards=request.shards,
+        name=_next_name(parent.name, [model.name for model in store.published()]),
+        initial=production,
+        more=_more(faces, request),
+        progress=show,
+    )
+    decision, figures = _judge(work, production, faces, request, device, show)
+    candidate = store.publish(card.name, work / WEIGHTS_FILE, _with_gate(card, decision, figures, parent, request))
+    status = "refused" if not decision.opens else "promoted" if request.promote else "published"
+    again = None
+    if status == "promoted":
+        store.promote(candidate)
+        again = reanalyze(lake, parent.model_id, candidate, device) if request.reanalyze else None
+    shutil.rmtree(work, ignore_errors=True)
+    message = f"{candidate} is {'in production' if status == 'promoted' else 'published'}; {decision.summary}"
+    return RefreshOutcome(
+        status,
+        message,
+        parent.model_id,
+        candidate,
+        decision,
+        figures,
+        _counts(faces),
+        faces.missing,
+        again,
+        time.monotonic() - started,
+    )
+
+
+def read_rules(path: Path | None) -> GateRules:
+    """The gate's rules from a TOML file, the defaults where it is silent; ConfigError where it says something else."""
+    if path is None:
+        return GateRules()
+    try:
+        return GateRules.from_dict(tomllib.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"the gate's rules {path} cannot be read: {error}") from error
+
+
+def outcome_text(outcome: RefreshOutcome) -> str:
+    """What came of it, for a terminal: the decision with every check, or why there was none."""
+    lines = [outcome.message]
+    for name, figures in outcome.figures.items():
+        shown = ", ".join(
+            f"{figure} {figures['production'][figure]:.4f} -> {figures['candidate'][figure]:.4f}"
+            for figure in ("accuracy", "mean_recall", "ece")
+        )
+        lines.append(f"  {name}, {figures['n']} faces: {shown}")
+    for check in outcome.decision.checks if outcome.decision else ():
+        lines.append(f"  {check.outcome:10} {check.name} on {check.subject}: {check.reason}")
+    lines += [f"  {n} labelled faces left out: {reason}" for reason, n in outcome.labels.get("dropped", {}).items()]
+    lines += [f"  gone or changed: {path}" for path in outcome.missing]
+    if outcome.reanalysis is not None:
+        n_again = sum(len(run.outcomes) for run in outcome.reanalysis.runs)
+        n_left = len(outcome.reanalysis.missing) + len(outcome.reanalysis.outdated)
+        lines.append(f"  {n_again} videos scored again, {n_left} could not be")
+    return "\n".join(lines)
+
+
+def _recipe(request: RefreshRequest, parent: Card) -> Recipe:
+    """The recipe with the shape of the model that it starts from."""
+    recipe = Recipe.load(request.recipe, architecture=parent.architecture, crop=parent.crop)
+    return recipe.replace(epochs=request.epochs, learning_rate=request.learning_rate, seed=request.seed)
+
+
+def _left_to_promote(store: ModelStore, parent: Card) -> str | None:
+    """The last candidate, where its run was killed between publishing and promoting it."""
+    published = store.published()
+    if not published:
+        return None
+    gate = published[-1].card.get("metrics", {}).get("gate", {})
+    wanted = gate.get("opens") and gate.get("promote") and gate.get("production") == parent.model_id
+    return published[-1].model_id if wanted and not store.was_promoted(published[-1].model_id) else None
+
+
+def _collect(
+    lake: Lake, parent: Card, memory: _Memory, request: RefreshRequest, show: StageProgress
+) -> LakeFaces | RefreshOutcome:
+    """The lake's faces, or the end where there is nothing new to learn from; which is found out before one is cut."""
+    labels = read_labels(lake)
+    sides = {"tested": memory.tested, "learned": memory.learned}
+    n_new = len(known_faces(labels, parent.class_names, **sides) - memory.faces)
+    if not request.again and n_new < request.min_new_faces:
+        videos = {face.video_id for face in labels.faces}
+        gone = tuple(sorted(labels.files[v][0]["path"] for v in videos if labels.file_of(v) is None))
+        return _nothing_new(n_new, parent, request, {"dropped": dict(labels.dropped)}, gone)
+    faces = collect_faces(
+        labels,
+        parent.class_names,
+        parent.crop.channels,
+        **sides,
+        progress=lambda done, total: show("cut faces", done, total),
+    )
+    n_new = len(set(faces.marks) - memory.faces)  # fewer, where frames could not be read
+    if not request.again and n_new < request.min_new_faces:
+        return _nothing_new(n_new, parent, request, _counts(faces), faces.missing)
+    return faces
+
+
+def _nothing_new(
+    n_new: int, parent: Card, request: RefreshRequest, labels: dict[str, Any], missing: tuple[str, ...]
+) -> RefreshOutcome:
+    needed = f"{n_new} faces that no candidate has learned, {request.min_new_faces} are needed"
+    message = f"nothing new to learn from: {needed}"
+    return RefreshOutcome("nothing_new", message, parent.model_id, labels=labels, missing=missing)
+
+
+def _counts(faces: LakeFaces) -> dict[str, Any]:
+    return {name: value for name, value in faces.record().items() if not isinstance(value, list | str)}
+
+
+def _more(faces: LakeFaces, request: RefreshRequest) -> MoreFaces:
+    """The lake's faces, often enough to count beside the base set."""
+    if faces.train is None:
+        return MoreFaces(None, faces.record())
+    n_base, n = len(read_parts(Path(request.data)).train), len(faces.train)
+    repeats = min(_MAX_REPEATS, max(1, math.ceil(_MIN_SHARE * n_base / n)))
+    return MoreFaces(faces.train.take(np.tile(np.arange(n), repeats)), {**faces.record(), "repeats": repeats})
+
+
+def _judge(
+    work: Path, production: Path, faces: LakeFaces, request: RefreshRequest, device: str, show: StageProgress
+) -> tuple[Decision, dict[str, Any]]:
+    """Both models on every frozen test set, on the golden clips and on the clock, and what the gate says of it."""
+    card = read_card(production)
+    base = read_parts(Path(request.data)).report.with_classes(card.class_names)
+    prepared = prepare_faces(base, card.crop.channels, device, lambda done, n: show("find faces: report", done, n))
+    tests: list[tuple[str, PreparedFaces, Sequence[str]]] = [("base set", prepared, base.names)]
+    if faces.test is not None:
+        tests.append(("labels", faces.test, faces.groups))
+    sets, figures = [], {}
+    for name, test, groups in tests:
+        candidate, before = (score_faces(f, test, name, device=device, progress=show) for f in (work, production))
+        sets.append(
+            PairedScores(name, candidate.prob, before.prob, before.target, before.majority, groups, card.class_names)
+        )
+        figures[name] = {"n": len(test), "candidate": _figures(candidate), "production": _figures(before)}
+    golden = score_clips(request.golden, work, production, device) if request.golden else None
+    speed = compare_speed(work, production, prepared.crops(card.crop), device)
+    return decide_promotion(sets, request.rules, golden, speed), figures
+
+
+def _figures(found: Evaluation) -> dict[str, Any]:
+    told = found.to_dict()
+    return {name: told[name] for name in ("accuracy", "mean_recall", "ece", "nll", "per_class_recall")}
+
+
+def _with_gate(
+    card: Card, decision: Decision, figures: dict[str, Any], parent: Card, request: RefreshRequest
+) -> dict[str, Any]:
+    gate = {
+        "summary": decision.summary,
+        **decision.to_dict(),
+        "promote": request.promote,
+        "production": parent.model_id,
+        "rules": dataclasses.asdict(request.rules),
+        "figures": figures,
+    }
+    return dataclasses.replace(card, metrics={**card.metrics, "gate": gate}).to_dict()
+
+
+def _next_name(parent: str, taken: Sequence[str]) -> str:
+    """The parent's name with the next revision that no model of the lake has: ferplus_v2_r1, ferplus_v2_r2."""
+    base = _REVISION.sub("", parent)
+    numbers = [int(name[len(base) + 2 :]) for name in taken if re.fullmatch(re.escape(base) + _REVISION.pattern, name)]
+    return f"{base}_r{max(numbers, default=0) + 1}"
+
+
+def _work_folder(request: RefreshRequest, parent: Card, recipe: Recipe, faces: LakeFaces) -> Path:
+    """Where this very training keeps its state: another recipe, parent or label is another folder."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mfer" / "refresh"
+    told = [parent.model_id, recipe.to_dict(), faces.marks, os.path.abspath(request.data)]
+    key = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+    return Path(request.work or cache) / key

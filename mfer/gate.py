@@ -1,0 +1,270 @@
+"""The promotion gate: may a candidate take the place of the model in production? A pure function with its reasons.
+
+A set of test faces that is large enough has to *show* that the candidate loses no more than a margin: the far end of
+the 95 % interval of a paired bootstrap lies within it (a test of non-inferiority). A smaller set cannot show that, and
+a gate that asked it to would never open; it stops a candidate only where the near end of the interval lies beyond the
+margin. Without one large enough set the gate stays shut.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from mfer.errors import ConfigError
+from mfer.metrics import Figure, paired_differences
+
+__all__ = ["Check", "Decision", "GateRules", "GoldenScores", "PairedScores", "Speed", "decide_promotion"]
+
+
+@dataclass(frozen=True)
+class GateRules:
+    """What a candidate may lose.
+
+    The defaults fit the report half of FER+ (1,808 faces). There the default model with and without mirror images,
+    which names 4.9 % of the faces otherwise, has intervals of +-0.9 points of accuracy, +-1.1 of mean recall and +-1.5
+    of calibration error: a model that is as good gets through.
+    """
+
+    max_accuracy_loss: float = 0.02
+    max_mean_recall_loss: float = 0.03
+    max_ece_rise: float = 0.03
+    max_class_recall_loss: float = 0.10
+    #: Recall of fewer faces than that is chance.
+    min_class_faces: int = 10
+    #: From so many faces on a set has to show that the candidate is no worse.
+    min_faces: int = 300
+    min_golden_agreement: float = 0.75
+    #: CPU time per face, candidate over production.
+    max_slowdown: float = 1.25
+    n_resamples: int = 2000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("max_accuracy_loss", "max_mean_recall_loss", "max_ece_rise", "max_class_recall_loss"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"gate rule {name} is {getattr(self, name)}; allowed: 0 to 1")
+        if not 0 <= self.min_golden_agreement <= 1:
+            raise ConfigError(f"gate rule min_golden_agreement is {self.min_golden_agreement}; allowed: 0 to 1")
+        if self.min_class_faces < 1 or self.min_faces < 2 or self.n_resamples < 100 or not self.max_slowdown > 0:
+            raise ConfigError(
+                "gate rules: min_class_faces must be 1 or more, min_faces 2 or more, n_resamples 100 or more and"
+                " max_slowdown above 0"
+            )
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> GateRules:
+        """Raises ConfigError for a rule that does not exist or a value that is no number."""
+        known = {field.name: type(getattr(cls, field.name)) for field in fields(cls)}
+        if unknown := set(values) - set(known):
+            raise ConfigError(f"unknown gate rules {sorted(unknown)}; known: {sorted(known)}")
+        given = {}
+        for name, value in values.items():
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise ConfigError(f"gate rule {name} is {value!r}; expected a number")
+            if known[name] is int and value != int(value):
+                raise ConfigError(f"gate rule {name} is {value!r}; expected a whole number")
+            given[name] = known[name](value)  # JSON and Prefect make a float of 30
+        return cls(**given)
+
+
+@dataclass(frozen=True)
+class PairedScores:
+    """Both models on one frozen set of N test faces.
+
+    candidate, production: [N,K] probabilities; target [N,K] and majority int64 [N] as in LabelledFaces; group: N names,
+    the same for faces that are no independent witnesses (one video).
+    """
+
+    name: str
+    candidate: np.ndarray
+    production: np.ndarray
+    target: np.ndarray
+    majority: np.ndarray
+    group: Sequence[str]
+    class_names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        shape = (len(self.majority), len(self.class_names))
+        if not shape[0] or not all(part.shape == shape for part in (self.candidate, self.production, self.target)):
+            raise ValueError(
+                f"{self.name}: {shape[0]} faces of {shape[1]} classes, scores {self.candidate.shape} and"
+                f" {self.production.shape}, targets {self.target.shape}"
+            )
+        if len(self.group) != shape[0]:
+            raise ValueError(f"{self.name}: {len(self.group)} groups for {shape[0]} faces")
+
+
+@dataclass(frozen=True)
+class GoldenScores:
+    """Both models on the same faces of clips that nobody labelled, [M,K] each."""
+
+    candidate: np.ndarray
+    production: np.ndarray
+
+
+@dataclass(frozen=True)
+class Speed:
+    """CPU seconds that each model takes for the same faces."""
+
+    candidate_s: float
+    production_s: float
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question to the candidate. ``outcome`` is pass, fail or not judged; ``value`` is what it loses, with its 95 %
+    interval, ``threshold`` what it may."""
+
+    name: str
+    subject: str
+    outcome: str
+    value: float | None
+    low: float | None
+    high: float | None
+    threshold: float | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether the gate opens, and every check that was made."""
+
+    opens: bool
+    checks: tuple[Check, ...]
+
+    @property
+    def failed(self) -> tuple[Check, ...]:
+        return tuple(check for check in self.checks if check.outcome == "fail")
+
+    @property
+    def summary(self) -> str:
+        """One sentence."""
+        if self.opens:
+            return f"the gate opens: {sum(c.outcome == 'pass' for c in self.checks)} checks passed"
+        return "the gate stays shut: " + "; ".join(f"{c.name} on {c.subject}: {c.reason}" for c in self.failed)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"opens": self.opens, "checks": [asdict(check) for check in self.checks]}
+
+    def markdown(self) -> str:
+        """A table of the checks."""
+        lines = [
+            "| check | on | outcome | loss | 95 % | allowed | reason |",
+            "| --- | --- | --- | --- | --- | --- | --- |",
+        ]
+        for c in self.checks:
+            interval = "" if c.low is None or c.high is None else f"{c.low:+.4f} to {c.high:+.4f}"
+            value, threshold = (("" if x is None else f"{x:+.4f}") for x in (c.value, c.threshold))
+            lines.append(f"| {c.name} | {c.subject} | {c.outcome} | {value} | {interval} | {threshold} | {c.reason} |")
+        return "\n".join(lines)
+
+
+def decide_promotion(
+    sets: Sequence[PairedScores],
+    rules: GateRules,
+    golden: GoldenScores | None = None,
+    speed: Speed | None = None,
+) -> Decision:
+    """Judge a candidate against the model in production.
+
+    Args:
+        sets: both models on every frozen test set.
+        rules: what the candidate may lose.
+        golden: both models on unlabelled clips; None: not judged.
+        speed: None: not judged.
+
+    Returns:
+        The decision; the gate opens where no check failed. It is the same whenever it is asked: the draws are seeded.
+    """
+    checks = [_enough_faces(sets, rules)]
+    for each in sets:
+        checks += _set_checks(each, rules)
+    checks += [_golden_check(golden, rules), _speed_check(speed, rules)]
+    return Decision(all(check.outcome != "fail" for check in checks), tuple(checks))
+
+
+def _enough_faces(sets: Sequence[PairedScores], rules: GateRules) -> Check:
+    most = max((len(each.majority) for each in sets), default=0)
+    enough = most >= rules.min_faces
+    reason = f"the largest set has {most} faces, {rules.min_faces} are needed to show that a model is no worse"
+    return Check("enough faces", "all sets", _outcome(enough), float(most), None, None, float(rules.min_faces), reason)
+
+
+def _set_checks(each: PairedScores, rules: GateRules) -> list[Check]:
+    figures, recall = paired_differences(
+        each.candidate,
+        each.production,
+        each.target,
+        each.majority,
+        each.group,
+        n_resamples=rules.n_resamples,
+        seed=rules.seed,
+    )
+    large = len(each.majority) >= rules.min_faces
+    loss = {"accuracy": _negated(figures["accuracy"]), "mean recall": _negated(figures["mean_recall"])}
+    loss["calibration error"] = figures["ece"]
+    limits = (rules.max_accuracy_loss, rules.max_mean_recall_loss, rules.max_ece_rise)
+    checks = [
+        _loss_check(name, each.name, figure, limit, large)
+        for (name, figure), limit in zip(loss.items(), limits, strict=True)
+    ]
+    n_faces = np.bincount(each.majority, minlength=len(each.class_names))
+    for name, n, figure in zip(each.class_names, n_faces.tolist(), recall, strict=True):
+        checks.append(_class_check(name, each.name, n, _negated(figure), rules, large))
+    return checks
+
+
+def _loss_check(name: str, subject: str, loss: Figure, limit: float, large: bool) -> Check:
+    if large:
+        passed = loss.high <= limit
+        reason = f"may lose {limit:.3f}, loses at most {loss.high:.3f} with 95 % confidence"
+    else:
+        passed = loss.low <= limit
+        reason = f"too few faces to show that it is no worse; loses at least {loss.low:.3f} with 95 % confidence"
+    return Check(name, subject, _outcome(passed), *_numbers(loss), limit, reason)
+
+
+def _class_check(name: str, subject: str, n: int, loss: Figure, rules: GateRules, large: bool) -> Check:
+    limit, title = rules.max_class_recall_loss, f"recall of {name}"
+    if n < rules.min_class_faces:
+        reason = f"{n} faces, {rules.min_class_faces} are needed"
+        return Check(title, subject, "not judged", *_numbers(loss), limit, reason)
+    passed = loss.value <= limit or (not large and loss.low <= limit)
+    reason = f"may lose {limit:.3f}, loses {loss.value:.3f} on {n} faces"
+    return Check(title, subject, _outcome(passed), *_numbers(loss), limit, reason)
+
+
+def _golden_check(golden: GoldenScores | None, rules: GateRules) -> Check:
+    limit = 1 - rules.min_golden_agreement
+    if golden is None or not len(golden.candidate):
+        return Check("agreement", "golden clips", "not judged", None, None, None, limit, "no faces of golden clips")
+    disagree = float((golden.candidate.argmax(1) != golden.production.argmax(1)).mean())
+    reason = f"the same expression on {1 - disagree:.1%} of {len(golden.candidate)} faces, {1 - limit:.1%} are needed"
+    return Check("agreement", "golden clips", _outcome(disagree <= limit), disagree, None, None, limit, reason)
+
+
+def _speed_check(speed: Speed | None, rules: GateRules) -> Check:
+    if speed is None:
+        return Check("speed", "test faces", "not judged", None, None, None, rules.max_slowdown - 1, "not measured")
+    slower = speed.candidate_s / speed.production_s - 1
+    reason = f"takes {slower:+.1%} CPU time a face, {rules.max_slowdown - 1:+.1%} is allowed"
+    outcome = _outcome(slower <= rules.max_slowdown - 1)
+    return Check("speed", "test faces", outcome, slower, None, None, rules.max_slowdown - 1, reason)
+
+
+def _outcome(passed: bool) -> str:
+    return "pass" if passed else "fail"
+
+
+def _negated(gain: Figure) -> Figure:
+    return Figure(0.0 - gain.value, 0.0 - gain.high, 0.0 - gain.low)  # not -gain: there is a -0.0
+
+
+def _numbers(figure: Figure) -> tuple[float | None, float | None, float | None]:
+    value, low, high = (None if math.isnan(x) else x for x in (figure.value, figure.low, figure.high))
+    return value, low, high

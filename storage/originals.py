@@ -1,0 +1,53 @@
+"""The file that holds a video's content: the lake names paths, and only bytes that are still the same will do."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from storage.identity import video_id_of
+
+__all__ = ["FILES_SQL", "content_of", "find_original"]
+
+#: Every path that the lake knows of every content, in a connection of ``storage.views.connect``.
+FILES_SQL = """
+    SELECT DISTINCT video_id, path, size_bytes, mtime_ns FROM (
+        SELECT video_id, path, size_bytes, mtime_ns FROM raw.videos
+        UNION ALL SELECT video_id, path, size_bytes, mtime_ns FROM raw.runs
+    ) WHERE video_id IS NOT NULL ORDER BY path
+"""
+
+
+def content_of(path: Path, status: os.stat_result) -> str | None:
+    """The video_id of a file as it is now; None where it cannot be read."""
+    try:
+        return video_id_of(path)
+    except OSError:
+        return None
+
+
+def find_original(
+    named: Iterable[Mapping[str, Any]],
+    video_id: str,
+    content: Callable[[Path, os.stat_result], str | None] = content_of,
+) -> Path | None:
+    """The first file whose bytes are those of the video; None where none is.
+
+    Args:
+        named: rows of ``FILES_SQL`` for this video.
+        video_id: its content.
+        content: asked for the video_id of a file whose time has changed: a copy has another time and the same bytes.
+    """
+    for row in named:
+        path = Path(row["path"])
+        try:
+            status = path.stat()
+        except OSError:
+            continue
+        if not path.is_file() or status.st_size != row["size_bytes"]:
+            continue
+        if status.st_mtime_ns == row["mtime_ns"] or content(path, status) == video_id:
+            return path
+    return None
