@@ -1,7 +1,7 @@
-"""How long the dashboard's pages take over a lake of a thousand videos and one of three hours.
+"""How long the dashboard's pages take over a large lake: `python -m benchmarks.dashboard [--lake DIR] [--json FILE]`.
 
-Makes a synthetic lake (faces that drift, scores of a softmax; no video files), serves it on this machine and opens
-its pages in a real Chromium: `python -m benchmarks.dashboard [--videos 1000] [--json FILE]`. Seconds are wall time from
+The lake is that of `benchmarks.scale` (synthetic; no video files, so no thumbnail is decoded), with a three-hour video
+beside the others. It is served on this machine and its pages are opened in a real Chromium. Seconds are wall time from
 asking for the address until the page shows its content; the server starts afresh with nothing in memory.
 """
 
@@ -10,50 +10,34 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
+from benchmarks.machine import machine
+from benchmarks.scale import fill, name_of
 from storage.lake import Lake, Segment
 from storage.views import run_sql
 from tests.dashboards.browser import open_browser, serving
-from tests.storage.lake_rows import ANALYSIS_A, face_rows, finished, video_id
+from tests.storage.lake_rows import ANALYSIS_A, face_rows, finished
 
 _FPS = 25
-_BATCH = 50
 _LONG_S = 3 * 3600
 _CARDS = "return document.querySelectorAll('article.card').length > 0"
+#: Its neighbours in the list are 8 further: that many folders take turns.
 _SEARCHED = 777
 
 
-def fill(lake: Lake, n_videos: int, seconds: int) -> None:
-    """Commit ``n_videos`` of ``seconds`` with one or two faces, and one of three hours."""
-    kinds = [face_rows(seconds * _FPS, n_faces=1 + seed % 2, seed=seed) for seed in range(8)]
-    long = face_rows(_LONG_S * _FPS, seed=99)
-    for first in range(0, n_videos, _BATCH):
-        numbers = range(first, min(first + _BATCH, n_videos))
-        rows: dict[int, pa.Table] = {k: kinds[k % len(kinds)] for k in numbers}
-        if first == 0:
-            rows[0] = long
-        lake.commit_segments([Segment(ANALYSIS_A, video_id(k), 0, table) for k, table in rows.items()])
-        lake.commit_videos(
-            [
-                finished(
-                    k,
-                    path=f"/archive/{'abcdefgh'[k % 8]}/session {k:04}.mp4",
-                    duration_s=float(_LONG_S if k == 0 else seconds),
-                    width_px=1280,
-                    height_px=720,
-                    codec="h264",
-                )
-                for k in rows
-            ]
-        )
+def add_long(lake: Lake) -> None:
+    """A video of three hours, where there is none."""
+    video_id = name_of(-1)
+    if run_sql(lake, f"SELECT 1 FROM videos WHERE video_id = '{video_id}'").num_rows == 0:
+        rows = face_rows(_LONG_S * _FPS, seed=99)
+        lake.commit_segments([Segment(ANALYSIS_A, video_id, 0, rows)])
+        size = {"width_px": 1280, "height_px": 720, "codec": "h264", "duration_s": float(_LONG_S)}
+        lake.commit_video(finished(0, video_id=video_id, path="/archive/long/three hours.mp4", **size))
 
 
 def timed(driver: Any, open_page: Callable[[], None], shown: str) -> float:
@@ -69,7 +53,7 @@ def timed(driver: Any, open_page: Callable[[], None], shown: str) -> float:
 def curves_of(number: int) -> str:
     """JavaScript: whether the curves of that video are drawn."""
     plot = "document.querySelector('#timeline .js-plotly-plot')"
-    return f"return {plot}?.layout?.meta?.video_id === '{video_id(number)}' && {plot}.calcdata?.length >= 8"
+    return f"return {plot}?.layout?.meta?.video_id === '{name_of(number)}' && {plot}.calcdata?.length >= 8"
 
 
 def measure(lake: Lake, profile: Path) -> dict[str, float]:
@@ -90,14 +74,15 @@ def measure(lake: Lake, profile: Path) -> dict[str, float]:
         found["library, search for a name"] = timed(driver, lambda: driver.execute_script(typed), hit)
 
         def follow(css: str, number: int) -> float:
-            link = f"document.querySelector(\"{css} a[href*='{video_id(number)}']\").click()"
-            return timed(driver, lambda: driver.execute_script(link), curves_of(number))
+            link = f"document.querySelector(\"{css} a[href*='{name_of(number)}']\")"
+            timed(driver, lambda: None, f"return !!{link}")
+            return timed(driver, lambda: driver.execute_script(f"{link}.click()"), curves_of(number))
 
         found["video page from the library, first"] = follow("article.card", _SEARCHED)
-        found["next video page"] = follow("#side-list", _SEARCHED + 1)
-        found["and the next"] = follow("#side-list", _SEARCHED + 2)
-        found["video page by its address"] = timed(driver, go(f"/video?id={video_id(500)}"), curves_of(500))
-        found["video of three hours by its address"] = timed(driver, go(f"/video?id={video_id(0)}"), curves_of(0))
+        found["next video page"] = follow("#side-list", _SEARCHED + 8)
+        found["and the next"] = follow("#side-list", _SEARCHED + 16)
+        found["video page by its address"] = timed(driver, go(f"/video?id={name_of(500)}"), curves_of(500))
+        found["video of three hours by its address"] = timed(driver, go(f"/video?id={name_of(-1)}"), curves_of(-1))
         zoom = "window.before = window.mfer.page.timeline.own; window.mfer.page.timeline.zoom(3000, 3600)"
         drawn = "return window.mfer.page.timeline.own !== window.before"
         found["three hours, zoom to ten minutes"] = timed(driver, lambda: driver.execute_script(zoom), drawn)
@@ -110,31 +95,26 @@ def measure(lake: Lake, profile: Path) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--videos", type=int, default=1000)
-    parser.add_argument("--seconds", type=int, default=120, help="length of each but one")
     parser.add_argument("--lake", type=Path, help="keep the lake here, and use it if it is there")
-    parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--json", type=Path, help="add the figures to this file, under the number of rows")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         place = options.lake or Path(folder) / "lake"
-        if (place / "lake.json").exists():
-            lake = Lake.open(place)
-        else:
-            lake = Lake.open(place, create=True)
-            fill(lake, options.videos, options.seconds)
+        if not (place / "lake.json").exists():
+            fill(Lake.open(place, create=True), options.rows, options.videos)
+            Lake.open(place).compact()
+        lake = Lake.open(place)
+        add_long(lake)
         counted = run_sql(lake, "SELECT count(*) AS videos, sum(n_faces)::BIGINT AS faces FROM videos").to_pylist()[0]
         found = measure(lake, Path(folder) / "profile")
-        facts = {
-            "machine": platform.machine(),
-            "cores": os.cpu_count(),
-            **counted,
-            "load_average": round(os.getloadavg()[0], 1),
-            "wall_seconds": found,
-        }
+        facts = {**counted, "wall_seconds": found, "load_average": round(os.getloadavg()[0], 1), **machine()}
     print(json.dumps(facts, indent=2))
     if options.json:
+        known = json.loads(options.json.read_text()) if options.json.exists() else {}
         options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(facts, indent=2) + "\n")
+        options.json.write_text(json.dumps(known | {str(options.rows): facts}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,9 @@ _ROOT = Path(__file__).resolve().parent.parent
 _RESULTS = _ROOT / "benchmarks" / "results"
 
 
+_TAKEN = ("cold_cpu_s", "cold_s", "warm_cpu_s", "warm_s")
+
+
 def table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
 
@@ -65,8 +68,31 @@ def scaling() -> str:
     return table([f"{result['hours_of_video']:,.0f} hours of video on", "hours", "of worker time into rows"], rows)
 
 
+def scale() -> str:
+    """CPU and wall seconds by question and number of rows: of a new process's answer, and of a second answer."""
+    by_rows = json.loads((_RESULTS / "scale.json").read_text())
+    found = [by_rows[key] for key in sorted(by_rows, key=int)]
+    head = ["question", *(f"{facts['rows'] / 1e6:.0f} million rows" for facts in found)]
+    rows = [
+        [name, *(" · ".join(f"{facts['questions'][name][key]:.2f}" for key in _TAKEN) for facts in found)]
+        for name in found[0]["questions"]
+    ]
+    rows.append(["load average", *(str(facts["load_average"]) for facts in found)])
+    rows.append(["observations, bytes a row", *(str(facts["bytes_a_row"]) for facts in found)])
+    return table(head, rows)
+
+
+def dashboard() -> str:
+    by_rows = json.loads((_RESULTS / "dashboard.json").read_text())
+    found = [by_rows[key] for key in sorted(by_rows, key=int)]
+    head = ["seconds until it shows", *(f"{facts['faces'] / 1e6:.1f} million faces" for facts in found)]
+    rows = [[name, *(f"{facts['wall_seconds'][name]:.2f}" for facts in found)] for name in found[0]["wall_seconds"]]
+    rows.append(["load average", *(str(facts["load_average"]) for facts in found)])
+    return table(head, rows)
+
+
 def main() -> None:
-    pages = {"performance.md": (detection, speed, isolation), "scaling.md": (scaling,)}
+    pages = {"performance.md": (detection, speed, isolation, scale, dashboard), "scaling.md": (scaling,)}
     for name, tables in pages.items():
         page = (_ROOT / "docs" / name).read_text()
         for make in tables:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 from werkzeug.exceptions import BadRequest, NotFound
 
 from dashboards import data
+from dashboards.clips import cut_clip
 from dashboards.curves import FRAME_STATUSES, view_of
 from dashboards.media import Pictures
 from dashboards.source import LakeSource
@@ -29,6 +31,8 @@ _MAX_WINDOW_S = 60.0
 #: Faces in one answer: a chunk of some seconds, of a crowd too.
 _MAX_FACES = 20_000
 _DAY_S = 86_400
+#: Videos in the list beside the player.
+_MAX_LISTED = 200
 
 
 def make_api(source: LakeSource, author: str) -> flask.Blueprint:
@@ -82,9 +86,10 @@ def make_api(source: LakeSource, author: str) -> flask.Blueprint:
 
     @api.get("/api/video/<video_id>/scores.csv")
     def scores_csv(video_id: str) -> flask.Response:
+        chosen = _known(source, video_id)[0]["analysis_id"] == _analysis(source, video_id)
         rows = source.rows(
-            "SELECT * EXCLUDE (chosen) FROM scores_all WHERE video_id = ? AND analysis_id = ?"
-            " AND time_s + duration_s > ? AND time_s < ? ORDER BY time_s, face_index",
+            f"SELECT * FROM {'scores' if chosen else '(SELECT * EXCLUDE (chosen) FROM scores_all)'} WHERE video_id = ?"
+            " AND analysis_id = ? AND time_s + duration_s > ? AND time_s < ? ORDER BY time_s, face_index",
             [video_id, _analysis(source, video_id), _number("from", 0.0), _number("to", 1e9)],
             video_id=video_id,
         )
@@ -94,6 +99,32 @@ def make_api(source: LakeSource, author: str) -> flask.Blueprint:
         writer.writerows(zip(*(column.to_pylist() for column in rows.columns), strict=True))
         headers = {"Content-Disposition": f'attachment; filename="scores_{video_id}.csv"'}
         return flask.Response(text.getvalue(), mimetype="text/csv", headers=headers)
+
+    @api.get("/api/video/<video_id>/clip.mp4")
+    def clip(video_id: str) -> flask.Response:
+        blur = flask.request.args.get("blur") == "1"
+        content = cut_clip(source, video_id, _number("from", 0.0), _number("to", 0.0), blur=blur)
+        headers = {"Content-Disposition": f'attachment; filename="clip_{video_id}.mp4"'}
+        return flask.Response(content, mimetype="video/mp4", headers=headers)
+
+    @api.get("/api/videos")
+    def videos() -> dict[str, Any]:
+        words = flask.request.args.get("text", "").lower().split()
+        near = flask.request.args.get("near", "")
+        rows = [row for row in data.library(source) if row["analysis_id"]]
+        rows = [row for row in rows if all(word in row["path"].lower() for word in words)]
+        here = next((k for k, row in enumerate(rows) if row["video_id"] == near), 0)
+        first = max(0, min(here - _MAX_LISTED // 2, len(rows) - _MAX_LISTED))
+        shown = [
+            {
+                "video_id": row["video_id"],
+                "path": row["path"],
+                "folder": os.path.basename(row["folder"]),
+                "file_name": row["file_name"],
+            }
+            for row in rows[first : first + _MAX_LISTED]
+        ]
+        return {"videos": shown, "n_videos": len(rows)}
 
     @api.get("/api/video/<video_id>/edits")
     def edits(video_id: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 from dashboards.api import Explain, add_explain, make_api
-from dashboards.pages import compare, health, label, library, query, video
+from dashboards.pages import compare, health, label, library, query, settings, video
 from dashboards.security import guard, is_loopback
 from dashboards.shell import PAGES, head
 from dashboards.source import LakeSource
@@ -58,7 +58,7 @@ def create_app(lake: Lake, *, token: str | None = None, explain: Explain | None 
     if explain is not None:
         add_explain(api, source, explain)
     server.register_blueprint(api)
-    _pages(app, source, author, explain is not None)
+    _pages(app, source, author, has_token=token is not None, can_explain=explain is not None)
     guard(server, token, list(app.csp_hashes()))
 
     @server.errorhandler(LakeError)
@@ -98,7 +98,7 @@ def _author() -> str:
         return f"user {os.getuid()}"
 
 
-def _pages(app: Dash, source: LakeSource, author: str, can_explain: bool) -> None:
+def _pages(app: Dash, source: LakeSource, author: str, *, has_token: bool, can_explain: bool) -> None:
     def content(path: str, asked: dict[str, str]) -> list[Any]:
         if path == "/video":
             return video.layout(source, asked.get("id", ""), can_explain=can_explain)
@@ -108,6 +108,7 @@ def _pages(app: Dash, source: LakeSource, author: str, can_explain: bool) -> Non
             "/query": query.layout,
             "/label": lambda: label.layout(author),
             "/models": lambda: health.layout(source),
+            "/settings": lambda: settings.layout(source, author, has_token=has_token, can_explain=can_explain),
         }
         if path not in pages:
             return [html.H1("No such page"), dcc.Link("To the library", href="/")]
@@ -130,3 +131,4 @@ def _pages(app: Dash, source: LakeSource, author: str, can_explain: bool) -> Non
     compare.register(app, source)
     query.register(app, source)
     label.register(app)
+    settings.register(app)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from storage.schema import EXPRESSIONS
-from storage.views import EPISODE_MAX_GAP_S
+from storage.summary import EPISODE_MAX_GAP_S
 
 __all__ = [
     "FRAME_STATUSES",
@@ -90,10 +91,9 @@ def read_curves(rows: pa.Table) -> dict[int, Curves]:
         "box_px": np.stack([_floats(rows, f"box_{side}_px", np.float32) for side in ("x1", "y1", "x2", "y2")], axis=1),
     }
     starts = np.flatnonzero(np.diff(track, prepend=track[:1] - 1))
-    ends = np.append(starts[1:], len(track))
     return {
         int(track[first]): Curves(int(track[first]), **{name: values[first:end] for name, values in columns.items()})
-        for first, end in zip(starts, ends, strict=True)
+        for first, end in pairwise(np.append(starts, len(track)))
     }
 
 

@@ -21,6 +21,7 @@ __all__ = [
     "remedies",
     "strips",
     "tracks_of",
+    "trusted_shares",
     "uncertain_faces",
     "video_edits",
     "video_facts",
@@ -55,6 +56,16 @@ def library(source: LakeSource) -> list[dict[str, Any]]:
         return rows
 
     return source.kept(("library",), ask)
+
+
+def trusted_shares(source: LakeSource) -> dict[str, float]:
+    """The share of each video's faces that are of good quality (``quality_ok``), by video_id; reads every face once."""
+
+    def ask() -> dict[str, float]:
+        rows = source.dicts("SELECT video_id, avg(CAST(quality_ok AS INTEGER)) AS share FROM scores GROUP BY video_id")
+        return {row["video_id"]: row["share"] for row in rows if row["share"] is not None}
+
+    return source.kept(("trusted",), ask)
 
 
 def strips(source: LakeSource, videos: list[dict[str, Any]], n_parts: int = 60) -> dict[str, list[str | None]]:
@@ -138,9 +149,11 @@ def tracks_of(source: LakeSource, video_id: str, analysis_id: str) -> VideoTrack
     def read() -> VideoTracks:
         classes = ", ".join(f"p_{name}" for name in EXPRESSIONS)
         faces = source.rows(
-            f"SELECT track_id, time_s, duration_s, quality_ok, frame_index, face_index, {classes}, box_x1_px,"
-            " box_y1_px, box_x2_px, box_y2_px FROM scores_all WHERE video_id = ? AND analysis_id = ?"
-            " ORDER BY track_id, time_s",
+            f"SELECT coalesce(p.part, s.track_id) AS track_id, time_s, duration_s, quality_ok, frame_index, face_index,"
+            f" {classes}, box_x1_px, box_y1_px, box_x2_px, box_y2_px FROM scores_all s LEFT JOIN raw.parts p"
+            " ON s.video_id = p.video_id AND s.analysis_id = p.analysis_id AND s.track_id = p.track_id"
+            " AND time_s >= p.from_s AND time_s < p.until_s WHERE s.video_id = ? AND s.analysis_id = ?"
+            " ORDER BY 1, time_s",
             [video_id, analysis_id],
             video_id=video_id,
         )

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from dashboards.faces import names_of
 from dashboards.palette import EXPRESSION_COLOURS
 from dashboards.pictures import crop_face, hide_faces
 from dashboards.svg import Track
@@ -30,6 +31,7 @@ class Moment:
     """The apex of an event: which face, when, how long, and how it looks; picture is None where none can be cut out."""
 
     track_id: int
+    who: str
     expression: str
     apex_s: float
     onset_s: float
@@ -75,18 +77,20 @@ def find(con: Connection, video: ChosenVideo, n_moments: int, blur: bool) -> Fin
     shares = {row["expression"]: row["share"] for row in spoken}
     tracks = rows_of(
         con,
-        "SELECT track_id, start_s FROM tracks WHERE video_id = ? ORDER BY end_s - start_s DESC, track_id",
-        [video.video_id],
+        "SELECT track_id, start_s FROM tracks WHERE video_id = ? AND track_id IN (SELECT track_id FROM seconds WHERE"
+        " video_id = ?) ORDER BY end_s - start_s DESC, track_id",
+        [video.video_id, video.video_id],
     ).to_pylist()
     shown = sorted(tracks[:_MAX_TRACKS], key=lambda row: (row["start_s"], row["track_id"]))
     quality = _quality(con, video)
     bin_s = max((video.duration_s or 0) / _MAX_BINS, 1.01 * (quality["step_s"] or 0), 1e-3)
-    moments, why = _moments(con, video, n_moments, blur)
+    names = names_of(con, video.video_id)
+    moments, why = _moments(con, video, n_moments, blur, names)
     return Findings(
         video,
         shares,
         spoken[0]["screen_time_s"] if spoken else 0.0,
-        [_track(con, video, row["track_id"], bin_s) for row in shown],
+        [_track(con, video, row["track_id"], bin_s, names) for row in shown],
         [row["track_id"] for row in shown],
         len(tracks) - len(shown),
         bin_s,
@@ -96,7 +100,7 @@ def find(con: Connection, video: ChosenVideo, n_moments: int, blur: bool) -> Fin
     )
 
 
-def _track(con: Connection, video: ChosenVideo, track_id: int, bin_s: float) -> Track:
+def _track(con: Connection, video: ChosenVideo, track_id: int, bin_s: float, names: dict[int, str]) -> Track:
     weight = "greatest(duration_s, 1e-9)"
     means = ", ".join(f"coalesce(sum(p_{n} * {weight}) / sum({weight}), 0) AS {n}" for n in EXPRESSION_COLOURS)
     rows = rows_of(
@@ -108,7 +112,7 @@ def _track(con: Connection, video: ChosenVideo, track_id: int, bin_s: float) -> 
     prob = np.stack([rows[name].to_numpy() for name in EXPRESSION_COLOURS], axis=1)
     means_of_track = prob.mean(0) if len(prob) else np.zeros(len(EXPRESSION_COLOURS))
     leading = [list(EXPRESSION_COLOURS)[k] for k in np.argsort(-means_of_track)[:2] if means_of_track[k] >= 0.1]
-    label = f"face {track_id}" + (f" · mostly {' and '.join(leading)}" if leading else "")
+    label = names.get(track_id, f"face {track_id}") + (f" · mostly {' and '.join(leading)}" if leading else "")
     return Track(label, rows["bin"].to_numpy(), prob, np.asarray(rows["doubtful"].fill_null(False)))
 
 
@@ -131,7 +135,9 @@ def _quality(con: Connection, video: ChosenVideo) -> dict[str, Any]:
     return faces | frames
 
 
-def _moments(con: Connection, video: ChosenVideo, n_moments: int, blur: bool) -> tuple[list[Moment], str]:
+def _moments(
+    con: Connection, video: ChosenVideo, n_moments: int, blur: bool, names: dict[int, str]
+) -> tuple[list[Moment], str]:
     if n_moments == 0:
         return [], ""
     events = rows_of(
@@ -154,19 +160,17 @@ def _moments(con: Connection, video: ChosenVideo, n_moments: int, blur: bool) ->
                 picture = _picture(con, video, event, blur)
             except VideoError as error:
                 why = f"no pictures: {error.message}"
-        moments.append(Moment(**event, picture=picture))
+        moments.append(Moment(**event, who=names.get(event["track_id"], f"face {event['track_id']}"), picture=picture))
     return moments, why
 
 
 def _picture(con: Connection, video: ChosenVideo, event: dict[str, Any], blur: bool) -> Image.Image | None:
-    faces = rows_of(
-        con,
-        "SELECT track_id, pts_s, box_x1_px, box_y1_px, box_x2_px, box_y2_px FROM scores WHERE video_id = ?"
-        " AND time_s = ?",
-        [video.video_id, event["apex_s"]],
-    ).to_pylist()
-    boxes = {row["track_id"]: [row[f"box_{side}_px"] for side in ("x1", "y1", "x2", "y2")] for row in faces}
-    rgb = np.ascontiguousarray(read_still(Path(video.path), faces[0]["pts_s"]))
-    if blur:
-        rgb = hide_faces(rgb, list(boxes.values()))
-    return crop_face(rgb, boxes[event["track_id"]], _PICTURE_PX)
+    sides = "pts_s, box_x1_px, box_y1_px, box_x2_px, box_y2_px"
+    asked = [video.video_id, event["apex_s"], event["track_id"]]
+    shown = f"SELECT {sides} FROM scores WHERE video_id = ? AND time_s = ? AND track_id = ?"
+    pts_s, *box = rows_of(con, shown, asked).to_pylist()[0].values()
+    rgb = np.ascontiguousarray(read_still(Path(video.path), pts_s))
+    if blur:  # every face that was found, also one that a person excluded
+        found = f"SELECT {sides} FROM scores_all WHERE video_id = ? AND time_s = ? AND chosen"
+        rgb = hide_faces(rgb, [list(row.values())[1:] for row in rows_of(con, found, asked[:2]).to_pylist()])
+    return crop_face(rgb, box, _PICTURE_PX)

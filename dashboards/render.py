@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +15,10 @@ from dashboards.palette import EXPRESSION_COLOURS
 from dashboards.pictures import hide_faces
 from pipelines.decode import open_video
 from pipelines.remake import remake_video
+from pipelines.remote import local_copy
 from storage.errors import LakeError
 from storage.lake import Lake
+from storage.objects import place_of
 from storage.relations import read_errors
 from storage.selection import choose_videos
 from storage.views import connect
@@ -28,6 +30,7 @@ _MIN_WIDTH_PX = 640
 #: The running plot shows this much time; its right edge is now.
 _WINDOW_S = 10.0
 _MAX_ROWS = 3
+_MAX_NAME = 24
 _NAMES = list(EXPRESSION_COLOURS)
 _COLOURS = np.array([ImageColor.getrgb(colour) for colour in EXPRESSION_COLOURS.values()], dtype=np.uint8)
 _GROUND, _PLOT_GROUND, _INK, _FAINT = (24, 24, 24), (48, 48, 48), (240, 240, 240), (150, 150, 150)
@@ -47,8 +50,11 @@ def render_video(
     name: str | Path,
     output: str | Path,
     *,
+    file: Path | None = None,
     blur: bool = False,
     plot: bool = True,
+    as_found: bool = False,
+    between_s: tuple[float, float] | None = None,
     progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
 ) -> Rendered:
     """Write a video again with boxes, track numbers, leading expressions, bars and a running plot.
@@ -57,8 +63,11 @@ def render_video(
         lake: which has the video.
         name: the video, as ``choose_videos`` takes it; the file itself must still be there.
         output: .mp4, .mov or .mkv.
-        blur: hide every face of the lake.
+        file: where the video is, if it is not where it was analysed.
+        blur: hide every face that was found, also where a person excluded it.
+        as_found: leave out what people said: names, splits and exclusions.
         plot: draw bars and the running plot below the picture.
+        between_s: only what is shown between two times, in time_s.
         progress: called with (stage, frames done, frames in all).
 
     Raises:
@@ -67,33 +76,45 @@ def render_video(
         ConfigError: the output cannot be written.
     """
     output = Path(output)
-    with connect(lake) as con, read_errors(lake.location):
+    with connect(lake, as_found=as_found) as con, read_errors(lake.location):
         videos = choose_videos(con, [name])
         if len(videos) > 1:
             raise LakeError(
                 f"{name} stands for {len(videos)} videos; name one by its path or video_id", "unknown_video"
             )
-        source = Path(name) if Path(name).is_file() else Path(videos[0].path)
+        place = file or place_of(name if Path(name).is_file() else videos[0].path)
         tracks = read_face_tracks(con, videos[0].video_id)
-    if output.exists() and source.exists() and output.samefile(source):
-        raise LakeError(f"{output} is the video itself; name another file", "bad_output")
-    video = open_video(source, videos[0].video_id)
-    overlay = Overlay(tracks, video.info.width_px, video.info.height_px, blur=blur, plot=plot)
+        hidden = read_face_tracks(con, videos[0].video_id, as_found=True) if blur else []
+    with local_copy(place) as source:
+        if output.exists() and source.exists() and output.samefile(source):
+            raise LakeError(f"{output} is the video itself; name another file", "bad_output")
+        video = open_video(source, videos[0].video_id)
+        overlay = Overlay(tracks, video.info.width_px, video.info.height_px, hidden=hidden, plot=plot)
 
-    def draw(frame_index: int, pts_s: float, rgb: np.ndarray) -> np.ndarray:
-        return overlay(pts_s - video.info.start_s, rgb)
+        def draw(frame_index: int, pts_s: float, rgb: np.ndarray) -> np.ndarray:
+            return overlay(pts_s - video.info.start_s, rgb)
 
-    n_frames = remake_video(video, output, draw, lambda done, total: progress("render", done, total))
+        def report(done: int, total: int) -> None:
+            progress("render", done, total)
+
+        n_frames = remake_video(video, output, draw, report, between_s=between_s)
     return Rendered(output, n_frames, overlay.scale)
 
 
 class Overlay:
-    """Draws on frames of one size. ``scale`` is how many times larger the result shows the picture."""
+    """Draws on frames of one size. ``scale`` is how many times larger the result shows the picture, ``hidden`` are the
+    faces to hide."""
 
     def __init__(
-        self, tracks: list[FaceTrack], width_px: int, height_px: int, *, blur: bool = False, plot: bool = True
+        self,
+        tracks: list[FaceTrack],
+        width_px: int,
+        height_px: int,
+        *,
+        hidden: Sequence[FaceTrack] = (),
+        plot: bool = True,
     ) -> None:
-        self.tracks, self.blur = tracks, blur
+        self.tracks, self.hidden = tracks, hidden
         self.scale = max(1, math.ceil(_MIN_WIDTH_PX / width_px)) if width_px < _MIN_WIDTH_PX else 1
         self.width_px = width_px * self.scale + width_px * self.scale % 2
         self._picture_px = (width_px * self.scale, height_px * self.scale)
@@ -107,8 +128,8 @@ class Overlay:
 
     def __call__(self, at_s: float, rgb: np.ndarray) -> np.ndarray:
         """The frame shown at a time (in time_s), uint8 RGB [H,W,3], as a picture [height_px,width_px,3]."""
-        if self.blur:
-            boxes = [box for track in self.tracks if (box := track.hidden_box_at(at_s)) is not None]
+        if self.hidden:
+            boxes = [box for track in self.hidden if (box := track.hidden_box_at(at_s)) is not None]
             rgb = hide_faces(rgb, boxes)
         picture = Image.fromarray(rgb)
         if self.scale > 1:
@@ -130,7 +151,7 @@ class Overlay:
         at_s: float,
         labels: list[tuple[float, float, float, float]],
     ) -> None:
-        """A box in the colour of the leading expression; where its label would cover another, the number alone."""
+        """A box in the colour of the leading expression; where its label would cover another, the face's name alone."""
         sample, box = track.sample_at(at_s), track.box_at(at_s)
         if sample is None or box is None:
             return
@@ -141,7 +162,8 @@ class Overlay:
         draw.rectangle((x1, y1, x2, y2), outline=colour, width=line)
         high = self._text_px * 1.4
         y = y1 - high if y1 >= high else min(y2, self._picture_px[1] - high)
-        for text in (f" {track.track_id}  {_NAMES[top]} {100 * track.prob[sample, top]:.0f} % ", f" {track.track_id} "):
+        who = _short(track.name) or str(track.track_id)
+        for text in (f" {who}  {_NAMES[top]} {100 * track.prob[sample, top]:.0f} % ", f" {who} "):
             width = draw.textlength(text, font=self._font)
             x = min(max(x1, 0), max(self._picture_px[0] - width, 0))
             label = (x, y, x + width, y + high)
@@ -188,6 +210,15 @@ class Overlay:
         plot_left = round(left + len(_NAMES) * bar * 1.25 + unit)
         size = (self.width_px - plot_left - unit // 2, round(height - unit // 3))
         canvas.paste(Image.fromarray(_plot(track, at_s, *size)), (plot_left, round(top + unit // 3)))
+        if track.name:
+            text = f" {_short(track.name)} "
+            box = draw.textbbox((plot_left, top + unit // 3), text, font=self._font)
+            draw.rectangle(box, fill=_GROUND)
+            draw.text((plot_left, top + unit // 3), text, fill=ink, font=self._font)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _MAX_NAME else f"{name[: _MAX_NAME - 1]}…"
 
 
 def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:

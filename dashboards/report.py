@@ -76,6 +76,7 @@ def write_report(
     *,
     blur: bool = False,
     n_moments: int = 6,
+    as_found: bool = False,
     title: str = "Apparent expressions",
     card_of: Callable[[str], Mapping[str, Any] | None] = lambda model_id: None,
     progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
@@ -86,8 +87,9 @@ def write_report(
         lake: where the rows are; pictures are cut from the videos where these still lie.
         output: the HTML file, which appears when it is complete.
         names: which videos, see ``choose_videos``; none: all. The first MAX_VIDEOS are shown one by one.
-        blur: hide every face of the lake in the pictures.
+        blur: hide every face of the lake in the pictures, also where a person excluded it.
         n_moments: pictures per video, at most.
+        as_found: leave out what people said: names, merges, splits and exclusions.
         title: heading.
         card_of: the card of a model_id as a dictionary, or None where it is not at hand.
         progress: called with (stage, videos done, videos in all).
@@ -96,7 +98,7 @@ def write_report(
         LakeError: ``unknown_video``, ``bad_output`` or ``damaged``.
     """
     output = Path(output)
-    with connect(lake) as con, read_errors(lake.location):
+    with connect(lake, as_found=as_found) as con, read_errors(lake.location):
         videos = choose_videos(con, names)
         shown = videos[:MAX_VIDEOS]
         findings = []
@@ -271,11 +273,11 @@ def _video(found: Findings, blur: bool) -> str:
 
 
 def _figure(number: int, moment: Moment, blur: bool) -> str:
-    said = f"face {moment.track_id} at {clock(moment.apex_s)}: {moment.expression}" + (", blurred" if blur else "")
+    said = f"{html.escape(moment.who)} at {clock(moment.apex_s)}: {moment.expression}" + (", blurred" if blur else "")
     image = f'<img src="{as_jpeg(moment.picture)}" alt="{said}">' if moment.picture else '<div class="none"></div>'
     return (
         f"<figure>{image}<figcaption><b>{number}. {moment.expression}</b> {100 * moment.apex_p:.0f} %<br>"
-        f"face {moment.track_id} at {clock(moment.apex_s)}, from {clock(moment.onset_s)} to "
+        f"{_text(moment.who)} at {clock(moment.apex_s)}, from {clock(moment.onset_s)} to "
         f"{clock(moment.offset_s)}</figcaption></figure>"
     )
 

@@ -8,7 +8,7 @@ from dash import dcc, html
 
 from dashboards.palette import EXPRESSION_COLOURS
 
-__all__ = ["DARK_PLOT", "PAGES", "chip", "head", "plain_text", "seconds_text", "table", "when_text"]
+__all__ = ["DARK_PLOT", "PAGES", "chip", "css_colour", "head", "plain_text", "seconds_text", "table", "when_text"]
 
 #: Path and title of each page in the navigation; the video page is reached from the library.
 PAGES = {
@@ -17,6 +17,7 @@ PAGES = {
     "/query": "Query",
     "/label": "Label",
     "/models": "Models and health",
+    "/settings": "Settings",
 }
 _INK, _GRID, _GROUND = "#e6e9ee", "#2a313c", "#14181f"
 #: Charts stand on a dark ground, on which all eight colours of the palette have a contrast of three or more.
@@ -39,9 +40,14 @@ def head(active: str, lake: str) -> html.Header:
     )
 
 
+def css_colour(name: str) -> str:
+    """An expression's colour in CSS: the viewer's, else the palette's."""
+    return f"var(--colour-{name}, {EXPRESSION_COLOURS[name]})"
+
+
 def chip(name: str, text: str | None = None) -> html.Span:
     """An expression's name with its colour."""
-    swatch = html.I(className="swatch", style={"background": EXPRESSION_COLOURS[name]})
+    swatch = html.I(className="swatch", style={"background": css_colour(name)})
     return html.Span([swatch, text or name], className="chip")
 
 

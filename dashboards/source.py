@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from storage.delta import data_files
+from storage.delta import data_files, open_table
 from storage.lake import Lake
 from storage.originals import FILES_SQL, content_of, find_original
 from storage.relations import read_errors
@@ -25,6 +26,8 @@ T = TypeVar("T")
 _MAX_KEPT = 64
 #: Up to so many files, one connection for everything is quicker than one of their own for the files of each video.
 _FEW_FILES = 100
+#: How old a look at the logs in an object store may be: each costs some requests.
+_LOOK_AGAIN_S = 5.0
 
 
 class LakeSource:
@@ -34,6 +37,7 @@ class LakeSource:
         self.lake = lake
         self._lock = threading.RLock()
         self._version: tuple[int, ...] = ()
+        self._looked_s = 0.0
         self._many_files = False
         self._connections: OrderedDict[str, Any] = OrderedDict()
         self._kept: dict[str, OrderedDict[tuple[str, ...], Any]] = {}
@@ -99,14 +103,23 @@ class LakeSource:
         return self._hashed[key]
 
     def _renew(self) -> None:
-        """A commit adds a file to a table's log, which changes the time of the log's folder."""
-        logs = (self.lake.location / table.place / "_delta_log" for table in TABLES.values())
-        version = tuple(os.stat(log).st_mtime_ns if log.exists() else 0 for log in logs)
+        version = self._look()
         if version != self._version:
             self._connections.clear()  # cursors in use keep their database alive
             self._kept.clear()
             self._many_files = len(data_files(self.lake.location, "observations")) > _FEW_FILES
             self._version = version
+
+    def _look(self) -> tuple[int, ...]:
+        """What changes with every commit. On a disk a log's folder gets another time, and looking costs nothing."""
+        location = self.lake.location
+        if isinstance(location, Path):
+            logs = (location / table.place / "_delta_log" for table in TABLES.values())
+            return tuple(os.stat(log).st_mtime_ns if log.exists() else 0 for log in logs)
+        if not self._version or time.monotonic() - self._looked_s > _LOOK_AGAIN_S:
+            self._looked_s = time.monotonic()
+            return tuple(open_table(location, name).version() for name in TABLES)
+        return self._version
 
     @staticmethod
     def _shorten(kept: OrderedDict[Any, Any], at_most: int = _MAX_KEPT) -> None:

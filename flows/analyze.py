@@ -24,9 +24,10 @@ from mfer.errors import ConfigError
 from pipelines.errors import VideoError
 from pipelines.models import find_model
 from pipelines.settings import AnalysisSettings
-from pipelines.sources import find_videos
+from pipelines.sources import absolute, find_videos
 from storage.identity import analysis_id, faces_id, path_text
 from storage.lake import Lake
+from storage.objects import Place, is_uri
 from storage.records import RunManifest, VideoOutcome
 
 if TYPE_CHECKING:
@@ -133,9 +134,9 @@ def analyze_folder(run: FolderRun, progress: Progress | None = None) -> RunSumma
     analysis = analysis_id(faces_id(run.settings.hashed()), card.model_id, card.crop.to_dict())
     found = find_videos(run.paths)
     outcomes = [_problem(problem) for problem in found.problems]
-    todo: dict[Path, str | None] = {}
+    todo: dict[str, Task] = {}
     known, done = _known_files(lake, found.videos), lake.done_videos(analysis)
-    for path in (Path(os.path.abspath(video)) for video in found.videos):
+    for path in map(absolute, found.videos):
         video_id, size_bytes, mtime_ns = known.get(path, (None, 0, 0))
         if video_id in done:
             outcomes.append(
@@ -144,18 +145,18 @@ def analyze_folder(run: FolderRun, progress: Progress | None = None) -> RunSumma
                 )
             )
         else:
-            todo[path] = video_id
+            todo[str(path)] = Task(path, video_id)
     progress.begin(len(todo))
     pool = _engine(run, model, progress)
     try:
         with pool, _stop_on_signals(pool, progress):
-            for outcome in pool([Task(path, video_id) for path, video_id in todo.items()]):
+            for outcome in pool(list(todo.values())):
                 assert isinstance(outcome, VideoOutcome)  # whole videos were asked for
-                del todo[Path(outcome.path)]
+                del todo[outcome.path]
                 outcomes.append(outcome)
                 progress.video(outcome)
     finally:  # also when the run has to stop: what it did is written down as far as the disk lets it
-        outcomes += [_not_begun(path, video_id) for path, video_id in todo.items()]
+        outcomes += map(_not_begun, todo.values())
         manifest = _manifest(run, card.model_id, pool.device or "none", started_utc)
         lake.append_run(manifest, outcomes)
     return RunSummary(
@@ -184,22 +185,21 @@ def _manifest(run: FolderRun, model_id: str, device: str, started_utc: datetime)
     )
 
 
-def _known_files(lake: Lake, videos: Sequence[Path]) -> dict[Path, tuple[str, int, int]]:
+def _known_files(lake: Lake, videos: Sequence[Place]) -> dict[Place, tuple[str, int, int]]:
     """video_id, size and mtime of the files that were hashed before and have not changed since."""
     stats = {}
-    for video in videos:
-        path = Path(os.path.abspath(video))
+    for path in map(absolute, videos):
         try:
             stat = path.stat()
         except OSError:
             continue  # analysing it will say what is wrong
         stats[path] = (stat.st_size, stat.st_mtime_ns)
     ids = lake.known_files([(path, *stat) for path, stat in stats.items()])
-    return {Path(path): (video_id, *stats[Path(path)]) for path, video_id in ids.items()}
+    return {path: (video_id, *stats[path]) for path, video_id in ids.items()}
 
 
 def _problem(problem: VideoError) -> VideoOutcome:
-    path = os.path.abspath(problem.path)
+    path = problem.path if is_uri(problem.path) else os.path.abspath(problem.path)
     return VideoOutcome(None, path, "failed", code=problem.code, stage=problem.stage, message=problem.message)
 
 
@@ -246,9 +246,9 @@ def _stop_on_signals(pool: WorkerPool | RayEngine, progress: Progress) -> Iterat
             signal.signal(number, usual[number])
 
 
-def _not_begun(path: Path, video_id: str | None) -> VideoOutcome:
+def _not_begun(task: Task) -> VideoOutcome:
     message = "the run was stopped before this video was finished; run again to go on"
-    return VideoOutcome(video_id, str(path), "skipped", "interrupted", message=message)
+    return VideoOutcome(task.video_id, str(task.path), "skipped", "interrupted", message=message)
 
 
 def _code_revision() -> str | None:

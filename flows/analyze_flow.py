@@ -6,7 +6,6 @@ import os
 import platform
 import time
 from collections import Counter
-from pathlib import Path
 from typing import Any, cast
 from uuid import UUID
 
@@ -25,9 +24,11 @@ from prefect.states import Completed, Failed
 from pydantic import PositiveFloat, PositiveInt
 
 from flows.analyze import FolderRun, Progress, RunSummary, analyze_folder
+from mfer.errors import ConfigError
 from pipelines.settings import AnalysisSettings, DetectorSettings
 from storage.identity import path_shown
 from storage.lake import Lake
+from storage.objects import is_uri, place_of
 from storage.records import VideoOutcome
 
 __all__ = ["analyze_folder_flow", "final_state", "outcome_rows", "summary_markdown"]
@@ -61,8 +62,9 @@ def analyze_folder_flow(
     or the run had to stop; its message says which and why. docs/deployments.md says how to run it.
 
     Args:
-        folder: where the videos are; a relative path starts where the worker or ``mfer serve`` runs.
-        lake: folder of the tables.
+        folder: where the videos are, or s3://BUCKET/PREFIX; a relative path starts where the worker or ``mfer serve``
+            runs.
+        lake: folder of the tables, or s3://BUCKET/PREFIX.
         model: a name as in ``mfer models list``, or a model's folder.
         fps: frames per second to analyse; default: every frame.
         every: analyse every n-th frame; not together with fps.
@@ -74,8 +76,10 @@ def analyze_folder_flow(
         runtime: auto, torch or onnx.
         report: an HTML file to write about the folder's finished videos, as ``mfer report`` does.
     """
+    if report is not None and is_uri(report):
+        raise ConfigError(f"report is {report}; allowed is a file on the machine of the run")
     settings = AnalysisSettings(every, fps, DetectorSettings(min_face, mode=detect), decoder=decoder)
-    path = os.path.abspath(os.path.expanduser(folder))
+    path = folder if is_uri(folder) else os.path.abspath(os.path.expanduser(folder))
     summary = analyze(FolderRun((path,), os.path.expanduser(lake), model, device, workers, settings, runtime))
     publish(summary)
     if report is not None:
@@ -204,7 +208,7 @@ def summary_markdown(summary: RunSummary) -> str:
         "SELECT file_name, expression, round(sum(duration_s), 1) AS seconds FROM scores GROUP BY ALL ORDER BY ALL",
         "SELECT path, status, code, message FROM videos WHERE status <> 'ok'",
     )
-    lake = path_shown(Path(summary.lake).absolute())
+    lake = path_shown(place_of(summary.lake))
     commands = "\n".join(f'mfer sql "{query}" --lake {lake}' for query in queries)
     frames = f"{facts['frames']} frames, {facts['frames_with_face']} with a face, {facts['faces']} faces"
     return (

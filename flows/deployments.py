@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 import click
 
 from mfer.errors import ConfigError
+from storage.objects import place_of
 
 if TYPE_CHECKING:
     from prefect import Flow
@@ -86,7 +87,7 @@ def serve(lake: str, schedules: Schedules | None = None) -> None:
     import prefect
     from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 
-    deployments = _make_deployments(os.path.abspath(lake), schedules or Schedules())
+    deployments = _make_deployments(str(place_of(lake)), schedules or Schedules())
     url = get_current_settings().api.url or _LOCAL_API
     with temporary_settings({PREFECT_API_URL: url}), _running_server(url):
         from flows.heartbeats import watch_heartbeats

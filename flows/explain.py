@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,10 @@ from mfer.errors import ConfigError
 from mfer.explain import grad_cam, overlay
 from pipelines.decode import decode, open_video
 from pipelines.detect import FaceDetector
+from pipelines.remote import local_copy
 from pipelines.scorer import Scorer
 from pipelines.settings import DetectorSettings
+from storage.objects import place_of
 
 __all__ = ["explain_moment"]
 
@@ -27,7 +30,7 @@ def explain_moment(video: str, at_s: float, model: Path, out: Path, min_face_px:
     """Draw every face of the frame shown at a moment beside its Grad-CAM overlay.
 
     Args:
-        video: the file.
+        video: the file, or an object in a store.
         at_s: seconds into it, as a player shows them.
         model: a model's folder.
         out: PNG to write; a row per face with the crop that the network saw and the heat for its top class.
@@ -35,14 +38,23 @@ def explain_moment(video: str, at_s: float, model: Path, out: Path, min_face_px:
     Returns:
         A line of text per face.
     """
-    opened = open_video(video)
+    with local_copy(place_of(video)) as path:
+        return _explain(path, video, at_s, model, out, min_face_px)
+
+
+def _explain(path: Path, video: str, at_s: float, model: Path, out: Path, min_face_px: int) -> str:
+    opened = open_video(path)
     times_s = opened.pts_s - opened.info.start_s
     if not 0 <= at_s < times_s[-1] + opened.duration_s[-1]:
         raise ConfigError(
             f"--at {at_s} lies outside the video, which lasts {times_s[-1] + opened.duration_s[-1]:.3f} s"
         )
     wanted = int(np.searchsorted(times_s, at_s + 1e-6, side="right")) - 1
-    frame = next((b for b in decode(opened, decoder="pyav", batch_frames=1) if wanted in b.frame_index), None)
+    decoding = decode(opened, decoder="pyav", batch_frames=1)
+    decoding = replace(  # from the key frame before it
+        decoding, frame_index=np.array([wanted]), segment_bounds=np.array([0, 1]), may_read_none=True
+    )
+    frame = next((batch for batch in decoding if wanted in batch.frame_index), None)
     if frame is None:
         raise ConfigError(f"frame {wanted} of {video} could not be read")
     faces = FaceDetector(DetectorSettings(min_face_px))(frame.rgb)

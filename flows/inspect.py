@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from pathlib import Path
 from typing import Any
 
 from mfer.card import read_card
@@ -14,9 +13,12 @@ from pipelines.containers import require_file
 from pipelines.decode import open_video
 from pipelines.errors import VideoError
 from pipelines.models import find_model, known_models
+from pipelines.remote import local_copy
+from storage.delta import MARKER
 from storage.errors import LakeError
 from storage.identity import path_shown, path_text, video_id_of
 from storage.lake import Lake
+from storage.objects import is_uri, place_of
 from storage.relations import rows_of
 from storage.schema import EXPRESSIONS
 from storage.views import connect
@@ -29,7 +31,7 @@ def open_lake(location: str) -> Lake | None:
     try:
         return Lake.open(location)
     except LakeError as error:
-        if error.code == "not_a_lake" and not (Path(location) / "lake.json").exists():
+        if error.code == "not_a_lake" and not (place_of(location) / MARKER).exists():
             return None
         raise
 
@@ -46,9 +48,10 @@ def inspect_video(path: str, lake_location: str, at_s: float | None = None) -> s
     lake = open_lake(lake_location)
     video_id = None
     try:
-        require_file(Path(path))
-        video_id = video_id_of(path)
-        info = open_video(path, video_id)
+        with local_copy(place_of(path)) as file:
+            require_file(file)
+            video_id = video_id_of(file)
+            info = open_video(file, video_id)
         about = info.info
         turned = f", rotated {about.rotation_deg} degrees" if about.rotation_deg else ""
         turned += ", mirrored" if about.mirrored else ""
@@ -63,7 +66,7 @@ def inspect_video(path: str, lake_location: str, at_s: float | None = None) -> s
     if lake is None:
         command = f"mfer analyze {shlex.quote(path_shown(path))} --lake {shlex.quote(lake_location)}"
         return "\n".join([*lines, f"  no lake at {lake_location}: run `{command}`"])
-    known = _in_lake(lake, os.path.abspath(path), video_id)
+    known = _in_lake(lake, path_text(path if is_uri(path) else os.path.abspath(path)), video_id)
     if known is None:
         return "\n".join([*lines, f"  lake      not analysed yet in {lake.location}"])
     lines.append(_lake_line(known))
@@ -84,7 +87,7 @@ def _in_lake(lake: Lake, path: str, video_id: str | None) -> dict[str, Any] | No
         lake,
         "SELECT status, code, message, n_frames, n_frames_with_face, n_faces, n_tracks, model_id, video_id FROM videos"
         " WHERE video_id = $2 OR (path = $1 AND ($2 IS NULL OR video_id IS NULL)) ORDER BY path = $1 DESC LIMIT 1",
-        [path_text(path), video_id],
+        [path, video_id],
     )
     return found[0] if found else None
 

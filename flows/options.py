@@ -10,7 +10,12 @@ from typing import Any
 
 import click
 
-__all__ = ["lake_option", "plain_errors"]
+__all__ = ["lake_option", "n_cores", "plain_errors"]
+
+
+def n_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def lake_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -18,7 +23,7 @@ def lake_option(command: Callable[..., Any]) -> Callable[..., Any]:
         "--lake",
         default=lambda: os.environ.get("MFER_LAKE") or "lake",
         show_default="$MFER_LAKE, else ./lake",
-        help="Folder of the tables.",
+        help="Folder of the tables, or s3://BUCKET/PREFIX.",
     )(command)
 
 

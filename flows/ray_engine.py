@@ -26,6 +26,7 @@ from mfer.card import read_card
 from mfer.errors import ConfigError, ModelError
 from pipelines.models import find_model
 from storage.lake import Lake
+from storage.objects import Place
 from storage.records import VideoOutcome, VideoPart
 
 if TYPE_CHECKING:
@@ -235,7 +236,7 @@ def _require_cluster(address: str | None) -> None:
         raise ConfigError(message) from error
 
 
-def _size_bytes(path: Path) -> int:
+def _size_bytes(path: Place) -> int:
     try:
         return path.stat().st_size
     except OSError:  # whoever reads it will say what is wrong

@@ -316,7 +316,7 @@ def _with_gate(
 
 
 def _next_name(parent: str, taken: Sequence[str]) -> str:
-    """The parent's name with the next revision that no model of the lake has: ferplus_v2_r1, ferplus_v2_r2."""
+    """The parent's name with the next revision that no model of the lake has: ferplus_v3_r1, ferplus_v3_r2."""
     base = _REVISION.sub("", parent)
     numbers = [int(name[len(base) + 2 :]) for name in taken if re.fullmatch(re.escape(base) + _REVISION.pattern, name)]
     return f"{base}_r{max(numbers, default=0) + 1}"

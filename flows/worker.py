@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from pipelines.pulse import Phase, on_beat
 from pipelines.settings import Decoder
+from storage.objects import Place
 from storage.records import VideoOutcome, VideoPart
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class Signs:
 class Task:
     """One file for a worker, or some segments of it; the decoder is the settings' own unless another is tried."""
 
-    path: Path
+    path: Place
     video_id: str | None = None
     decoder: Decoder | None = None
     segments: tuple[int, int] | None = None

@@ -15,6 +15,7 @@ from mfer.gate import GoldenScores, Speed
 from pipelines.batches import AlignedFaces
 from pipelines.decode import decode, open_video
 from pipelines.detect import FaceDetector
+from pipelines.remote import local_copy
 from pipelines.scorer import Scorer
 from pipelines.sources import find_videos
 
@@ -47,10 +48,11 @@ def score_clips(clips: Sequence[str], candidate: Path, production: Path, device:
     detector = FaceDetector(device=device)
     prob: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
     for path in found.videos:
-        for batch in decode(open_video(path), fps=_FPS, batch_frames=_BATCH_FRAMES):
-            faces = detector(batch.rgb)
-            for scorer, kept in zip(scorers, prob, strict=True):
-                kept.append(scorer(scorer.align(batch, faces)).prob)
+        with local_copy(path) as file:
+            for batch in decode(open_video(file), fps=_FPS, batch_frames=_BATCH_FRAMES):
+                faces = detector(batch.rgb)
+                for scorer, kept in zip(scorers, prob, strict=True):
+                    kept.append(scorer(scorer.align(batch, faces)).prob)
     scores = GoldenScores(*(np.concatenate(kept) for kept in prob))
     if not len(scores.candidate):
         raise ConfigError(f"golden clips {', '.join(clips)}: no face in {len(found.videos)} videos")

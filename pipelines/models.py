@@ -13,7 +13,7 @@ from storage.models import ModelStore
 __all__ = ["DEFAULT_MODEL", "find_model", "known_models"]
 
 #: The model in the package that ``default`` means where no lake says otherwise.
-DEFAULT_MODEL = "mfer_atto.ferplus_v2"
+DEFAULT_MODEL = "mfer_atto.ferplus_v3"
 
 
 def find_model(name: str, lake: Lake | None = None) -> Path:
@@ -50,9 +50,12 @@ def known_models(lake: Lake | None = None) -> list[tuple[str, Card]]:
     """(origin, card) of every model of the package and the lake; origin is ``package``, ``lake`` or ``production``."""
     found = [("package", read_card(folder)) for folder in packaged_models().values()]
     if lake is not None:
-        for model in ModelStore(lake).published():
+        store = ModelStore(lake)
+        for model in store.published():
             try:
-                found.append(("production" if model.in_production else "lake", read_card(model.path)))
+                found.append(
+                    ("production" if model.in_production else "lake", read_card(store.path_of(model.model_id)))
+                )
             except ModelError as error:
                 raise LakeError(f"the lake's model {model.model_id} cannot be read: {error}", "damaged") from error
     return found

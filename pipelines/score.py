@@ -35,6 +35,7 @@ from pipelines.packets import Video
 from pipelines.profile import stage, staged
 from pipelines.pulse import Phase, beat
 from pipelines.quality import measure_quality
+from pipelines.remote import local_copy
 from pipelines.rows import ROW_SCHEMA, FrameTimes, observation_rows
 from pipelines.scorer import Scorer
 from pipelines.settings import AnalysisSettings, Decoder
@@ -42,6 +43,7 @@ from pipelines.stream import ahead
 from storage.errors import LakeError
 from storage.identity import analysis_id, faces_id, path_text, video_id_of
 from storage.lake import Lake, Segment
+from storage.objects import Place
 from storage.records import FinishedVideo, VideoOutcome, VideoPart
 
 __all__ = ["VideoAnalyzer", "VideoFile"]
@@ -61,7 +63,7 @@ class VideoFile:
     the one that the settings name. ``segments`` (first, end) are those to commit; all of them, if None, and the video.
     """
 
-    path: Path
+    path: Place
     video_id: str | None = None
     decoder: Decoder | None = None
     segments: tuple[int, int] | None = None
@@ -110,17 +112,18 @@ class VideoAnalyzer:
         started = time.monotonic()
         video_id, stat = file.video_id, None
         try:
-            require_file(file.path)
-            stat = file.path.stat()
-            with stage("hash"):
-                video_id = video_id or video_id_of(file.path, beat)
-            if self.lake.video_is_done(self.analysis_id, video_id):
-                outcome = VideoOutcome(video_id, str(file.path), "skipped", message="already analysed")
-            else:
-                found = self._analyze(replace(file, video_id=video_id), stat, progress, stopping)
-                if isinstance(found, VideoPart):
-                    return found
-                outcome = found
+            with local_copy(file.path) as path:  # of an object in a store; a file is read where it is
+                require_file(path)
+                stat = path.stat()
+                with stage("hash"):
+                    video_id = video_id or video_id_of(path, beat)
+                if self.lake.video_is_done(self.analysis_id, video_id):
+                    outcome = VideoOutcome(video_id, str(file.path), "skipped", message="already analysed")
+                else:
+                    found = self._analyze(path, replace(file, video_id=video_id), stat, progress, stopping)
+                    if isinstance(found, VideoPart):
+                        return found
+                    outcome = found
         except (LakeError, ConfigError):
             raise
         except _StoppedError as stopped:
@@ -140,9 +143,15 @@ class VideoAnalyzer:
         return replace(outcome, elapsed_s=time.monotonic() - started, size_bytes=size_bytes, mtime_ns=mtime_ns)
 
     def _analyze(
-        self, file: VideoFile, stat: os.stat_result, progress: FrameProgress | None, stopping: Callable[[], bool]
+        self,
+        path: Path,
+        file: VideoFile,
+        stat: os.stat_result,
+        progress: FrameProgress | None,
+        stopping: Callable[[], bool],
     ) -> VideoOutcome | VideoPart:
-        path, video_id = file.path, file.video_id
+        """``path`` is where the file can be read: its own, or that of a copy."""
+        video_id = file.video_id
         assert video_id is not None
         with stage("scan"):
             video = open_video(path, video_id)
@@ -158,14 +167,14 @@ class VideoAnalyzer:
         first, end = file.segments or (0, frames.n_segments)
         self._commit_segments(video, frames, stat, range(first, min(end, frames.n_segments)), progress, stopping)
         if end - first < frames.n_segments:
-            return VideoPart(video_id, str(path), frames.n_segments)
+            return VideoPart(video_id, str(file.path), frames.n_segments)
         n_missing = video.n_missing
         finished = FinishedVideo(
             video_id=video_id,
             analysis_id=self.analysis_id,
             faces_id=self.faces_id,
             model_id=self.scorer.model_id,
-            path=path_text(path),
+            path=path_text(file.path),
             size_bytes=stat.st_size,
             mtime_ns=stat.st_mtime_ns,
             n_segments=frames.n_segments,
@@ -186,7 +195,7 @@ class VideoAnalyzer:
         message = f"{counts.n_frames_unread} of {counts.n_frames} frames could not be read" if partial else ""
         return VideoOutcome(
             video_id,
-            str(path),
+            str(file.path),
             counts.status,
             code=(finished.code or "frames_unread") if partial else None,
             stage="decode" if partial else None,
@@ -307,7 +316,7 @@ def _require_unchanged(path: Path, stat: os.stat_result) -> None:
         raise VideoError("changed", "decode", path, message)
 
 
-def _failed(path: Path, video_id: str | None, code: str, stage: str, message: str) -> VideoOutcome:
+def _failed(path: Place, video_id: str | None, code: str, stage: str, message: str) -> VideoOutcome:
     return VideoOutcome(video_id, str(path), "failed", code=code, stage=stage, message=message)
 
 

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.errors import VideoError
+from pipelines.remote import objects_below
+from storage.objects import ObjectPath, Place, is_uri
 
-__all__ = ["VIDEO_EXTENSIONS", "FoundVideos", "find_videos"]
+__all__ = ["VIDEO_EXTENSIONS", "FoundVideos", "absolute", "find_videos"]
 
 #: What a folder is searched for, in any case; a file that is named explicitly is tried whatever its extension.
 VIDEO_EXTENSIONS = frozenset(
@@ -57,7 +59,7 @@ class FoundVideos:
     says so. ``problems`` are paths that are missing and folders that cannot be listed.
     """
 
-    videos: tuple[Path, ...]
+    videos: tuple[Place, ...]
     ignored_count: int
     problems: tuple[VideoError, ...]
 
@@ -66,13 +68,18 @@ def find_videos(paths: Iterable[str | Path]) -> FoundVideos:
     """Search folders recursively, links included, and take whatever else is named.
 
     Args:
-        paths: files and folders; the order of the result follows theirs and, within a folder, the bytes of the names.
+        paths: files and folders, objects and prefixes in an object store (``s3://bucket/prefix``); the order of the
+            result follows theirs and, within a folder, the bytes of the names.
     """
-    videos: dict[str, Path] = {}
+    videos: dict[str, Place] = {}
     problems: list[VideoError] = []
     visited: set[tuple[int, int]] = set()
     n_ignored = 0
-    for path in map(Path, paths):
+    for named in paths:
+        if is_uri(named):
+            n_ignored += _search_store(str(named), videos, problems)
+            continue
+        path = Path(named)
         try:
             is_folder = stat.S_ISDIR(path.stat().st_mode) and not _has_video_name(path.name)
         except OSError as error:
@@ -85,7 +92,7 @@ def find_videos(paths: Iterable[str | Path]) -> FoundVideos:
     return FoundVideos(tuple(videos.values()), n_ignored, tuple(problems))
 
 
-def _search(folder: Path, videos: dict[str, Path], problems: list[VideoError], visited: set[tuple[int, int]]) -> int:
+def _search(folder: Path, videos: dict[str, Place], problems: list[VideoError], visited: set[tuple[int, int]]) -> int:
     """Add a folder's videos, depth first; return how many other files it holds."""
     try:
         status = folder.stat()
@@ -106,6 +113,25 @@ def _search(folder: Path, videos: dict[str, Path], problems: list[VideoError], v
         else:
             n_ignored += 1
     return n_ignored
+
+
+def _search_store(uri: str, videos: dict[str, Place], problems: list[VideoError]) -> int:
+    n_ignored = 0
+    try:
+        place = ObjectPath(uri)
+        for found in objects_below(place):
+            if found == place or _has_video_name(found.name):
+                videos.setdefault(str(found), found)
+            else:
+                n_ignored += 1
+    except VideoError as error:
+        problems.append(error)
+    return n_ignored
+
+
+def absolute(video: Place) -> Place:
+    """The path under which a video is known, whatever the folder of the process: links stay, objects are as named."""
+    return video if isinstance(video, ObjectPath) else Path(os.path.abspath(video))
 
 
 def _has_video_name(name: str) -> bool:

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from storage.errors import LakeError
 from storage.lake import Lake
+from storage.objects import place_of
 from storage.views import MAX_ROWS, MEMORY_MB, TIMEOUT_S, run_sql
 
 __all__ = ["run_sql_apart"]
@@ -85,7 +86,7 @@ def _serve() -> int:
     task = json.loads(sys.stdin.buffer.read())
     _limit_memory(task["limits"]["memory_mb"])
     try:
-        rows = run_sql(Lake(Path(task["lake"])), task["query"], **task["limits"])
+        rows = run_sql(Lake(place_of(task["lake"])), task["query"], **task["limits"])
     except LakeError as error:
         sys.stdout.write(json.dumps({"code": error.code, "message": str(error)}))
         return _REFUSED

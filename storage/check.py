@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -14,13 +13,14 @@ from storage.delta import count_rows_in, hold, lake_errors, open_table
 from storage.errors import LakeError
 from storage.lake import Lake, segment_transaction
 from storage.models import WEIGHTS, ModelStore
+from storage.objects import Place
 from storage.relations import read_errors, relation_sql, rows_of, shared_connection
 from storage.schema import TABLES
 
 __all__ = ["BrokenFile", "LakeCheck", "VideoFault", "check_lake", "examine"]
 
 #: Tables whose rows are derived from a video and can be made again.
-DERIVED = ("observations", "tracks", "seconds", "videos")
+DERIVED = ("observations", "tracks", "seconds", "stretches", "videos")
 
 Key = tuple[str, str]  # video_id, analysis_id
 
@@ -30,7 +30,7 @@ class BrokenFile:
     """A data file that a table's log names and that cannot be used; videos between the two ids may be in it."""
 
     table: str
-    path: Path
+    path: Place
     what: str
     analysis_id: str | None = None
     first_video_id: str = ""
@@ -116,21 +116,13 @@ def examine(lake: Lake) -> LakeCheck:
     )
 
 
-def _files(location: Path, name: str) -> Iterator[BrokenFile]:
+def _files(location: Place, name: str) -> Iterator[BrokenFile]:
     """Every data file of a table; ``what`` is empty where it is sound."""
     actions = pa.table(open_table(location, name).get_add_actions(flatten=True)).to_pylist()
     for action in actions:
         path = location / TABLES[name].place / action["path"]
-        n_rows = action.get("num_records")
-        what = ""
-        if not path.is_file():
-            what = "is missing"
-        elif path.stat().st_size != action["size_bytes"]:
-            what = f"has {path.stat().st_size} bytes, and the log says {action['size_bytes']}"
-        elif (n_found := count_rows_in(path)) is None:
-            what = "cannot be read to its end"
-        elif n_rows is not None and n_found != n_rows:
-            what = f"has {n_found} rows, and the log says {n_rows}"
+        with lake_errors(location, f"reading files of {name} of"):
+            what = _fault_of(path, action["size_bytes"], action.get("num_records"))
         yield BrokenFile(
             name,
             path,
@@ -141,6 +133,19 @@ def _files(location: Path, name: str) -> Iterator[BrokenFile]:
         )
 
 
+def _fault_of(path: Place, size_bytes: int, n_rows: int | None) -> str:
+    if not path.is_file():
+        return "is missing"
+    if path.stat().st_size != size_bytes:
+        return f"has {path.stat().st_size} bytes, and the log says {size_bytes}"
+    n_found = count_rows_in(path)
+    if n_found is None:
+        return "cannot be read to its end"
+    if n_rows is not None and n_found != n_rows:
+        return f"has {n_found} rows, and the log says {n_rows}"
+    return ""
+
+
 _FACTS = {
     "videos": "SELECT * FROM {source}",
     "observations": """
@@ -148,7 +153,7 @@ _FACTS = {
                count(*) FILTER (WHERE face_index IS NULL OR face_index = 0) AS n_frames,
                count(*) FILTER (WHERE face_index = 0) AS n_frames_with_face,
                count(*) FILTER (WHERE frame_status = 'decode_error') AS n_frames_unread,
-               count(face_index) AS n_faces, count(DISTINCT frame_index) AS n_distinct
+               count(face_index) AS n_faces, count(expression) AS n_scored, count(DISTINCT frame_index) AS n_distinct
         FROM {source} GROUP BY ALL
     """,
     "tracks": """
@@ -156,6 +161,7 @@ _FACTS = {
         FROM {source} GROUP BY ALL
     """,
     "seconds": "SELECT video_id, analysis_id, CAST(sum(n_faces) AS BIGINT) AS n_faces FROM {source} GROUP BY ALL",
+    "stretches": "SELECT video_id, analysis_id, CAST(sum(n_faces) AS BIGINT) AS n_faces FROM {source} GROUP BY ALL",
 }
 
 
@@ -172,7 +178,7 @@ def _video_faults(lake: Lake, facts: dict[str, list[dict[str, Any]]], finished: 
     logs = {name: open_table(lake.location, name) for name in DERIVED}
     by_key = {
         name: {(row["video_id"], row["analysis_id"]): row for row in facts[name]}
-        for name in ("observations", "tracks", "seconds")
+        for name in ("observations", "tracks", "seconds", "stretches")
     }
     n_seen: dict[Key, int] = {}
     for video in facts["videos"]:
@@ -190,7 +196,7 @@ def _video_faults(lake: Lake, facts: dict[str, list[dict[str, Any]]], finished: 
         if rows["n_distinct"] != rows["n_frames"]:
             what = f"{rows['n_distinct']} frames have {rows['n_frames']} first rows"
             yield VideoFault("observations", *key, "", what)
-    for name in ("tracks", "seconds"):
+    for name in ("tracks", "seconds", "stretches"):
         for key in by_key[name].keys() - by_key["observations"].keys() - finished:
             yield VideoFault(name, *key, "", "it has rows, and no observations are left of it")
 
@@ -198,7 +204,9 @@ def _video_faults(lake: Lake, facts: dict[str, list[dict[str, Any]]], finished: 
 def _differences(video: dict[str, Any], by_key: dict[str, Any], logs: dict[str, Any]) -> Iterator[tuple[str, str]]:
     key = video["video_id"], video["analysis_id"]
     name = f"{key[1]}/{key[0]}"
-    rows, tracks, seconds = (by_key[table].get(key, {}) for table in ("observations", "tracks", "seconds"))
+    rows, tracks, seconds, stretches = (
+        by_key[table].get(key, {}) for table in ("observations", "tracks", "seconds", "stretches")
+    )
     missing = [
         segment
         for segment in range(video["n_segments"])
@@ -217,7 +225,9 @@ def _differences(video: dict[str, Any], by_key: dict[str, Any], logs: dict[str, 
     ):
         if found.get(column, 0) != video[column]:
             yield table, f"{column} is {found.get(column, 0)} instead of {video[column]}"
-    for table in ("tracks", "seconds", "videos"):
+    if rows and stretches.get("n_faces", 0) != rows["n_scored"]:
+        yield "stretches", f"n_faces is {stretches.get('n_faces', 0)} instead of {rows['n_scored']}"
+    for table in ("tracks", "seconds", "stretches", "videos"):
         if logs[table].transaction_version(name) is None:
             yield table, "it was never committed"
 
@@ -231,7 +241,7 @@ def _model_faults(lake: Lake) -> Iterator[str]:
         return
     for model in published:
         try:
-            weights = store.path_of(model.model_id) / WEIGHTS
+            weights = store.place_of(model.model_id) / WEIGHTS
             with weights.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
         except (LakeError, OSError) as error:
@@ -241,7 +251,7 @@ def _model_faults(lake: Lake) -> Iterator[str]:
             yield f"model {model.model_id}: {weights} has other bytes than were published; restore it from a copy"
 
 
-def _orphans(location: Path) -> Iterator[str]:
+def _orphans(location: Place) -> Iterator[str]:
     for name in TABLES:
         table = open_table(location, name)
         with lake_errors(location, f"listing the files of {name} of"):

@@ -5,6 +5,7 @@ They stand beside the scores, never in them. Nothing is changed or deleted: a la
 
 from __future__ import annotations
 
+import math
 import uuid
 from datetime import UTC, datetime
 from typing import Any
@@ -12,63 +13,20 @@ from typing import Any
 import pyarrow as pa
 
 from storage.lake import Lake
+from storage.parts import find_part
 from storage.schema import EXPRESSIONS, TABLES
 
 __all__ = [
-    "EDITS_SQL",
     "EDIT_KINDS",
-    "EDIT_VIEWS",
-    "LABELS_SQL",
-    "PEOPLE_SQL",
     "VERDICTS",
     "add_edit",
     "add_label",
     "undo_edit",
 ]
 
-EDIT_KINDS = ("name", "merge", "event", "exclude")
+EDIT_KINDS = ("name", "merge", "split", "event", "exclude")
 #: ``withdrawn`` takes the rater's earlier judgement of the same face back.
 VERDICTS = ("expression", "not_a_face", "undecided", "withdrawn")
-
-#: What holds, in the schema ``raw``: edits that nobody took back, and the excluded stretches, one row per track and
-#: stretch, so that the views can leave them out by an equi-join, which costs nothing where there are none.
-EDIT_VIEWS = {
-    "standing_edits": """
-        SELECT * FROM raw.edits WHERE kind <> 'undo'
-        AND edit_id NOT IN (SELECT value FROM raw.edits WHERE kind = 'undo' AND value IS NOT NULL)
-    """,
-    "excluded": """
-        SELECT DISTINCT t.video_id, t.analysis_id, t.track_id,
-               coalesce(e.start_s, '-inf'::DOUBLE) AS from_s, coalesce(e.end_s, 'inf'::DOUBLE) AS until_s
-        FROM raw.standing_edits e JOIN raw.tracks t ON t.video_id = e.video_id
-             AND (e.track_id IS NULL OR (e.track_id = t.track_id AND e.faces_id = t.faces_id))
-        WHERE e.kind = 'exclude'
-    """,
-}
-#: The public views of that name.
-LABELS_SQL = """
-    WITH last AS (
-        SELECT * FROM raw.labels QUALIFY row_number() OVER (
-            PARTITION BY video_id, faces_id, frame_index, face_index, rater ORDER BY created_utc DESC, label_id
-        ) = 1
-    )
-    SELECT f.file_name, l.* FROM last l LEFT JOIN raw.finished f ON l.video_id = f.video_id AND f.chosen
-    WHERE l.verdict IS DISTINCT FROM 'withdrawn'
-"""
-EDITS_SQL = """
-    SELECT f.file_name, e.* FROM raw.standing_edits e LEFT JOIN raw.finished f ON e.video_id = f.video_id AND f.chosen
-"""
-PEOPLE_SQL = """
-    WITH said AS (
-        SELECT file_name, video_id, faces_id, track_id,
-               arg_max(value, created_utc) FILTER (kind = 'name') AS name,
-               CAST(arg_max(value, created_utc) FILTER (kind = 'merge') AS INTEGER) AS same_as
-        FROM edits WHERE kind IN ('name', 'merge') GROUP BY ALL
-    )
-    SELECT s.file_name, s.track_id, coalesce(s.same_as, s.track_id) AS person, coalesce(s.name, o.name) AS name,
-           s.video_id, s.faces_id
-    FROM said s LEFT JOIN said o ON s.video_id = o.video_id AND s.faces_id = o.faces_id AND s.same_as = o.track_id
-"""
 
 
 def add_edit(
@@ -83,14 +41,16 @@ def add_edit(
     end_s: float | None = None,
     author: str = "",
 ) -> str:
-    """Write that a person named or merged a track, marked an event or excluded a stretch.
+    """Write that a person named, merged or split a track, marked an event or excluded a stretch.
 
     Args:
         lake: where.
         video_id: the video.
         kind: ``name`` (``value``: the name) and ``merge`` (``value``: the number of the track that is the same
-            person) are about a track; ``event`` (``value``: its text) is at ``start_s``, or lasts until ``end_s``;
+            person) are about a track, and so is ``split``: from ``start_s`` on it is somebody else, whose new number
+            becomes the edit's ``value``; ``event`` (``value``: its text) is at ``start_s``, or lasts until ``end_s``;
             ``exclude`` is a stretch, or all of it, of a track, or of the whole picture where ``track_id`` is None.
+            Splits and exclusions are kept under the number that the tracker gave.
         faces_id: the tracker's settings that the track's number belongs to; needed with ``track_id``.
         track_id: the track as the views number it.
         start_s, end_s: in ``time_s``, the end not included.
@@ -105,7 +65,7 @@ def add_edit(
     """
     if kind not in EDIT_KINDS:
         raise ValueError(f"an edit is one of {', '.join(EDIT_KINDS)}, got {kind!r}")
-    if kind in ("name", "merge") and track_id is None:
+    if kind in ("name", "merge", "split") and track_id is None:
         raise ValueError(f"to {kind} needs a track_id")
     if track_id is not None and faces_id is None:
         raise ValueError("a track_id needs the faces_id whose tracks it numbers")
@@ -113,12 +73,39 @@ def add_edit(
         raise ValueError(f"{'a name' if kind == 'name' else 'an event'} needs a text")
     if kind == "merge" and (not (value or "").lstrip("-").isdigit() or int(value or "") == track_id):
         raise ValueError(f"to merge needs the number of another track, got {value!r}")
-    if kind == "event" and start_s is None:
-        raise ValueError("an event needs a start_s")
+    if kind in ("event", "split") and start_s is None:
+        raise ValueError(f"{'an event' if kind == 'event' else 'a split'} needs a start_s")
     if start_s is not None and end_s is not None and end_s <= start_s:
         raise ValueError(f"a stretch that ends at {end_s} s, which is not after its start at {start_s} s")
     fields = {"faces_id": faces_id, "track_id": track_id, "value": value, "start_s": start_s, "end_s": end_s}
+    if kind in ("split", "exclude") and track_id is not None:
+        fields |= _as_found(lake, video_id, kind, fields)
     return _append(lake, "edits", "edit_id", {"video_id": video_id, "kind": kind, "author": author, **fields})
+
+
+def _as_found(lake: Lake, video_id: str, kind: str, told: dict[str, Any]) -> dict[str, Any]:
+    """The track and stretch of a split or an exclusion in the tracker's own numbers, which no later split changes."""
+    number, start_s, end_s = told["track_id"], told["start_s"], told["end_s"]
+    part = find_part(lake, video_id, told["faces_id"], number)
+    if kind == "split":
+        if part is None:
+            raise ValueError(f"the video has no face {number} to split")
+        if not part.start_s < start_s < part.end_s:
+            raise ValueError(
+                f"face {number} is seen from {part.start_s:.2f} to {part.end_s:.2f} s: split it in between"
+            )
+        return {"track_id": part.found_track_id, "value": str(part.free_number), "end_s": None}
+    if part is None:
+        return {}
+    from_s = max(part.from_s, -math.inf if start_s is None else start_s)
+    until_s = min(part.until_s, math.inf if end_s is None else end_s)
+    if until_s <= from_s:
+        raise ValueError(f"face {number} is not seen in that stretch")
+    return {
+        "track_id": part.found_track_id,
+        "start_s": None if math.isinf(from_s) else from_s,
+        "end_s": None if math.isinf(until_s) else until_s,
+    }
 
 
 def undo_edit(lake: Lake, video_id: str, edit_id: str, author: str = "") -> str:

@@ -10,7 +10,7 @@ class LakeError(RuntimeError):
 
     ``code`` is one of ``not_a_lake``, ``bad_location``, ``schema_version``, ``disk_full``, ``read_only``,
     ``damaged``, ``busy``, ``incomplete``, ``unknown_model``, ``model_exists``, ``unknown_video``, ``wrong_sql``,
-    ``sql_stopped``, ``bad_output`` or ``failed``.
+    ``sql_stopped``, ``bad_output``, ``unreachable`` (an object store) or ``failed``.
     """
 
     def __init__(self, message: str, code: str = "failed") -> None:

@@ -31,8 +31,13 @@ __all__ = ["EXPORT_FORMATS", "export_videos"]
 #: Rows that are sorted in memory at a time; a longer video is sorted alone.
 _ROWS_AT_A_TIME = 200_000
 
-_FACES_OF_FRAMES = """
-    frames f LEFT JOIN (SELECT * FROM scores WHERE {videos}) s USING (video_id, frame_index) WHERE f.{videos}
+#: Faces with who they are: `person` is the track that stands for all that a person called the same, `name` may be NULL.
+_NAMED = """
+    SELECT s.*, coalesce(p.person, s.track_id) AS person, p.name
+    FROM scores s LEFT JOIN people p ON s.video_id = p.video_id AND s.track_id = p.track_id WHERE s.{videos}
+"""
+_FACES_OF_FRAMES = f"""
+    frames f LEFT JOIN ({_NAMED}) s USING (video_id, frame_index) WHERE f.{{videos}}
 """
 #: Py-Feat 2.1's columns in its order, and its clock of minutes and seconds; contempt is none of its classes.
 _FEX = f"""
@@ -42,12 +47,12 @@ _FEX = f"""
            s.p_sadness AS sadness, s.p_surprise AS surprise, s.p_neutral AS neutral, f.frame_index AS frame,
            printf('%02d:%02d', CAST(floor(f.time_s / 60) AS INTEGER), CAST(floor(f.time_s % 60) AS INTEGER))
                AS approx_time,
-           f.path AS input, 'Person_' || s.track_id AS "Identity", f.video_id
+           f.path AS input, coalesce(s.name, 'Person_' || s.person) AS "Identity", f.video_id
     FROM {_FACES_OF_FRAMES} ORDER BY f.path, f.video_id, f.frame_index, s.face_index
 """
 #: OpenFace counts frames from 1, and gives a frame without a face as one that did not succeed.
 _OPENFACE = f"""
-    SELECT f.frame_index + 1 AS frame, coalesce(s.track_id, 0) AS face_id, round(f.time_s, 6) AS timestamp,
+    SELECT f.frame_index + 1 AS frame, coalesce(s.person, 0) AS face_id, round(f.time_s, 6) AS timestamp,
            coalesce(s.det_prob, 0) AS confidence, CAST(s.face_index IS NOT NULL AS INTEGER) AS success,
            {", ".join(f"s.p_{name}" for name in EXPRESSIONS)},
            s.box_x1_px AS box_x, s.box_y1_px AS box_y, s.box_x2_px - s.box_x1_px AS box_width,
@@ -69,8 +74,8 @@ _FER = f"""
            {", ".join(f"s.p_{name}" for name in _FER_CLASSES.values())}, f.video_id
     FROM {_FACES_OF_FRAMES} ORDER BY f.path, f.video_id, f.frame_index, s.face_index
 """
-_SCORES = "SELECT * FROM scores WHERE {videos} ORDER BY path, video_id, frame_index, face_index"
-_EPISODES = "SELECT * FROM episodes WHERE {videos} ORDER BY path, video_id, start_s, track_id"
+_SCORES = f"FROM ({_NAMED}) ORDER BY path, video_id, frame_index, face_index"
+_EPISODES = f"FROM ({_NAMED.replace('scores', 'episodes')}) ORDER BY path, video_id, start_s, track_id"
 
 Writer = Callable[[ChosenVideo, Iterable[pa.RecordBatch], Path], None]
 
@@ -90,6 +95,8 @@ def export_videos(
     output: str | Path,
     names: Sequence[str | Path] = (),
     progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
+    *,
+    as_found: bool = False,
 ) -> list[Path]:
     """Write videos as files of another program. Memory grows with the longest video, not with the lake.
 
@@ -100,6 +107,7 @@ def export_videos(
         output: the file, or for a format with a file per video a folder, which is made.
         names: which videos, see ``choose_videos``; none: all.
         progress: called with (stage, videos done, videos in all).
+        as_found: leave out what people said: names, merges, splits and exclusions.
 
     Returns:
         The files; each appears when it is complete.
@@ -109,7 +117,7 @@ def export_videos(
             files are to be; ``damaged``.
     """
     wanted, output = EXPORT_FORMATS[form], Path(output)
-    with connect(lake) as con, read_errors(lake.location), _write_errors(output):
+    with connect(lake, as_found=as_found) as con, read_errors(lake.location), _write_errors(output):
         con.execute("SET parquet_metadata_cache = true")
         videos = choose_videos(con, names)
         if wanted.writer is None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import mmap
 import re
-import shutil
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +17,11 @@ from deltalake import write_deltalake
 
 from storage.delta import hold, lake_errors, open_table, writer_properties
 from storage.errors import LakeError
+from storage.fence import purge
 from storage.identity import path_text
 from storage.lake import Lake
 from storage.log import rewrite_log
+from storage.objects import ObjectPath, Place, place_of, relative_text, remove_tree
 from storage.relations import quote, read_errors, relation_sql, rows_of, shared_connection
 from storage.repair import DAMAGED
 from storage.schema import TABLES
@@ -30,7 +31,7 @@ __all__ = ["Forgotten", "forget_video", "search_files"]
 _ID = re.compile("[0-9a-f]{16}")
 _REDACTED = "(forgotten)"
 #: Tables with rows about videos; last those that know both path and video_id: who was killed can ask for either again.
-_TABLES = ("observations", "tracks", "seconds", "labels", "edits", "videos", "runs")
+_TABLES = ("observations", "tracks", "seconds", "stretches", "labels", "edits", "videos", "runs")
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,11 @@ class Forgotten:
 
 
 def forget_video(lake: Lake, video: str | Path) -> Forgotten:
-    """Erase every row about a video: observations, tracks, seconds, labels, edits, runs, and the traces in the logs.
+    """Erase every row about a video, from observations to runs, labels and edits, and the traces in the logs.
 
     Delta keeps older versions so that they can be asked for; here they go, for all tables with rows about videos, with
-    the files that nothing else needs. Waits for writers and keeps them waiting. May be killed and repeated. A query
+    the files that nothing else needs. Waits for writers and keeps them waiting; in an
+    object store writers have to look again instead (``storage.fence``). May be killed and repeated. A query
     that runs meanwhile may have to be asked again.
 
     Args:
@@ -61,14 +63,11 @@ def forget_video(lake: Lake, video: str | Path) -> Forgotten:
     """
     with hold(lake.location, alone=True):
         video_ids, paths, kept = _resolve(lake, str(video))
-        shutil.rmtree(lake.location / DAMAGED, ignore_errors=True)  # what cannot be read cannot be searched
+        remove_tree(lake.location / DAMAGED)  # what cannot be read cannot be searched
         n_rows = {}
         for name in _TABLES:
             n_rows[name] = _erase(lake, name, video_ids, paths)
-            with lake_errors(lake.location, f"deleting files of {name} of"):
-                open_table(lake.location, name).vacuum(
-                    retention_hours=0, dry_run=False, enforce_retention_duration=False, full=True
-                )
+            _delete_unused_files(lake, name)
             rewrite_log(
                 lake.location,
                 name,
@@ -77,6 +76,16 @@ def forget_video(lake: Lake, video: str | Path) -> Forgotten:
             )
         n_files, left = search_files(lake.location, [*video_ids, *paths], kept)
     return Forgotten(tuple(sorted(video_ids)), tuple(sorted(paths)), n_rows, n_files, tuple(left))
+
+
+def _delete_unused_files(lake: Lake, name: str) -> None:
+    if isinstance(lake.location, ObjectPath):
+        purge(lake.location, name)
+        return
+    with lake_errors(lake.location, f"deleting files of {name} of"):
+        open_table(lake.location, name).vacuum(
+            retention_hours=0, dry_run=False, enforce_retention_duration=False, full=True
+        )
 
 
 def _resolve(lake: Lake, video: str) -> tuple[set[str], set[str], set[str]]:
@@ -93,7 +102,7 @@ def _resolve(lake: Lake, video: str) -> tuple[set[str], set[str], set[str]]:
     )
     with read_errors(lake.location), shared_connection() as con:
         known = rows_of(con, f"SELECT DISTINCT * FROM ({sources})").to_pylist()
-    names = {path_text(video), path_text(Path(video).expanduser().absolute())}
+    names = {path_text(video), path_text(place_of(video))}
     of_path = {row["video_id"] for row in known if row["path"] in names} - {None}
     video_ids = of_path or {row["video_id"] for row in known if row["video_id"] == video}
     paths = {row["path"] for row in known if row["path"] in names or row["video_id"] in video_ids} - {None}
@@ -169,7 +178,7 @@ def _same_file(text: str, needles: Collection[str]) -> bool:
     return bool(name) and any(needle.rpartition("/")[2] == name for needle in needles)
 
 
-def search_files(location: Path, needles: Collection[str], kept: Collection[str] = ()) -> tuple[int, list[str]]:
+def search_files(location: Place, needles: Collection[str], kept: Collection[str] = ()) -> tuple[int, list[str]]:
     """Look for texts in every file of a lake: names, raw bytes, and the decoded values of every Parquet file.
 
     Args:
@@ -183,9 +192,9 @@ def search_files(location: Path, needles: Collection[str], kept: Collection[str]
     forms = {form for needle in needles for form in (needle, json.dumps(needle)[1:-1])}
     raw = {form for form in forms if not any(form in text or form in json.dumps(text) for text in kept)}
     n_files, left = 0, []
-    for file in sorted(path for path in location.rglob("*") if path.is_file()):
+    for file in _files_in(location):
         n_files += 1
-        hits = {form for form in raw if form in str(file.relative_to(location)) or _in_bytes(file, form.encode())}
+        hits = {form for form in raw if form in relative_text(file, location) or _in_bytes(file, form.encode())}
         if file.suffix == ".parquet":
             try:
                 hits |= set(_in_values(file, forms, kept))
@@ -195,15 +204,24 @@ def search_files(location: Path, needles: Collection[str], kept: Collection[str]
     return n_files, left
 
 
-def _in_bytes(file: Path, needle: bytes) -> bool:
+def _files_in(location: Place) -> Iterator[Place]:
+    if isinstance(location, ObjectPath):
+        yield from location.files()
+    else:
+        yield from sorted(path for path in location.rglob("*") if path.is_file())
+
+
+def _in_bytes(file: Place, needle: bytes) -> bool:
+    if isinstance(file, ObjectPath):
+        return needle in file.read_bytes()
     if file.stat().st_size == 0:
         return False
     with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
         return content.find(needle) >= 0
 
 
-def _in_values(file: Path, forms: Collection[str], kept: Collection[str]) -> Iterator[str]:
-    with pq.ParquetFile(file) as parquet:
+def _in_values(file: Place, forms: Collection[str], kept: Collection[str]) -> Iterator[str]:
+    with pq.ParquetFile(file if isinstance(file, Path) else file.open()) as parquet:
         for batch in parquet.iter_batches():
             for text in _texts(batch):
                 yield from (form for form in forms if form in text and not (text in kept or form in kept))

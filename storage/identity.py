@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from storage.objects import Place
+
 __all__ = ["analysis_id", "canonical_json", "faces_id", "path_shown", "path_text", "printable", "video_id_of"]
 
 _ID_DIGITS = 16
@@ -50,9 +52,9 @@ def analysis_id(faces_id: str, model_id: str, crop: Mapping[str, Any]) -> str:
     return _hash({"faces_id": faces_id, "model_id": model_id, "crop": crop})
 
 
-def path_text(path: str | Path) -> str:
+def path_text(path: str | Place) -> str:
     """A path as text that a table can hold: bytes that are not UTF-8 become ``\\xNN``."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    return os.fsencode(str(path)).decode("utf-8", "backslashreplace")
 
 
 def printable(text: str, keep: str = "") -> str:
@@ -68,6 +70,6 @@ def printable(text: str, keep: str = "") -> str:
     )
 
 
-def path_shown(path: str | Path) -> str:
+def path_shown(path: str | Place) -> str:
     """A path for a terminal or a log line: file names may hold anything but a slash."""
     return printable(path_text(path))

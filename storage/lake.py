@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,16 +16,20 @@ from storage import delta
 from storage.delta import MARKER
 from storage.errors import LakeError
 from storage.identity import canonical_json, path_text
+from storage.objects import ObjectPath, Place, place_of
 from storage.records import FinishedVideo, RunManifest, VideoCounts, VideoOutcome
 from storage.relations import quote, read_errors, relation_sql, rows_of, shared_connection
 from storage.schema import FACE_COLUMNS, OBSERVATIONS, SCHEMA_VERSION, TABLES
-from storage.summary import count_rows, sum_seconds, sum_track_pieces
+from storage.summary import count_rows, sum_seconds, sum_stretches, sum_track_pieces
 from storage.upgrade import schema_version, write_marker
 
 __all__ = ["Lake", "Segment"]
 
+_P = TypeVar("_P", bound=str | Place)
 #: deltalake 1.6 loses or panics on these in a location; the others work.
 _UNSAFE = set("%*?[]^|\\") | {chr(code) for code in range(32)}
+#: In the prefix of an object store more characters get lost: it encodes them twice in some requests and once in others.
+_NOT_SAFE_IN_A_STORE = re.compile(r"[^A-Za-z0-9._:/-]")
 
 
 @dataclass(frozen=True)
@@ -64,9 +70,12 @@ def _check_observations(part: Segment) -> None:
 
 
 class Lake:
-    """A lake in a folder. Holds only the location: cheap to make, safe to share, pickle and use in many processes."""
+    """A lake in a folder or below a prefix of an object store.
 
-    def __init__(self, location: Path) -> None:
+    Holds only the location: cheap to make, safe to share, pickle and use in many processes.
+    """
+
+    def __init__(self, location: Place) -> None:
         self.location = location
 
     def __repr__(self) -> str:
@@ -75,13 +84,13 @@ class Lake:
     # -- open and create ------------------------------------------------------------------------------------------
 
     @classmethod
-    def open(cls, location: str | Path, create: bool = False) -> Lake:
+    def open(cls, location: str | Place, create: bool = False) -> Lake:
         """Open a lake; with ``create``, make one where there is none. Two processes may create at once.
 
         Raises LakeError for a folder that is no lake, another schema version, a location that Delta Lake cannot
         handle, a full disk or a place that cannot be written.
         """
-        lake = cls(Path(location).expanduser().absolute())
+        lake = cls(place_of(location))
         with delta.lake_errors(lake.location, "opening"):
             if create and not (lake.location / MARKER).exists():
                 lake._create()
@@ -103,21 +112,36 @@ class Lake:
 
     def _create(self) -> None:
         unsafe = sorted(set(str(self.location)) & _UNSAFE)
+        if isinstance(self.location, ObjectPath):
+            unsafe = sorted(set(_NOT_SAFE_IN_A_STORE.findall(str(self.location))))
         if unsafe:
             message = f"a lake cannot be in {str(self.location)!r}: choose a path without {' '.join(map(repr, unsafe))}"
             raise LakeError(message, "bad_location")
-        if self.location.exists():
-            if not self.location.is_dir():
+        if isinstance(self.location, ObjectPath):
+            self._require_conditional_puts(self.location)
+        if isinstance(self.location, ObjectPath) or self.location.exists():
+            if isinstance(self.location, Path) and not self.location.is_dir():
                 raise LakeError(f"{self.location} is a file, not a folder for a lake", "not_a_lake")
             ours = {table.place.split("/")[0] for table in TABLES.values()} | {MARKER}
-            foreign = [p.name for p in self.location.iterdir() if p.name not in ours and not p.name.startswith(".new-")]
+            names = {place.name for place in self.location.iterdir()} - ours
+            foreign = [name for name in names if not name.startswith((".new-", ".probe-"))]
             if foreign:
                 message = f"{self.location} is not empty ({sorted(foreign)[0]}) and not a lake; name another folder"
                 raise LakeError(message, "not_a_lake")
         for table in TABLES.values():
-            (self.location / table.place).mkdir(parents=True, exist_ok=True)
             delta.create_table(self.location, table)
         write_marker(self.location, SCHEMA_VERSION)  # last: what has the marker has all tables
+
+    @staticmethod
+    def _require_conditional_puts(location: ObjectPath) -> None:
+        """Of two writers one must lose; a store that lets both win keeps no lake."""
+        probe = location / f".probe-{uuid.uuid4().hex}"
+        probe.create(b"1")
+        refused = not probe.create(b"2")
+        probe.unlink()
+        if not refused:
+            message = f"the store of {location} ignores If-None-Match, on which commits stand; use one that honours it"
+            raise LakeError(message, "bad_location")
 
     # -- commit ---------------------------------------------------------------------------------------------------
 
@@ -150,7 +174,7 @@ class Lake:
         return self.commit_videos([video])[0]
 
     def commit_videos(self, videos: Sequence[FinishedVideo]) -> list[VideoCounts]:
-        """Write ``tracks``, ``seconds`` and, last, ``videos`` from the committed observations; each exactly once.
+        """Write what the committed observations add up to and, last, ``videos``; each exactly once.
 
         May be killed at any moment and repeated: nothing is written twice and no view shows half a video.
 
@@ -188,18 +212,21 @@ class Lake:
                 f" WHERE analysis_id = {quote(analysis_id)} AND video_id IN ({listed})"
             )
             pieces, row_counts = sum_track_pieces(con), count_rows(con)
-            seconds = sum_seconds(con, pieces)
-        counts, tracks_of, seconds_of, video_of = {}, {}, {}, {}
+            summed = {"seconds": sum_seconds(con, pieces), "stretches": sum_stretches(con, pieces)}
+        counts, tracks_of, video_of = {}, {}, {}
+        summed_of: dict[str, dict[str, pa.Table]] = {name: {} for name in summed}
         for video in videos:
             transaction = f"{analysis_id}/{video.video_id}"
             own = pieces.filter(pc.equal(pieces["video_id"], video.video_id))
             tracks_of[transaction] = own.append_column("faces_id", pa.repeat(video.faces_id, len(own)))
-            seconds_of[transaction] = seconds.filter(pc.equal(seconds["video_id"], video.video_id))
+            for name, rows in summed.items():
+                summed_of[name][transaction] = rows.filter(pc.equal(rows["video_id"], video.video_id))
             found = _counts(video, row_counts, n_tracks=pc.count_distinct(own["track_id"]).as_py())
             counts[video.video_id, analysis_id] = found
             video_of[transaction] = _video_row(video, found, version)
         delta.append_once(self.location, "tracks", tracks_of)
-        delta.append_once(self.location, "seconds", seconds_of)
+        for name, parts in summed_of.items():
+            delta.append_once(self.location, name, parts)
         delta.append_once(self.location, "videos", video_of)
         return counts
 
@@ -252,11 +279,11 @@ class Lake:
         sql = f"SELECT video_id FROM ({relation_sql(self.location, 'videos')}) WHERE analysis_id = ?"
         return {row["video_id"] for row in self._read(sql, [analysis_id]).to_pylist()}
 
-    def known_file(self, path: str | Path, size_bytes: int, mtime_ns: int) -> str | None:
+    def known_file(self, path: str | Place, size_bytes: int, mtime_ns: int) -> str | None:
         """The video_id of a file that was hashed before and has not changed since; see ``known_files``."""
         return next(iter(self.known_files([(path, size_bytes, mtime_ns)]).values()), None)
 
-    def known_files(self, files: Iterable[tuple[str | Path, int, int]]) -> dict[str | Path, str]:
+    def known_files(self, files: Iterable[tuple[_P, int, int]]) -> dict[_P, str]:
         """Which of (path, size_bytes, mtime_ns) were hashed before: path to video_id, in one read of the lake.
 
         A path counts only with equal size and modification time. Give paths as they are given to runs (absolute).

@@ -8,7 +8,6 @@ nothing and a checkpoint, from which lines are left out before everything older 
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import pyarrow.parquet as pq
 from deltalake import CommitProperties
 
 from storage.delta import lake_errors, open_table
+from storage.objects import ObjectPath, Place, replace_bytes
 from storage.schema import TABLES
 
 __all__ = ["Change", "history", "log_folder", "rewrite_log"]
@@ -40,12 +40,12 @@ class Change:
     n_rows: int | None
 
 
-def log_folder(location: Path, name: str) -> Path:
+def log_folder(location: Place, name: str) -> Place:
     """Where the log of a table is."""
     return location / TABLES[name].place / "_delta_log"
 
 
-def history(location: Path, *, limit: int | None = None) -> list[Change]:
+def history(location: Place, *, limit: int | None = None) -> list[Change]:
     """What was done to the tables of a lake, latest first; as far back as their logs go."""
     changes = []
     for name in TABLES:
@@ -66,11 +66,12 @@ def _count(value: object) -> int | None:
     return int(str(value)) if value is not None else None
 
 
-def rewrite_log(location: Path, name: str, drop: Callable[[str], bool], *, forget_removed: bool = False) -> None:
+def rewrite_log(location: Place, name: str, drop: Callable[[str], bool], *, forget_removed: bool = False) -> None:
     """Begin the log of a table anew at its next version: rows stay, earlier versions cannot be asked for any more.
 
     May be killed at any moment and repeated: until the last old line is gone, the table reads as it did or as it will.
-    Nobody else may write meanwhile (``storage.delta.hold`` alone).
+    Nobody else may do such work meanwhile (``storage.delta.hold`` alone, which on a disk keeps writers out, too; in an
+    object store ``storage.fence`` does).
 
     Args:
         location: the lake.
@@ -78,6 +79,10 @@ def rewrite_log(location: Path, name: str, drop: Callable[[str], bool], *, forge
         drop: whether to leave out a transaction, by its name, so that it can be committed again.
         forget_removed: also leave out the names of files that are no longer part of the table.
     """
+    from storage.fence import bury, put_fence
+
+    if isinstance(location, ObjectPath):
+        put_fence(location, name)
     table = open_table(location, name)
     with lake_errors(location, f"rewriting the log of {name} of"):
         table.create_write_transaction(  # of nothing: the last entry has to stay
@@ -92,22 +97,26 @@ def rewrite_log(location: Path, name: str, drop: Callable[[str], bool], *, forge
         table.create_checkpoint()
         folder = log_folder(location, name)
         checkpoint = folder / f"{version:020d}.checkpoint.parquet"
-        lines = pq.read_table(checkpoint)
+        lines = pq.read_table(pa.BufferReader(checkpoint.read_bytes()))
         keep = [
             not ((line["txn"] and drop(line["txn"]["appId"])) or (forget_removed and line["remove"]))
             for line in lines.select(["txn", "remove"]).to_pylist()
         ]
-        fresh = folder / f".{checkpoint.name}.new"
+        fresh = pa.BufferOutputStream()
         pq.write_table(lines.filter(pa.array(keep, pa.bool_())), fresh, compression="zstd")
-        os.replace(fresh, checkpoint)
-        _point_to(folder, version, sum(keep), checkpoint.stat().st_size)
-        for entry in sorted(folder.iterdir()):
+        content = fresh.getvalue().to_pybytes()
+        replace_bytes(checkpoint, content)
+        pointer = {"version": version, "size": sum(keep), "sizeInBytes": len(content)}
+        replace_bytes(folder / "_last_checkpoint", json.dumps(pointer).encode())
+    if isinstance(location, ObjectPath):
+        bury(location, name, version)
+    else:
+        _delete_entries(location, name, version)
+
+
+def _delete_entries(location: Path, name: str, before: int) -> None:
+    with lake_errors(location, f"clearing the log of {name} of"):
+        for entry in sorted((location / TABLES[name].place / "_delta_log").iterdir()):
             found = _VERSION.match(entry.name)
-            if entry.is_file() and ((found and int(found[1]) < version) or entry.name.startswith((".", "_commit_"))):
+            if entry.is_file() and ((found and int(found[1]) < before) or entry.name.startswith((".", "_commit_"))):
                 entry.unlink()
-
-
-def _point_to(folder: Path, version: int, n_lines: int, size_bytes: int) -> None:
-    fresh = folder / "._last_checkpoint.new"
-    fresh.write_text(json.dumps({"version": version, "size": n_lines, "sizeInBytes": size_bytes}), encoding="utf-8")
-    os.replace(fresh, folder / "_last_checkpoint")

@@ -1,4 +1,7 @@
-"""The model store of a lake: files that are never overwritten, and events that say which model is in production."""
+"""The model store of a lake: files that are never overwritten, and events that say which model is in production.
+
+In an object store, a model is used from a copy in ``$XDG_CACHE_HOME/mfer/models`` whose weights were checked.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,7 @@ import pyarrow as pa
 from storage import delta
 from storage.errors import LakeError
 from storage.lake import Lake
+from storage.objects import READ_BYTES, ObjectPath, Place
 from storage.relations import read_errors, relation_sql, rows_of, shared_connection
 from storage.schema import TABLES
 
@@ -33,11 +37,11 @@ _MAX_ATTEMPTS = 30
 
 @dataclass(frozen=True)
 class StoredModel:
-    """A published model: ``path`` is its folder, with ``weights.safetensors`` and ``card.json``."""
+    """A published model: ``path`` is where it is in the lake, with ``weights.safetensors`` and ``card.json``."""
 
     model_id: str
     name: str
-    path: Path
+    path: Place
     in_production: bool
     published_utc: datetime
     card: Mapping[str, Any] = field(repr=False)
@@ -53,7 +57,54 @@ class ModelEvent:
     said: str
 
 
-def _sha256(path: Path) -> str:
+def _put_folder(target: Path, weights_path: Path, card: str) -> None:
+    fresh = target.parent / f".new-{uuid.uuid4().hex}"
+    try:
+        fresh.mkdir()
+        shutil.copyfile(weights_path, fresh / WEIGHTS)
+        (fresh / CARD).write_text(card, encoding="utf-8")
+        if not target.exists():
+            os.rename(fresh, target)  # fails where another process was faster: the folder is not empty
+    except FileExistsError:
+        pass
+    except OSError:
+        if not target.exists():
+            raise
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _fetched(folder: ObjectPath, model_id: str) -> Path:
+    """A model from the cache, or copied into it from an object store."""
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    kept = Path(root) / "mfer" / "models" / model_id
+    card = (folder / CARD).read_text(encoding="utf-8")
+    if kept.is_dir() and _is_whole(kept, model_id) and (kept / CARD).read_text(encoding="utf-8") == card:
+        return kept
+    fresh = kept.parent / f".new-{uuid.uuid4().hex}"
+    try:
+        fresh.mkdir(parents=True)
+        with (fresh / WEIGHTS).open("wb") as file:
+            shutil.copyfileobj((folder / WEIGHTS).open(), file, READ_BYTES)
+        (fresh / CARD).write_text(card, encoding="utf-8")
+        if not _is_whole(fresh, model_id):
+            message = f"{folder / WEIGHTS} has other bytes than were published; restore it from a copy"
+            raise LakeError(f"the lake is damaged: {message}", "damaged")
+        shutil.rmtree(kept, ignore_errors=True)
+        os.rename(fresh, kept)
+    except OSError:
+        if not (kept.is_dir() and _is_whole(kept, model_id)):  # else another process was faster
+            raise
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return kept
+
+
+def _is_whole(folder: Path, model_id: str) -> bool:
+    return (folder / WEIGHTS).is_file() and _sha256(folder / WEIGHTS).startswith(model_id.rpartition("@")[2])
+
+
+def _sha256(path: Place) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -81,20 +132,11 @@ class ModelStore:
         target = self._folder / name
         with delta.lake_errors(self.lake.location, "publishing a model into"):
             model_id = f"{name}@{_sha256(Path(weights_path))[:_HASH_DIGITS]}"
-            fresh = self._folder / f".new-{uuid.uuid4().hex}"
-            try:
-                fresh.mkdir()
-                shutil.copyfile(weights_path, fresh / WEIGHTS)
-                (fresh / CARD).write_text(text, encoding="utf-8")
-                if not target.exists():
-                    os.rename(fresh, target)  # fails where another process was faster: the folder is not empty
-            except FileExistsError:
-                pass
-            except OSError:
-                if not target.exists():
-                    raise
-            finally:
-                shutil.rmtree(fresh, ignore_errors=True)
+            if isinstance(target, ObjectPath):
+                (target / WEIGHTS).create(Path(weights_path))
+                (target / CARD).create(text.encode())  # of a killed process, too: it is added by the next
+            else:
+                _put_folder(target, Path(weights_path), text)
             stored = f"{name}@{_sha256(target / WEIGHTS)[:_HASH_DIGITS]}"
             if stored != model_id or (target / CARD).read_text(encoding="utf-8") != text:
                 message = (
@@ -150,12 +192,20 @@ class ModelStore:
         return any(e["event"] == "promote" and e["model_id"] == model_id for e in self._events())
 
     def path_of(self, model_id: str) -> Path:
-        """The folder of a published model; a bare name will do, as each name has one model."""
-        path = self._folder / self._published(model_id)["name"]
-        for file in (path / WEIGHTS, path / CARD):
+        """A folder with a published model; a bare name will do, as each name has one model."""
+        place = self.place_of(model_id)
+        if isinstance(place, Path):
+            return place
+        with delta.lake_errors(self.lake.location, "fetching a model from"):
+            return _fetched(place, self._published(model_id)["model_id"])
+
+    def place_of(self, model_id: str) -> Place:
+        """Where the lake itself keeps a published model."""
+        place = self._folder / self._published(model_id)["name"]
+        for file in (place / WEIGHTS, place / CARD):
             if not file.is_file():
                 raise LakeError(f"the lake is damaged: {file} is missing; restore it from a copy", "damaged")
-        return path
+        return place
 
     def _published(self, model_id: str) -> dict[str, Any]:
         published = [event for event in self._events() if event["event"] == "publish"]

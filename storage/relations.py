@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 
-from storage.delta import REMEDY, damaged_file, data_files
+from storage.delta import REMEDY, damaged_file, data_files, lake_errors
 from storage.errors import LakeError
+from storage.objects import ObjectPath, Place
 from storage.schema import TABLES
 
 __all__ = [
@@ -22,6 +24,7 @@ __all__ = [
     "quote",
     "read_errors",
     "relation_sql",
+    "relations_sql",
     "rows_of",
     "shared_connection",
     "sql_type",
@@ -70,13 +73,25 @@ _SETTINGS: dict[str, Any] = {
 
 def memory_connection() -> duckdb.DuckDBPyConnection:
     """A DuckDB of its own that keeps nothing on disk, reads no Python variables and loads no extension."""
-    return duckdb.connect(config=_SETTINGS)
+    return _connect(_SETTINGS, with_objects=ObjectPath.in_use)
 
 
 @cache
-def _engine(pid: int) -> duckdb.DuckDBPyConnection:
+def _engine(pid: int, with_objects: bool) -> duckdb.DuckDBPyConnection:
     # one thread: sums come out the same each time, and workers run side by side anyway
-    return duckdb.connect(config=_SETTINGS | {"threads": 1})
+    con = _connect(_SETTINGS | {"threads": 1}, with_objects)
+    if with_objects:
+        atexit.register(con.close)  # before the interpreter takes apart what a file system of ours needs
+    return con
+
+
+def _connect(settings: dict[str, Any], with_objects: bool) -> duckdb.DuckDBPyConnection:
+    con = duckdb.connect(config=settings)
+    if with_objects:
+        from storage.duck_files import LakeFiles
+
+        con.register_filesystem(LakeFiles())
+    return con
 
 
 def shared_connection() -> duckdb.DuckDBPyConnection:
@@ -84,7 +99,7 @@ def shared_connection() -> duckdb.DuckDBPyConnection:
 
     Only temporary views may be made in it; they are the cursor's alone.
     """
-    return _engine(os.getpid()).cursor()  # by process: an engine does not survive a fork
+    return _engine(os.getpid(), ObjectPath.in_use).cursor()  # by process: an engine does not survive a fork
 
 
 def rows_of(con: duckdb.DuckDBPyConnection, sql: str, values: Sequence[Any] = ()) -> pa.Table:
@@ -93,7 +108,7 @@ def rows_of(con: duckdb.DuckDBPyConnection, sql: str, values: Sequence[Any] = ()
 
 
 def relation_sql(
-    location: Path,
+    location: Place,
     name: str,
     *,
     analysis_id: str | None = None,
@@ -118,8 +133,18 @@ def relation_sql(
     return f"SELECT {', '.join(table.schema.names)} FROM read_parquet([{listed}], {hive})"
 
 
+def relations_sql(location: Place, names: Sequence[str], *, video_ids: Iterable[str] | None = None) -> dict[str, str]:
+    """``relation_sql`` of several tables by name; in an object store their logs are read side by side."""
+    wanted = None if video_ids is None else sorted(video_ids)
+    if not isinstance(location, ObjectPath):
+        return {name: relation_sql(location, name, video_ids=wanted) for name in names}
+    with ThreadPoolExecutor(len(names)) as pool:
+        found = pool.map(lambda name: relation_sql(location, name, video_ids=wanted), names)
+        return dict(zip(names, found, strict=True))
+
+
 @contextmanager
-def read_errors(location: Path) -> Iterator[None]:
+def read_errors(location: Place) -> Iterator[None]:
     """Turn DuckDB's errors over damaged or missing data files into LakeError that names the file."""
     try:
         yield
@@ -127,7 +152,8 @@ def read_errors(location: Path) -> Iterator[None]:
         raise
     except duckdb.Error as error:
         # a query that is wrong by itself is no reason to read the whole lake
-        file = damaged_file(location, read=not isinstance(error, _ERRORS_OF_QUERIES))
+        with lake_errors(location, "reading"):  # an object store may be out of reach
+            file = damaged_file(location, read=not isinstance(error, _ERRORS_OF_QUERIES))
         if file is not None:
             message = f"the lake {location} is damaged: {file} is missing or broken; {REMEDY}"
             raise LakeError(message, "damaged") from error

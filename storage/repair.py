@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Iterator
 from typing import Any
 
@@ -10,6 +9,7 @@ from storage.check import DERIVED, BrokenFile, Key, LakeCheck, check_lake, exami
 from storage.delta import hold, lake_errors, open_table, writer_properties
 from storage.lake import Lake
 from storage.log import rewrite_log
+from storage.objects import move, relative_text
 from storage.records import FinishedVideo
 from storage.relations import quote, read_errors, relation_sql, rows_of, shared_connection
 from storage.schema import TABLES
@@ -19,16 +19,16 @@ __all__ = ["repair_lake"]
 #: Where broken files are kept, inside the lake, for whoever can rescue something from them.
 DAMAGED = "damaged"
 _KEYS_PER_DELETE = 100
-_SUMMARIES = ("tracks", "seconds")
+_SUMMARIES = ("tracks", "seconds", "stretches")
 
 
 def repair_lake(lake: Lake) -> list[str]:
     """Take broken files and the videos in them out of the lake.
 
     Observations that are lost take their video out of every table, with its transaction names, so that the next
-    analysis does it again. Tracks and seconds are summed again from observations. Judgements and edits by people cannot
-    be made again: the answer says which files held some. Broken files go to the folder ``damaged``. May be killed and
-    repeated; waits for writers and keeps them waiting.
+    analysis does it again. Tracks, seconds and stretches are summed again from observations. Judgements and edits by
+    people cannot be made again: the answer says which files held some. Broken files go to the folder ``damaged``. May
+    be killed and repeated; waits for writers and keeps them waiting.
 
     Returns:
         What was done, a sentence each; empty where nothing was wrong.
@@ -40,7 +40,7 @@ def repair_lake(lake: Lake) -> list[str]:
         found = examine(lake)
         done = list(_take_out(lake, found))
     again = _sum_again(lake)
-    return done + ([f"tracks and seconds of {again} videos were summed again"] if again else [])
+    return done + ([f"tracks, seconds and stretches of {again} videos were summed again"] if again else [])
 
 
 def _take_out(lake: Lake, found: LakeCheck) -> Iterator[str]:
@@ -112,18 +112,17 @@ def _keys_in(lake: Lake, name: str) -> set[Key]:
 def _put_aside(lake: Lake, broken: Collection[BrokenFile]) -> None:
     """Move files out of a table and tell its log that they are gone."""
     for file in broken:
-        aside = lake.location / DAMAGED / file.path.relative_to(lake.location)
+        aside = lake.location / DAMAGED / relative_text(file.path, lake.location)
         with lake_errors(lake.location, "repairing"):
             if file.path.exists():
-                aside.parent.mkdir(parents=True, exist_ok=True)
-                os.replace(file.path, aside)
+                move(file.path, aside)
     for name in {file.table for file in broken}:
         with lake_errors(lake.location, f"repairing {name} of"):
             open_table(lake.location, name).repair(dry_run=False)
 
 
 def _sum_again(lake: Lake) -> int:
-    """Commit tracks and seconds again for finished videos that lack theirs; returns for how many."""
+    """Commit tracks, seconds and stretches again for finished videos that lack theirs; returns for how many."""
     lacking = {(f.video_id, f.analysis_id) for f in check_lake(lake).videos if f.table in _SUMMARIES}
     if not lacking:
         return 0

@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 #: Raised when the meaning or layout of a table changes; a lake of another version is refused.
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 #: The classes that have a column. storage imports nothing of ours, so they are named here; a column is NULL where a
 #: model lacks the class.
 EXPRESSIONS = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
@@ -217,6 +217,23 @@ SECONDS = LakeTable(
         ]
     ),
 )
+STRETCHES = LakeTable(
+    "stretches",
+    "One row per unbroken stretch in which a track keeps one leading expression.",
+    pa.schema(
+        [
+            _VIDEO_ID,
+            _ANALYSIS_ID,
+            _TRACK_ID,
+            _field("expression", _TEXT, "", "class with the highest probability throughout"),
+            _field("start_s", _F64, "s", "time_s of its first face"),
+            _field("end_s", _F64, "s", "time_s of its last face plus that frame's duration"),
+            _field("screen_time_s", _F64, "s", "sum of duration_s: how long the face was seen"),
+            _field("sum_confidence_s", _F64, "s", "sum of confidence times duration_s; over screen_time_s: the mean"),
+            _field("n_faces", _I32, "", "faces (rows) in it"),
+        ]
+    ),
+)
 VIDEOS = LakeTable(
     "videos",
     "One row per finished video and analysis, written last: without it no view shows the others' rows.",
@@ -303,15 +320,15 @@ LABELS = LakeTable(
 )
 EDITS = LakeTable(
     "edits",
-    "One row per change by a person: names, merges, events, excluded stretches. A new model keeps them.",
+    "One row per change by a person: names, merges, splits, events, excluded stretches. A new model keeps them.",
     pa.schema(
         [
             _field("edit_id", _TEXT, "", "name of the change"),
             _VIDEO_ID,
             _FACES_ID,
             _TRACK_ID,
-            _field("kind", _TEXT, "", "name, merge, event, exclude or undo"),
-            _field("value", _TEXT, "", "the name, the other track_id, the event's text or the undone edit_id"),
+            _field("kind", _TEXT, "", "name, merge, split, event, exclude or undo"),
+            _field("value", _TEXT, "", "the name, the other or new track_id, the event's text or the undone edit_id"),
             _field("start_s", _F64, "s", "start of the stretch in time_s; NULL for the whole track or video"),
             _field("end_s", _F64, "s", "end of the stretch in time_s"),
             _field("author", _TEXT, "", "who changed it"),
@@ -354,7 +371,7 @@ DRIFT = LakeTable(
     ),
 )
 
-TABLES = {t.name: t for t in (OBSERVATIONS, SECONDS, TRACKS, VIDEOS, RUNS, LABELS, EDITS, MODELS, DRIFT)}
+TABLES = {t.name: t for t in (OBSERVATIONS, SECONDS, STRETCHES, TRACKS, VIDEOS, RUNS, LABELS, EDITS, MODELS, DRIFT)}
 
 
 def conform(rows: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -11,6 +11,7 @@ import duckdb
 
 from storage.errors import LakeError
 from storage.identity import path_text, video_id_of
+from storage.objects import is_uri
 from storage.relations import rows_of
 
 __all__ = ["ChosenVideo", "choose_videos"]
@@ -82,7 +83,7 @@ def choose_videos(con: duckdb.DuckDBPyConnection, names: Sequence[str | Path] = 
 
 def _find(name: str, videos: list[ChosenVideo], copies: dict[str, str]) -> set[str]:
     finished = {video.video_id for video in videos}
-    path = path_text(os.path.abspath(name))
+    path = path_text(name if is_uri(name) else os.path.abspath(name))
     below = path.rstrip("/") + "/"
     same_path = {video_id for known, video_id in copies.items() if known == path or known.startswith(below)}
     same_path |= {video.video_id for video in videos if video.path == path or video.path.startswith(below)}

@@ -40,11 +40,11 @@ def _ms(seconds: float) -> int:
 
 
 def write_elan(video: ChosenVideo, batches: Iterable[pa.RecordBatch], path: Path) -> None:
-    """Write an annotation document (EAF 3.0) with a tier per face track and an annotation per episode.
+    """Write an annotation document (EAF 3.0) with a tier per person and an annotation per episode.
 
     Args:
         video: the video that it is linked to, by its path.
-        batches: rows of ``episodes``, by time.
+        batches: rows of ``episodes`` by time, with ``person`` and ``name``.
         path: where to write.
     """
     episodes = _rows(batches)
@@ -74,11 +74,11 @@ def write_elan(video: ChosenVideo, batches: Iterable[pa.RecordBatch], path: Path
     for time, slot in slots.items():
         ET.SubElement(order, "TIME_SLOT", TIME_SLOT_ID=slot, TIME_VALUE=str(time))
     number = 0
-    for track in sorted({row["track_id"] for row in episodes}):
+    for title, of_tier in _tiers(episodes).items():
         tier = ET.SubElement(
-            document, "TIER", LINGUISTIC_TYPE_REF="apparent expression", TIER_ID=f"face {track}", ANNOTATOR="mfer"
+            document, "TIER", LINGUISTIC_TYPE_REF="apparent expression", TIER_ID=title, ANNOTATOR="mfer"
         )
-        for row in (row for row in episodes if row["track_id"] == track):
+        for row in of_tier:
             number += 1
             annotation = ET.SubElement(
                 ET.SubElement(tier, "ANNOTATION"),
@@ -99,6 +99,27 @@ def write_elan(video: ChosenVideo, batches: Iterable[pa.RecordBatch], path: Path
     ET.ElementTree(document).write(path, encoding="UTF-8", xml_declaration=True)
 
 
+def _who(row: dict[str, Any]) -> str:
+    return _NOT_XML.sub("?", row["name"] or f"face {row['person']}")
+
+
+def _tiers(episodes: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Episodes by the title of their tier: a person each, and more where two of its tracks are seen at one time."""
+    tiers: dict[str, list[dict[str, Any]]] = {}
+    owner: dict[str, int] = {}
+    for row in sorted(episodes, key=lambda row: (row["person"], row["start_s"], row["track_id"])):
+        titles = (_who(row), *(f"{_who(row)} ({number})" for number in range(2, 2 + len(episodes))))
+        title = next(
+            title
+            for title in titles
+            if owner.get(title, row["person"]) == row["person"]
+            and (title not in tiers or tiers[title][-1]["end_s"] <= row["start_s"] + 1e-6)
+        )
+        owner[title] = row["person"]
+        tiers.setdefault(title, []).append(row)
+    return tiers
+
+
 def _clock(ms: int) -> str:
     seconds, ms = divmod(ms, 1000)
     return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02},{ms:03}"
@@ -111,7 +132,7 @@ def write_srt(video: ChosenVideo, batches: Iterable[pa.RecordBatch], path: Path)
     each of their edges.
     """
     episodes = _rows(batches)
-    several = len({row["track_id"] for row in episodes}) > 1
+    several = len({row["person"] for row in episodes}) > 1 or any(row["name"] for row in episodes)
     edges = sorted({_ms(row[edge]) for row in episodes for edge in ("start_s", "end_s")})
     cues: list[tuple[int, int, str]] = []
     waiting = sorted(episodes, key=lambda row: (row["start_s"], row["track_id"]))
@@ -121,8 +142,7 @@ def write_srt(video: ChosenVideo, batches: Iterable[pa.RecordBatch], path: Path)
             now.append(waiting.pop(0))
         now = [row for row in now if _ms(row["end_s"]) > start]
         lines = [
-            (f"face {row['track_id']}: " if several else "")
-            + f"{row['expression']} {row['mean_confidence'] * 100:.0f} %"
+            (f"{_who(row)}: " if several else "") + f"{row['expression']} {row['mean_confidence'] * 100:.0f} %"
             for row in sorted(now, key=lambda row: row["track_id"])
         ]
         if lines:

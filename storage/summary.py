@@ -12,13 +12,35 @@ import pyarrow as pa
 from storage.relations import rows_of
 from storage.schema import EXPRESSIONS
 
-__all__ = ["TrackPiece", "count_rows", "join_segments", "sum_seconds", "sum_track_pieces"]
+__all__ = [
+    "EPISODE_MAX_GAP_S",
+    "SECONDS_SUMS",
+    "TrackPiece",
+    "count_rows",
+    "join_segments",
+    "stretches_sql",
+    "sum_seconds",
+    "sum_stretches",
+    "sum_track_pieces",
+]
 
 #: Boxes on both sides of a seam that overlap less belong to different faces (SORT's threshold for neighbouring
 #: frames, Bewley et al. 2016, doi 10.1109/ICIP.2016.7533003).
 SEAM_MIN_IOU = 0.3
 #: A track that ended longer before the seam is not continued: the tracker itself would have ended it.
 SEAM_MAX_GAP_S = 0.5
+#: A face that was not seen for longer ends a stretch of one expression, and with it an episode.
+EPISODE_MAX_GAP_S = 0.5
+
+#: Columns of ``seconds`` over the faces of one track and second.
+SECONDS_SUMS = ", ".join(
+    [
+        "CAST(count(*) AS INTEGER) AS n_faces",
+        "sum(duration_s) AS screen_time_s",
+        *(f"sum(p_{name} * duration_s) AS sum_p_{name}_s" for name in EXPRESSIONS),
+        *(f"max(p_{name}) AS max_p_{name}" for name in EXPRESSIONS),
+    ]
+)
 
 Box = tuple[float, float, float, float]
 
@@ -126,18 +148,45 @@ def sum_track_pieces(con: duckdb.DuckDBPyConnection) -> pa.Table:
 
 def sum_seconds(con: duckdb.DuckDBPyConnection, pieces: pa.Table) -> pa.Table:
     """Rows of ``seconds`` for every video in the relation ``observations``; ``pieces`` from sum_track_pieces."""
-    sums = ", ".join(f"sum(p_{name} * duration_s) AS sum_p_{name}_s" for name in EXPRESSIONS)
-    maxima = ", ".join(f"max(p_{name}) AS max_p_{name}" for name in EXPRESSIONS)
-    con.register("pieces", pieces.select(["video_id", "analysis_id", "segment", "track", "track_id"]))
     return rows_of(
         con,
         f"""
-        SELECT video_id, analysis_id, track_id, CAST(floor(time_s) AS INTEGER) AS second,
-               CAST(count(*) AS INTEGER) AS n_faces, sum(duration_s) AS screen_time_s, {sums}, {maxima}
-        FROM observations JOIN pieces USING (video_id, analysis_id, segment, track)
-        GROUP BY ALL ORDER BY video_id, analysis_id, track_id, second
+        SELECT video_id, analysis_id, track_id, CAST(floor(time_s) AS INTEGER) AS second, {SECONDS_SUMS}
+        FROM {_tracked(con, pieces)} GROUP BY ALL ORDER BY video_id, analysis_id, track_id, second
         """,
     )
+
+
+def sum_stretches(con: duckdb.DuckDBPyConnection, pieces: pa.Table) -> pa.Table:
+    """Rows of ``stretches`` for every video in the relation ``observations``; ``pieces`` from sum_track_pieces."""
+    found = stretches_sql(_tracked(con, pieces))
+    return rows_of(con, f"FROM ({found}) ORDER BY video_id, analysis_id, track_id, start_s")
+
+
+def _tracked(con: duckdb.DuckDBPyConnection, pieces: pa.Table) -> str:
+    con.register("pieces", pieces.select(["video_id", "analysis_id", "segment", "track", "track_id"]))
+    return "(FROM observations JOIN pieces USING (video_id, analysis_id, segment, track))"
+
+
+def stretches_sql(faces: str) -> str:
+    """A SELECT of the rows of ``stretches`` from a relation of faces with their ``track_id``."""
+    return f"""
+        WITH before AS (
+            SELECT video_id, analysis_id, track_id, frame_index, time_s, duration_s, expression, confidence,
+                   lag(expression) OVER one AS expression_before, lag(time_s + duration_s) OVER one AS ended_s
+            FROM {faces} WHERE expression IS NOT NULL
+            WINDOW one AS (PARTITION BY video_id, analysis_id, track_id ORDER BY frame_index)
+        ), numbered AS (
+            SELECT *, sum(
+                CASE WHEN expression = expression_before AND time_s - ended_s <= {EPISODE_MAX_GAP_S} THEN 0 ELSE 1 END
+            ) OVER (one ROWS UNBOUNDED PRECEDING) AS stretch
+            FROM before WINDOW one AS (PARTITION BY video_id, analysis_id, track_id ORDER BY frame_index)
+        )
+        SELECT video_id, analysis_id, track_id, expression, min(time_s) AS start_s, max(time_s + duration_s) AS end_s,
+               sum(duration_s) AS screen_time_s, sum(confidence * duration_s) AS sum_confidence_s,
+               CAST(count(*) AS INTEGER) AS n_faces
+        FROM numbered GROUP BY video_id, analysis_id, track_id, stretch, expression
+    """
 
 
 def count_rows(con: duckdb.DuckDBPyConnection) -> dict[tuple[str, str], dict[str, int]]:

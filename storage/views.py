@@ -11,11 +11,12 @@ import duckdb
 import pyarrow as pa
 
 from storage.analysis import create_functions
-from storage.edits import EDIT_VIEWS, EDITS_SQL, LABELS_SQL, PEOPLE_SQL
+from storage.corrections import BASIC_VIEWS, CORRECTED, EDITS_SQL, LABELS_SQL, PEOPLE_SQL, corrections
 from storage.errors import LakeError
 from storage.lake import Lake
-from storage.relations import memory_connection, quote, read_errors, relation_sql, rows_of, shared_connection
+from storage.relations import memory_connection, quote, read_errors, relations_sql, rows_of, shared_connection
 from storage.schema import EXPRESSIONS, TABLES
+from storage.summary import EPISODE_MAX_GAP_S
 
 __all__ = [
     "EPISODE_MAX_GAP_S",
@@ -32,8 +33,6 @@ __all__ = [
 #: Shorter stretches are not episodes: apparent expressions last longer than half a second, except for micro-expressions
 #: (Ekman 2003: 1/25 to 1/2 s), which this data is too coarse for.
 EPISODE_MIN_S = 0.5
-#: A face that was not seen for longer ends an episode.
-EPISODE_MAX_GAP_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -92,11 +91,7 @@ _SCORES_ALL = f"""
     FROM raw.observations o JOIN raw.finished f USING (video_id, analysis_id)
     WHERE o.face_index IS NOT NULL
 """
-_SCORES = """
-    SELECT * EXCLUDE (chosen) FROM (FROM scores_all WHERE chosen) s ANTI JOIN raw.excluded x
-    ON s.video_id = x.video_id AND s.analysis_id = x.analysis_id AND s.track_id = x.track_id
-       AND s.time_s >= x.from_s AND s.time_s < x.until_s
-"""
+_SCORES = "SELECT * FROM {scores}"
 _FRAMES = """
     SELECT f.file_name, o.time_s, o.frame_status, o.n_faces, o.frame_index, o.pts_s, o.duration_s, f.path,
            o.video_id, o.segment, o.analysis_id
@@ -111,38 +106,22 @@ _TRACKS = f"""
            sum(t.mean_box_height_px * t.n_faces) / sum(t.n_faces) AS mean_box_height_px,
            min(t.first_frame) AS first_frame, max(t.last_frame) AS last_frame,
            f.path, t.video_id, t.faces_id, t.analysis_id
-    FROM raw.tracks t JOIN raw.finished f USING (video_id, analysis_id)
+    FROM {{tracks}} t JOIN raw.finished f USING (video_id, analysis_id)
     WHERE f.chosen GROUP BY ALL
 """
 _SECONDS = f"""
     SELECT f.file_name, s.track_id, s.second, s.screen_time_s, s.n_faces,
            {_each("s.sum_p_{0}_s / nullif(s.screen_time_s, 0) AS mean_p_{0}")},
            {_each("s.max_p_{0}")}, {_each("s.sum_p_{0}_s")}, f.path, s.video_id, s.analysis_id
-    FROM raw.seconds s JOIN raw.finished f USING (video_id, analysis_id)
-    ANTI JOIN raw.excluded x ON s.video_id = x.video_id AND s.analysis_id = x.analysis_id AND s.track_id = x.track_id
-         AND s.second + 1 > x.from_s AND s.second < x.until_s
-    WHERE f.chosen
+    FROM {{seconds}} s JOIN raw.finished f USING (video_id, analysis_id) WHERE f.chosen
 """
-_EPISODES = f"""
-    WITH before AS (
-        SELECT file_name, path, video_id, analysis_id, track_id, frame_index, time_s, duration_s, expression,
-               confidence, lag(expression) OVER faces AS expression_before,
-               lag(time_s + duration_s) OVER faces AS ended_s
-        FROM scores WHERE expression IS NOT NULL
-        WINDOW faces AS (PARTITION BY video_id, track_id ORDER BY frame_index)
-    ), numbered AS (
-        SELECT *, sum(
-            CASE WHEN expression = expression_before AND time_s - ended_s <= {EPISODE_MAX_GAP_S} THEN 0 ELSE 1 END
-        ) OVER (PARTITION BY video_id, track_id ORDER BY frame_index ROWS UNBOUNDED PRECEDING) AS stretch
-        FROM before
-    )
-    SELECT file_name, track_id, min(time_s) AS start_s, max(time_s + duration_s) AS end_s, expression,
-           sum(confidence * duration_s) / nullif(sum(duration_s), 0) AS mean_confidence, count(*) AS n_faces,
-           path, video_id, analysis_id
-    FROM numbered
-    GROUP BY file_name, track_id, stretch, expression, path, video_id, analysis_id
-    HAVING max(time_s + duration_s) - min(time_s) >= {EPISODE_MIN_S}
+_STRETCHES = """
+    SELECT f.file_name, s.track_id, s.start_s, s.end_s, s.expression, s.screen_time_s,
+           s.sum_confidence_s / nullif(s.screen_time_s, 0) AS mean_confidence, s.n_faces, f.path, s.video_id,
+           s.analysis_id
+    FROM {stretches} s JOIN raw.finished f USING (video_id, analysis_id) WHERE f.chosen
 """
+_EPISODES = f"SELECT * FROM stretches WHERE end_s - start_s >= {EPISODE_MIN_S}"
 _COUNTS = "n_frames, n_frames_with_face, n_frames_unread, n_faces"
 _VIDEOS = f"""
     WITH last AS (
@@ -187,8 +166,8 @@ _VIDEO_FILE = {"file_name": _FILE_NAME, "path": _PATH}
 _VIEWS = (
     View(
         "scores",
-        "One row per face per sampled frame, of the analysis that is chosen for each video, without the stretches "
-        "that a person excluded.",
+        "One row per face per sampled frame, of the analysis that is chosen for each video; without the stretches that "
+        "a person excluded, and with the new numbers where a person split a track.",
         _SCORES,
         ("observations",),
         {**_VIDEO_FILE, "track_id": _TRACK},
@@ -204,26 +183,25 @@ _VIEWS = (
     View("tracks", "One row per face followed through a video.", _TRACKS, ("tracks",), _VIDEO_FILE),
     View(
         "seconds",
-        "One row per track and second in which it was seen; a second of which a person excluded a part is left out.",
+        "One row per track and second in which it was seen, without what a person excluded.",
         _SECONDS,
         ("seconds",),
         _VIDEO_FILE | {f"mean_p_{e}": ("0..1", f"mean probability of {e}, weighted by time") for e in EXPRESSIONS},
     ),
     View(
+        "stretches",
+        "One row per unbroken stretch, however short, in which a track keeps one leading expression; not to be seen "
+        f"for more than {EPISODE_MAX_GAP_S} s ends it.",
+        _STRETCHES,
+        ("stretches",),
+        {**_VIDEO_FILE, "mean_confidence": ("0..1", "mean probability of that class, weighted by time")},
+    ),
+    View(
         "episodes",
-        f"One row per stretch of at least {EPISODE_MIN_S} s in which a track keeps one leading expression; not to be "
-        f"seen for more than {EPISODE_MAX_GAP_S} s ends it.",
+        f"The rows of stretches that last at least {EPISODE_MIN_S} s.",
         _EPISODES,
-        ("observations",),
-        {
-            **_VIDEO_FILE,
-            "track_id": _TRACK,
-            "start_s": ("s", "time_s of its first face"),
-            "end_s": ("s", "time_s of its last face plus that frame's duration"),
-            "expression": ("", "class with the highest probability throughout"),
-            "mean_confidence": ("0..1", "mean probability of that class, weighted by time"),
-            "n_faces": ("", "faces (rows) in it"),
-        },
+        ("stretches",),
+        {**_VIDEO_FILE, "mean_confidence": ("0..1", "mean probability of that class, weighted by time")},
     ),
     View(
         "videos",
@@ -260,13 +238,13 @@ _VIEWS = (
     View("edits", "One row per edit that nobody took back.", EDITS_SQL, ("edits",), {"file_name": _FILE_NAME}),
     View(
         "people",
-        "One row per track that a person named or merged with another.",
+        "One row per track, of the analysis that is chosen for each video, that a person named or merged with another.",
         PEOPLE_SQL,
         ("edits",),
         {
             "file_name": _FILE_NAME,
             "person": ("", "track that stands for the person: the one merged into, else the track itself"),
-            "name": ("", "name given to the track, else to that person"),
+            "name": ("", "name given to the track, else the last one given to another track of that person"),
         },
     ),
     View(
@@ -288,12 +266,13 @@ _VIEWS = (
 VIEWS = {view.name: view for view in _VIEWS}
 
 
-def connect(lake: Lake, video_ids: Iterable[str] | None = None) -> duckdb.DuckDBPyConnection:
+def connect(lake: Lake, video_ids: Iterable[str] | None = None, *, as_found: bool = False) -> duckdb.DuckDBPyConnection:
     """An in-memory DuckDB with every view of the lake as it is now; later commits need a new connection.
 
     With ``video_ids``, files that hold none of these videos are not opened, which is quick in a large lake; rows of
     others may still show: filter them. The chosen analysis of a video is the production model's where finished, then
-    the one with the most sampled frames, then the latest by commit.
+    the one with the most sampled frames, then the latest by commit. ``as_found`` leaves out what people said: names,
+    merges, splits, events and exclusions.
 
     Raises:
         LakeError: a table cannot be read, or a file is missing or damaged, with the file's name.
@@ -304,14 +283,24 @@ def connect(lake: Lake, video_ids: Iterable[str] | None = None) -> duckdb.DuckDB
     with read_errors(lake.location):
         con.execute("CREATE SCHEMA raw")
         # `videos` first: its snapshot must not be younger than those of the rows that it makes visible
-        for name in sorted(TABLES, key=lambda name: name != "videos"):
-            con.execute(f"CREATE VIEW raw.{name} AS {relation_sql(lake.location, name, video_ids=wanted)}")
+        tables = relations_sql(lake.location, ["videos"], video_ids=wanted)
+        tables |= relations_sql(lake.location, [name for name in TABLES if name != "videos"], video_ids=wanted)
+        for name, files in tables.items():
+            hidden = as_found and name == "edits"
+            con.execute(f"CREATE VIEW raw.{name} AS {f'FROM ({files}) WHERE false' if hidden else files}")
         con.execute(f"CREATE VIEW raw.production AS {_PRODUCTION}")
-        for name, sql in EDIT_VIEWS.items():
-            con.execute(f"CREATE VIEW raw.{name} AS {sql}")
         con.execute(f"CREATE VIEW raw.finished AS {_FINISHED}")
-        for name in ("scores_all", "edits", *(name for name in VIEWS if name not in ("scores_all", "edits"))):
-            con.execute(f"CREATE VIEW {name} AS {VIEWS[name].sql}")
+        con.execute(f"CREATE VIEW scores_all AS {_SCORES_ALL}")
+        inner = dict(BASIC_VIEWS)
+        con.execute(f"CREATE VIEW raw.standing_edits AS {inner.pop('standing_edits')}")
+        told = "SELECT DISTINCT video_id FROM raw.standing_edits WHERE kind IN ('exclude', 'split')"
+        corrected = [video_id for (video_id,) in con.execute(told).fetchall()]
+        for name, sql in (inner | corrections(corrected) if corrected else inner).items():
+            con.execute(f"CREATE VIEW raw.{name} AS {sql}")
+        source = {name: forms[bool(corrected)] for name, forms in CORRECTED.items()}
+        for name, view in VIEWS.items():
+            if name != "scores_all":
+                con.execute(f"CREATE VIEW {name} AS {view.sql.format(**source)}")
         create_functions(con)
     return con
 

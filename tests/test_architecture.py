@@ -33,6 +33,8 @@ HOME_OF = {
     "ray": {"flows"},
     "duckdb": {"storage"},
     "deltalake": {"storage"},
+    "obstore": {"storage/objects.py"},
+    "fsspec": {"storage/duck_files.py"},
     "timm": {"mfer"},
     "dash": {"dashboards"},
     "plotly": {"dashboards"},

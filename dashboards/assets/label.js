@@ -21,9 +21,13 @@
       this.rater = (rater || "").trim();
       this.order = order;
       this.done = [];
-      if (!this.rater) { this.queue = []; this.show("Say who you are first."); return; }
+      this.queue = []; // nobody judges a face of the queue before
+      if (!this.rater) { this.show("Say who you are first."); return; }
+      const asked = (this.asked = (this.asked || 0) + 1);
+      this.show("Looking for faces...");
       try {
         const told = await mfer.fetchJSON(`/api/labels/queue?${new URLSearchParams({ rater: this.rater, order })}`);
+        if (asked !== this.asked) return; // another rater or order was asked for meanwhile
         this.queue = told.faces;
         this.nDone = told.n_done;
         this.at = 0;
@@ -46,7 +50,7 @@
       byId("label-count").textContent = `${this.nDone} judged by you, ${this.queue.length - this.at} waiting in this queue`;
       this.showOpinion();
       if (!face) {
-        holder.replaceChildren(document.createTextNode(this.queue.length ? "The queue is done." : "No face waits for you."));
+        holder.replaceChildren(document.createTextNode(this.queue.length ? "The queue is done." : message || "No face waits for you."));
         return;
       }
       const picture = new Image();

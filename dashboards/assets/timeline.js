@@ -10,11 +10,13 @@
       method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(told),
     };
     const answer = await fetch(url, options);
-    if (!answer.ok) {
-      const text = new DOMParser().parseFromString(await answer.text(), "text/html").body.textContent;
-      throw new Error(text.trim().split("\n").pop() || `the server answered ${answer.status}`);
-    }
+    if (!answer.ok) throw new Error((await mfer.reason(answer)) || `the server answered ${answer.status}`);
     return answer.json();
+  };
+
+  mfer.reason = async function (answer) {
+    const text = new DOMParser().parseFromString(await answer.text(), "text/html").body.textContent;
+    return text.trim().split("\n").pop();
   };
 
   /* Plotly reads a few tags in its texts: what people and files are called must stay text. */

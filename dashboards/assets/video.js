@@ -2,6 +2,7 @@
 (function () {
   "use strict";
   const mfer = window.mfer;
+  const CONTROLS = { curves: "curve-options", show: "show-options", overlay: "overlay-options" };
   const CHUNK_S = 10, FRAME_SLACK_S = 0.004, MAX_PANELS = 6;
   let page = null;
 
@@ -15,16 +16,18 @@
 
   class VideoPage {
     constructor(facts) {
-      this.facts = facts;
+      this.facts = { ...facts, colours: { ...facts.colours, ...mfer.choices().colours } };
+      this.told = facts;
       this.chunks = new Map();
       this.overlay = [];
       this.excludeFrom = null;
       this.video = byId("player");
       this.canvas = byId("overlay");
-      this.timeline = new mfer.Timeline(facts, (s) => this.seek(s), (a, b) => this.zoomed(a, b));
+      this.timeline = new mfer.Timeline(this.facts, (s) => this.seek(s), (a, b) => this.zoomed(a, b));
       this.wirePlayer();
       this.zoomed(0, facts.duration_s);
       this.refreshEdits();
+      listVideos(facts.video_id).catch((error) => this.say(error.message));
       const start = parseFloat(new URLSearchParams(window.location.search).get("t"));
       if (start) this.seek(start);
       this.update();
@@ -214,6 +217,24 @@
       });
     }
 
+    listEpisodes() {
+      byId("episode-list").replaceChildren(...this.facts.episodes.map(([track, start, end, name, confidence]) => {
+        const row = element("li"), button = element("button");
+        button.dataset.seek = start.toFixed(4);
+        button.append(element("span", "when", `${start.toFixed(1)} to ${end.toFixed(1)} s`),
+          this.chip(name, `${name} ${Math.round(100 * confidence)}%`), element("span", "faint", this.timeline.name(track)));
+        row.append(button);
+        return row;
+      }));
+    }
+
+    chip(name, text) {
+      const chip = element("span", "chip"), swatch = element("i", "swatch");
+      swatch.style.background = this.facts.colours[name];
+      chip.append(swatch, text);
+      return chip;
+    }
+
     /* -- curves and edits -------------------------------------------------------------------------------------- */
 
     zoomed(from, to) {
@@ -222,6 +243,7 @@
     }
 
     configure(options) {
+      this.configured = JSON.stringify(options);
       this.overlay = options.overlay;
       this.timeline.options = options;
       this.timeline.load().catch((error) => this.say(error.message));
@@ -243,10 +265,15 @@
     }
 
     took(edits) {
+      const splits = edits.edits.filter((edit) => edit.kind === "split").length;
+      if (this.splits !== undefined && this.splits !== splits) { window.location.reload(); return; } // other faces now
+      this.splits = splits;
+      const same = JSON.stringify(edits) === JSON.stringify(this.timeline.edits);
       this.timeline.edits = edits;
       this.momentState = null;
-      this.timeline.draw();
+      if (!same) this.timeline.draw();
       this.update();
+      this.listEpisodes();
       const list = byId("edit-list");
       list.replaceChildren();
       edits.edits.forEach((edit) => {
@@ -281,6 +308,11 @@
       this.edit(this.ofFace({ kind: "merge", value: byId("edit-text").value.trim() }), "The two faces are one person now.");
     }
 
+    splitFace() {
+      if (this.face() === null) { this.say("Choose a face first."); return; }
+      this.edit(this.ofFace({ kind: "split", start_s: this.now }), "From here on it is somebody else.");
+    }
+
     markEvent() {
       const value = byId("edit-text").value.trim() || "event";
       this.edit(this.ofFace({ kind: "event", value, start_s: this.now }), `Marked: ${value}.`);
@@ -295,6 +327,22 @@
       const [start_s, end_s] = [this.excludeFrom, this.now].sort((a, b) => a - b);
       this.excludeFrom = null;
       this.edit(this.ofFace({ kind: "exclude", start_s, end_s }), "Excluded: the views scores, episodes and seconds leave it out.");
+    }
+
+    async clip() {
+      const { from, to } = this.timeline, seconds = to - from;
+      this.say(`Making a clip of ${seconds.toFixed(1)} s, which takes about as long...`);
+      const query = new URLSearchParams({ from: from.toFixed(4), to: to.toFixed(4), blur: mfer.choices().blurClips ? 1 : 0 });
+      try {
+        const answer = await fetch(`/api/video/${this.facts.video_id}/clip.mp4?${query}`);
+        if (!answer.ok) throw new Error((await mfer.reason(answer)) || "it failed");
+        const link = element("a");
+        link.href = URL.createObjectURL(await answer.blob());
+        link.download = `clip_${this.facts.video_id}_${from.toFixed(1)}_${to.toFixed(1)}.mp4`;
+        link.click();
+        this.say(`The clip is in your downloads: ${link.download}`);
+        setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+      } catch (error) { this.say(`No clip: ${error.message}`); }
     }
 
     undoLast() {
@@ -378,21 +426,58 @@
     else page[name]();
   });
 
+  /* -- the list beside the player -------------------------------------------------------------------------------- */
+
+  let asked = 0, soon = null;
+  async function listVideos(near, text = "") {
+    const mine = ++asked;
+    const told = await mfer.fetchJSON(`/api/videos?${new URLSearchParams({ near, text })}`);
+    const list = byId("side-list");
+    if (mine !== asked || !list) return;
+    list.replaceChildren(...told.videos.map((video) => {
+      const row = element("li"), link = element("a", video.video_id === near ? "active" : "");
+      link.href = `/video?id=${video.video_id}`;
+      link.title = video.path;
+      link.append(element("span", "faint", `${video.folder}/`), video.file_name);
+      row.append(link);
+      return row;
+    }));
+    const active = list.querySelector(".active");
+    if (active) list.scrollTop = active.offsetTop - list.offsetTop - list.clientHeight / 2;
+    const more = told.n_videos - told.videos.length;
+    byId("side-count").textContent = more > 0 ? `${told.videos.length} of ${told.n_videos}` : "";
+  }
+
   document.addEventListener("input", (event) => {
-    if (event.target.id !== "side-search") return;
-    const words = event.target.value.toLowerCase();
-    document.querySelectorAll("#side-list > *").forEach((row) => { row.hidden = !row.textContent.toLowerCase().includes(words); });
+    if (event.target.id !== "side-search" || !page) return;
+    clearTimeout(soon);
+    soon = setTimeout(() => listVideos(page.facts.video_id, event.target.value).catch((error) => page.say(error.message)), 150);
+  });
+
+  document.addEventListener("click", (event) => { // as dcc.Link does it: the page changes without loading anew
+    const link = event.target.closest("#side-list a");
+    if (!link || event.ctrlKey || event.metaKey || event.shiftKey || event.button) return;
+    event.preventDefault();
+    window.history.pushState({}, "", link.getAttribute("href"));
+    window.dispatchEvent(new CustomEvent("_dashprivate_pushstate"));
+    window.scrollTo(0, 0);
   });
 
   window.dash_clientside = window.dash_clientside || {};
   window.dash_clientside.video = {
     show(facts, curves, tracks, show, overlay, windowS, other) {
       if (!facts) return window.dash_clientside.no_update;
-      if (!page || page.facts !== facts || !page.alive) page = mfer.page = new VideoPage(facts);
-      page.configure({
-        curves: curves || [], tracks: tracks || [], show: show || [], overlay: overlay || [], window: windowS || 0,
-        baseline: (show || []).includes("baseline"), other: other || null,
-      });
+      const chosen = { curves: curves || [], show: show || [], overlay: overlay || [], window: windowS || 0 };
+      if (!page || page.told !== facts || !page.alive) {
+        page = mfer.page = new VideoPage(facts);
+        Object.assign(chosen, mfer.choices().video); // of the last time; the page's own controls follow
+        ["curves", "show", "overlay"].forEach((name) => window.dash_clientside.set_props(`${CONTROLS[name]}`, { value: chosen[name] }));
+        window.dash_clientside.set_props("window", { value: chosen.window });
+      } else {
+        mfer.choose({ video: chosen });
+      }
+      const options = { ...chosen, tracks: tracks || [], baseline: chosen.show.includes("baseline"), other: other || null };
+      if (page.configured !== JSON.stringify(options)) page.configure(options); // drawing takes a while: not twice
       return "";
     },
   };

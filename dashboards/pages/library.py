@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from dash import Dash, Input, Output, State, ctx, dcc, html, no_update
 
-from dashboards.data import library, remedies, strips
-from dashboards.palette import EXPRESSION_COLOURS
-from dashboards.shell import chip, seconds_text, when_text
+from dashboards.data import library, remedies, strips, trusted_shares
+from dashboards.shell import chip, css_colour, seconds_text, when_text
 from dashboards.source import LakeSource
 from storage.schema import EXPRESSIONS
 
@@ -29,6 +30,9 @@ _QUALITIES = {
     "0.9": "face in at least 90 %",
     "low": "face in less than 25 %",
     "unread": "frames that could not be read",
+    "ok0.9": "at least 90 % of faces of good quality",
+    "ok0.5": "at least 50 % of faces of good quality",
+    "poor": "less than 50 % of faces of good quality",
 }
 
 
@@ -42,6 +46,7 @@ def choose(
     quality: str = "",
     since: str = "",
     sort: str = "name",
+    trusted: Mapping[str, float] = MappingProxyType({}),
 ) -> list[dict[str, Any]]:
     """The rows of ``data.library`` that match, in order; an empty setting matches everything.
 
@@ -51,9 +56,11 @@ def choose(
         folder: a folder; those below it count too.
         status: ok, partial, failed or skipped.
         expression: the one that leads over the whole video.
-        quality: a smallest share of frames with a face, ``low`` or ``unread``.
+        quality: a smallest share of frames with a face, ``low`` or ``unread``; ``ok0.9`` and ``ok0.5``: a smallest
+            share of faces of good quality, ``poor``: less than half of them.
         since: the first day of analysis, YYYY-MM-DD.
         sort: one of the library's orders.
+        trusted: share of faces of good quality by video_id; needed for the qualities that are about it.
     """
     words = text.lower().split()
 
@@ -62,6 +69,9 @@ def choose(
             "": lambda: True,
             "low": lambda: row["share"] is not None and row["share"] < 0.25,
             "unread": lambda: bool(row["n_frames_unread"]) or row["status"] in ("partial", "failed"),
+            "ok0.9": lambda: trusted.get(row["video_id"], -1) >= 0.9,
+            "ok0.5": lambda: trusted.get(row["video_id"], -1) >= 0.5,
+            "poor": lambda: 0 <= trusted.get(row["video_id"], -1) < 0.5,
         }.get(quality, lambda: row["share"] is not None and row["share"] >= float(quality))
         return (
             all(word in row["path"].lower() for word in words)
@@ -137,7 +147,8 @@ def chip_row() -> list[Any]:
 
 def found(source: LakeSource, settings: dict[str, str], page: int) -> list[Any]:
     """One page of the rows that match, with how many there are."""
-    rows = choose(library(source), **settings)
+    asks_for_faces = settings.get("quality") in ("ok0.9", "ok0.5", "poor")
+    rows = choose(library(source), **settings, trusted=trusted_shares(source) if asks_for_faces else {})
     n_pages = max(1, -(-len(rows) // PER_PAGE))
     page = min(max(page, 0), n_pages - 1)
     shown = rows[page * PER_PAGE : (page + 1) * PER_PAGE]
@@ -208,7 +219,7 @@ def gradient(strip: list[str | None]) -> str:
     for part in range(1, n + 1):
         if part == n or strip[part] != strip[first]:
             name = strip[first]
-            colour = EXPRESSION_COLOURS[name] if name else "#ffffff"
+            colour = css_colour(name) if name else "#ffffff"
             stops.append(f"{colour} {100 * first / n:.2f}% {100 * part / n:.2f}%")
             first = part
     return f"linear-gradient(to right, {', '.join(stops)})"

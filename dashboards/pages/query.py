@@ -18,9 +18,9 @@ from storage.errors import LakeError
 from storage.schema import EXPRESSIONS
 from storage.views import VIEWS, run_sql
 
-__all__ = ["EXAMPLES", "draw", "layout", "register"]
+__all__ = ["EXAMPLES", "MAX_ROWS_SHOWN", "TIMEOUT_S", "draw", "layout", "register"]
 
-_MAX_SHOWN, _MAX_SAVED_ROWS, _TIMEOUT_S = 500, 200_000, 60.0
+MAX_ROWS_SHOWN, _MAX_SAVED_ROWS, TIMEOUT_S = 500, 200_000, 60.0
 _MAX_COLOURS = 12
 
 EXAMPLES = {
@@ -207,16 +207,16 @@ def draw(rows: dict[str, list[Any]], kind: str, x: str, ys: list[str], colour: s
 def _answer(source: LakeSource, query: str) -> tuple[list[Any], dict[str, Any] | None]:
     """What is shown of the answer, and its rows for the chart."""
     try:
-        answer = run_sql(source.lake, query, max_rows=_MAX_SHOWN + 1, timeout_s=_TIMEOUT_S)
+        answer = run_sql(source.lake, query, max_rows=MAX_ROWS_SHOWN + 1, timeout_s=TIMEOUT_S)
     except LakeError as error:
         return [html.P(str(error), className="error")], None
-    shown = answer.slice(0, _MAX_SHOWN)
+    shown = answer.slice(0, MAX_ROWS_SHOWN)
     columns = [column.to_pylist() for column in shown.columns]
     cells = [[_cell(value) for value in row] for row in zip(*columns, strict=True)]
     numbers = tuple(k for k, field in enumerate(shown.schema) if _is_number(field.type))
-    more = len(answer) > _MAX_SHOWN
+    more = len(answer) > MAX_ROWS_SHOWN
     note = (
-        f"the first {_MAX_SHOWN} rows; Download CSV gives more"
+        f"the first {MAX_ROWS_SHOWN} rows; Download CSV gives more"
         if more
         else f"{len(answer)} row{'s' * (len(answer) != 1)}"
     )
@@ -232,7 +232,7 @@ def _answer(source: LakeSource, query: str) -> tuple[list[Any], dict[str, Any] |
 
 
 def _csv_text(source: LakeSource, query: str) -> str:
-    answer = run_sql(source.lake, query, max_rows=_MAX_SAVED_ROWS, timeout_s=_TIMEOUT_S)
+    answer = run_sql(source.lake, query, max_rows=_MAX_SAVED_ROWS, timeout_s=TIMEOUT_S)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(answer.column_names)

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from dash import ClientsideFunction, Dash, Input, Output, dcc, html
 
-from dashboards.data import library, video_facts
+from dashboards.data import video_facts
 from dashboards.palette import EXPRESSION_COLOURS
 from dashboards.shell import chip, seconds_text
 from dashboards.source import LakeSource
 from storage.schema import EXPRESSIONS
 
-__all__ = ["layout", "register"]
+__all__ = ["OVER_PICTURE", "VALUES", "WINDOWS", "layout", "register"]
 
 #: Faces whose curves are drawn at first: those seen longest.
 _FACES_AT_FIRST = 3
 _MAX_FACES = 60
 _MAX_EPISODES = 400
-_MAX_LISTED = 300
-_WINDOWS = {0.0: "none", 0.2: "0.2 s", 0.5: "0.5 s", 1.0: "1 s", 3.0: "3 s", 10.0: "10 s"}
+WINDOWS = {0.0: "none", 0.2: "0.2 s", 0.5: "0.5 s", 1.0: "1 s", 3.0: "3 s", 10.0: "10 s"}
+#: What curves show, and what is drawn over the picture.
+VALUES = {"raw": "raw", "smooth": "smoothed", "baseline": "minus the face's own median"}
+OVER_PICTURE = {"boxes": "boxes", "names": "names", "expression": "expression"}
 _KEYS = {
     "Space": "play, pause",
     "← →": "one analysed frame back, on",
@@ -50,7 +51,7 @@ def layout(source: LakeSource, video_id: str, *, can_explain: bool = False) -> l
     return [
         html.Div(
             [
-                _side(source, video_id),
+                _side(),
                 html.Div(
                     [
                         html.H1(facts["file_name"], title=facts["path"]),
@@ -110,26 +111,15 @@ def _told(facts: dict[str, Any]) -> dict[str, Any]:
         "classes": list(EXPRESSIONS),
         "colours": EXPRESSION_COLOURS,
         "episode_starts": starts,
+        "episodes": [list(episode.values()) for episode in facts["episodes"][:_MAX_EPISODES]],
     }
 
 
-def _side(source: LakeSource, video_id: str) -> html.Aside:
-    videos = [row for row in library(source) if row["analysis_id"]]
-    here = next((k for k, row in enumerate(videos) if row["video_id"] == video_id), 0)
-    first = max(0, min(here - _MAX_LISTED // 2, len(videos) - _MAX_LISTED))
-    links = [
-        html.Li(
-            dcc.Link(
-                [html.Span(f"{os.path.basename(row['folder'])}/", className="faint"), row["file_name"]],
-                href=f"/video?id={row['video_id']}",
-                title=row["path"],
-                className="active" if row["video_id"] == video_id else "",
-            )
-        )
-        for row in videos[first : first + _MAX_LISTED]
-    ]
-    search = dcc.Input(id="side-search", type="search", placeholder="filter by name")
-    return html.Aside([html.Label(["Videos", search]), html.Ul(links, id="side-list")], className="side")
+def _side() -> html.Aside:
+    """The list beside the player, which the page's script fills: hundreds of components would take their time."""
+    search = dcc.Input(id="side-search", type="search", placeholder="filter all videos by name")
+    parts = [html.Label(["Videos", search]), html.Ul(id="side-list"), html.P(id="side-count", className="faint")]
+    return html.Aside(parts, className="side")
 
 
 def _stage(facts: dict[str, Any]) -> html.Div:
@@ -175,8 +165,6 @@ def _controls(facts: dict[str, Any], can_explain: bool) -> html.Div:
         ["Other model, dotted", dcc.Dropdown(others, id="other-analysis", placeholder="none", searchable=False)],
         style={} if others else {"display": "none"},
     )
-    show = {"raw": "raw", "smooth": "smoothed", "baseline": "minus the face's own median"}
-    over = {"boxes": "boxes", "names": "names", "expression": "expression"}
     return html.Div(
         [
             html.Fieldset(
@@ -203,7 +191,7 @@ def _controls(facts: dict[str, Any], can_explain: bool) -> html.Div:
                 [
                     html.Legend("Values"),
                     dcc.Checklist(
-                        [{"label": text, "value": key} for key, text in show.items()],
+                        [{"label": text, "value": key} for key, text in VALUES.items()],
                         ["raw", "smooth"],
                         id="show-options",
                         inline=True,
@@ -212,7 +200,7 @@ def _controls(facts: dict[str, Any], can_explain: bool) -> html.Div:
                         [
                             "Smoothing",
                             dcc.Dropdown(
-                                [{"label": text, "value": value} for value, text in _WINDOWS.items()],
+                                [{"label": text, "value": value} for value, text in WINDOWS.items()],
                                 0.5,
                                 id="window",
                                 clearable=False,
@@ -228,8 +216,8 @@ def _controls(facts: dict[str, Any], can_explain: bool) -> html.Div:
                 [
                     html.Legend("Over the picture"),
                     dcc.Checklist(
-                        [{"label": text, "value": key} for key, text in over.items()],
-                        list(over),
+                        [{"label": text, "value": key} for key, text in OVER_PICTURE.items()],
+                        list(OVER_PICTURE),
                         id="overlay-options",
                         inline=True,
                     ),
@@ -240,6 +228,7 @@ def _controls(facts: dict[str, Any], can_explain: bool) -> html.Div:
                     html.Button("whole video", **{"data-does": "whole"}),
                     html.A("CSV of this view", id="download-csv", className="button", download=""),
                     html.Button("PNG of the curves", **{"data-does": "png"}),
+                    html.Button("clip of this view", **{"data-does": "clip"}),
                     *([html.Button("why? (Grad-CAM)", **{"data-does": "explain"})] if can_explain else []),
                     html.Button("keys (?)", **{"data-does": "keys"}),
                 ],
@@ -274,6 +263,7 @@ def _edits(facts: dict[str, Any]) -> html.Section:
                 [
                     html.Button("name the face", **{"data-does": "nameFace"}),
                     html.Button("same person as face number", **{"data-does": "mergeFace"}),
+                    html.Button("somebody else from here on", **{"data-does": "splitFace"}),
                     html.Button("mark an event (e)", **{"data-does": "markEvent"}),
                     html.Button("exclude from / to here (x)", **{"data-does": "exclude"}),
                 ],
@@ -281,7 +271,8 @@ def _edits(facts: dict[str, Any]) -> html.Section:
             ),
             html.Ul(id="edit-list"),
             html.P(
-                "Kept beside the scores, never in them. scores, episodes and seconds leave excluded stretches out.",
+                "Kept beside the scores, never in them. scores, episodes and seconds leave excluded stretches out; a "
+                "face that was split has a new number from there on.",
                 className="faint",
             ),
         ]
@@ -289,25 +280,14 @@ def _edits(facts: dict[str, Any]) -> html.Section:
 
 
 def _episodes(facts: dict[str, Any]) -> html.Section:
-    episodes = facts["episodes"][:_MAX_EPISODES]
-    rows = [
-        html.Li(
-            html.Button(
-                [
-                    html.Span(f"{episode['start_s']:.1f} to {episode['end_s']:.1f} s", className="when"),
-                    chip(episode["expression"], f"{episode['expression']} {episode['mean_confidence']:.0%}"),
-                    html.Span(f"face {episode['track_id']}", className="faint"),
-                ],
-                **{"data-seek": f"{episode['start_s']:.4f}"},
-            )
-        )
-        for episode in episodes
-    ]
-    more = len(facts["episodes"]) - len(episodes)
-    note = [html.P(f"{more} more: SELECT * FROM episodes", className="faint")] if more else []
-    if not rows:
+    n_episodes = len(facts["episodes"])
+    note = []
+    if n_episodes > _MAX_EPISODES:
+        note = [html.P(f"{n_episodes - _MAX_EPISODES} more: SELECT * FROM episodes", className="faint")]
+    if not n_episodes:
         note = [html.P("No expression leads for half a second or longer.", className="faint")]
-    return html.Section([html.H2(f"Episodes ({len(facts['episodes'])})"), html.Ol(rows, className="episodes"), *note])
+    listed = html.Ol(id="episode-list", className="episodes")
+    return html.Section([html.H2(f"Episodes ({n_episodes})"), listed, *note])
 
 
 def register(app: Dash) -> None:

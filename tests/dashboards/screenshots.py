@@ -147,6 +147,8 @@ def pages(driver: Any, address: str, video_id: str, folder: Path) -> None:
     take(driver, folder / "label.png", "document.querySelector('#label-picture img')?.naturalWidth > 0")
     driver.get(f"{address}/models")
     take(driver, folder / "models.png", "document.querySelectorAll('table').length > 1")
+    driver.get(f"{address}/settings")
+    take(driver, folder / "settings.png", "document.querySelectorAll('#settings-form fieldset').length > 0")
 
 
 if __name__ == "__main__":

@@ -14,11 +14,14 @@ import pytest
 
 from flows.analyze import FolderRun, analyze_folder
 from flows.demo_clips import carphone_path
+from flows.explain import explain_moment
+from pipelines.decode import open_video
 from pipelines.encode import write_video
 from pipelines.settings import AnalysisSettings, DetectorSettings
 from storage.lake import Lake
 from storage.views import run_sql
 from tests.faces import carphone_faces, carphone_frames
+from tests.models import tiny_model
 
 pytestmark = pytest.mark.full
 selenium = pytest.importorskip("selenium", reason="selenium is not installed")
@@ -42,27 +45,37 @@ def lake(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Lake:
     write_video(videos / "mpeg4.avi", list(carphone_frames()[:20]), 25, codec="mpeg4")
     place = tmp_path_factory.mktemp("browser") / "lake"
     settings = AnalysisSettings(detector=DetectorSettings(36))
-    summary = analyze_folder(FolderRun((str(videos),), str(place), str(model), "cpu", 1, settings))
-    assert summary.exit_code == 0
+    second = tiny_model(place.parent / "second", name="mfer_atto.random_v2", seed=1)
+    for each in (second, model):
+        summary = analyze_folder(FolderRun((str(videos),), str(place), str(each), "cpu", 1, settings))
+        assert summary.exit_code == 0
     return Lake.open(place)
 
 
 @pytest.fixture(scope="module")
-def page(lake: Lake, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+def page(lake: Lake, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     missing = missing_browser()
     if missing and os.environ.get("MFER_NEEDS_BROWSER"):
         pytest.fail(missing)
     if missing:
         pytest.skip(missing)
-    with serving(lake) as address, open_browser(tmp_path_factory.mktemp("profile")) as driver:
-        yield Page(driver, address, lake)
+
+    def explain(video: str, at_s: float, png: Path) -> str:
+        return explain_moment(video, at_s, model, png)
+
+    profile, downloads = tmp_path_factory.mktemp("profile"), tmp_path_factory.mktemp("downloads")
+    with serving(lake, explain=explain) as address, open_browser(profile) as driver:
+        driver.execute_cdp_cmd(
+            "Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(downloads), "eventsEnabled": False}
+        )
+        yield Page(driver, address, lake, downloads)
 
 
 class Page:
     """The browser with what the tests ask of it."""
 
-    def __init__(self, driver: Any, address: str, lake: Lake) -> None:
-        self.driver, self.address, self.lake = driver, address, lake
+    def __init__(self, driver: Any, address: str, lake: Lake, downloads: Path) -> None:
+        self.driver, self.address, self.lake, self.downloads = driver, address, lake, downloads
 
     def js(self, script: str, *values: Any) -> Any:
         return self.driver.execute_script(f"return {script}", *values)
@@ -222,6 +235,100 @@ def test_keys_mark_exclude_name_and_undo(page: Page) -> None:
     page.until(lambda: "excluded" not in page.find("#timeline").text, "the band to go")
 
 
+def test_a_face_is_split_at_the_cursor_and_made_one_again(page: Page) -> None:
+    video_id = page.open_video()
+    page.ready()
+    tracks = f"SELECT DISTINCT track_id FROM scores WHERE video_id = '{video_id}' ORDER BY 1"
+    before = run_sql(page.lake, tracks)["track_id"].to_pylist()
+    page.driver.execute_script("window.mfer.page.seek(2.0)")
+    page.ready()
+    page.driver.execute_script("const s = document.getElementById('edit-face'); s.value = '0'; window.kept = 1")
+    page.find("[data-does=splitFace]").click()
+    page.until(lambda: page.js("!window.kept"), "the page with the new face")
+    after = run_sql(page.lake, tracks)["track_id"].to_pylist()
+    assert set(after) == {*before, max(before) + 1}
+    new = max(after)
+    page.until(lambda: f"face {new}" in page.find("#timeline").text, "its curve")
+    page.driver.execute_script("window.mfer.page.seek(3.0)")
+    page.until(lambda: f"face {new}" in page.find("#moment-bars").text, "its bars")
+    page.driver.execute_script("window.mfer.page.seek(1.0)")
+    page.until(lambda: "face 0" in page.find("#moment-bars").text, "those of the face before")
+    page.find("h1").click()
+    page.key("u")
+    page.until(lambda: run_sql(page.lake, tracks)["track_id"].to_pylist() == before, "the undo")
+    page.until(lambda: page.js(f"!document.querySelector('#edit-face option[value=\"{new}\"]')"), "the page as before")
+
+
+def test_the_second_models_curves_are_drawn_dotted(page: Page) -> None:
+    video_id = page.open_video()
+    lines = "[...document.querySelectorAll('#timeline .scatterlayer path.js-line')]"
+    dotted = f"{lines}.filter((line) => line.style.strokeDasharray).length"
+    assert page.js(dotted) == 0
+    page.find("#other-analysis").click()
+    page.find(".dash-dropdown-options .dash-options-list-option").click()
+    page.until(lambda: page.js(dotted) == 8, "eight dotted curves")
+    other = page.js("window.mfer.page.timeline.other.tracks[0].smooth.happiness.find((p) => p !== null)")
+    own = page.js("window.mfer.page.timeline.own.tracks[0].smooth.happiness.find((p) => p !== null)")
+    models = run_sql(page.lake, f"SELECT DISTINCT model_id FROM scores_all WHERE video_id = '{video_id}'")
+    assert models.num_rows == 2
+    assert other != own
+
+
+def test_why_shows_where_the_model_looked_in_the_faces_of_the_moment(page: Page) -> None:
+    page.open_video()
+    page.ready()
+    page.driver.execute_script("window.mfer.page.seek(1.0)")
+    page.ready()
+    page.find("[data-does=explain]").click()
+    page.until(lambda: page.js("document.querySelector('#explain-dialog img')?.naturalWidth > 200"), "the picture")
+    assert page.js("document.getElementById('explain-dialog').open")
+    page.find("#explain-dialog button").click()
+    assert not page.js("document.getElementById('explain-dialog').open")
+
+
+def test_the_view_is_downloaded_as_a_clip_that_lasts_as_long(page: Page) -> None:
+    page.open_video()
+    page.ready()
+    page.driver.execute_script("window.mfer.page.timeline.zoom(1.0, 2.0)")
+    page.find("[data-does=clip]").click()
+    file = page.until(lambda: next(page.downloads.glob("clip_*.mp4"), None), "the download")
+    clip = open_video(file)
+    assert clip.info.duration_s == pytest.approx(1.0, abs=0.1)
+    assert "in your downloads" in page.find("#video-message").text
+
+
+def test_settings_are_kept_in_the_browser_and_the_video_page_obeys(page: Page) -> None:
+    page.open("/settings")
+    assert str(page.lake.location) in page.find("#page").text
+    page.find("#settings-form [name=curves][value=fear]").click()
+    page.find("#settings-form [name=overlay][value=names]").click()
+    page.driver.execute_script(
+        "const c = document.querySelector('[data-expression=happiness]'); c.value = '#123456';"
+        " c.dispatchEvent(new Event('change', {bubbles: true}))"
+    )
+    page.open_video()
+    lines = "[...document.querySelectorAll('#timeline .scatterlayer path.js-line')].map((l) => l.style.stroke)"
+    page.until(lambda: "rgb(18, 52, 86)" in page.js(lines), "the chosen colour")
+    page.until(lambda: not page.js("document.querySelectorAll('#curve-options input')[6].checked"), "fear to be off")
+    assert page.js("window.mfer.page.overlay") == ["boxes", "expression"]
+    page.open("/settings")
+    assert not page.find("#settings-form [name=curves][value=fear]").is_selected()
+    page.find("#settings-reset").click()
+    assert page.find("#settings-form [name=curves][value=fear]").is_selected()
+    page.open_video()
+    page.until(lambda: page.js("document.querySelectorAll('#curve-options input')[6].checked"), "fear to be on")
+
+
+def test_the_list_beside_the_player_finds_every_video_and_opens_it(page: Page) -> None:
+    page.open_video()
+    page.find("#side-search").send_keys("MPEG4")
+    page.until(lambda: page.js("document.querySelectorAll('#side-list a').length") == 1, "the one that matches")
+    page.driver.execute_script("window.kept = 1")
+    page.find("#side-list a").click()
+    page.until(lambda: page.find("h1").text == "mpeg4.avi", "its page")
+    assert page.js("window.kept") == 1  # without loading everything anew
+
+
 def test_curves_are_switched_by_name_and_zoom_fetches_every_face(page: Page) -> None:
     page.open_video()
     traces = "document.querySelectorAll('#timeline .scatterlayer .trace').length"
@@ -291,7 +398,7 @@ def test_a_video_that_the_browser_cannot_play_is_shown_as_single_frames(page: Pa
 def test_pages_speak_to_no_other_host_and_log_no_error(page: Page) -> None:
     page.driver.get_log("performance")
     page.errors()
-    for path in ("/", "/compare", "/query", "/label", "/models"):
+    for path in ("/", "/compare", "/query", "/label", "/models", "/settings"):
         page.open(path)
     page.open_video()
     page.ready()

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 from dashboards.app import create_app, is_loopback
 from dashboards.curves import Curves, smooth, view_of
-from dashboards.data import health, library, remedies, strips, uncertain_faces, video_facts
+from dashboards.data import health, library, remedies, strips, trusted_shares, uncertain_faces, video_facts
 from dashboards.groups import by_condition, interval_of_means, read_conditions, read_figures
 from dashboards.pages import compare, label, query, video
 from dashboards.pages import health as health_page
@@ -24,6 +24,7 @@ from dashboards.pages import library as library_page
 from dashboards.shell import plain_text
 from dashboards.source import LakeSource
 from flows.cli import main
+from pipelines.decode import open_video
 from storage.identity import video_id_of
 from storage.lake import Lake
 from storage.records import RunManifest, VideoOutcome
@@ -135,6 +136,12 @@ def test_library_filters_and_orders(source: LakeSource) -> None:
     assert [row["file_name"] for row in library_page.choose(rows, text="CLIP 3")] == ["clip 3.mp4"]
     assert len(library_page.choose(rows, quality="0.5")) == 6
     assert library_page.choose(rows, quality="0.9") == []
+    trusted = {video_id(0): 0.95, video_id(1): 0.3}
+    assert [row["video_id"] for row in library_page.choose(rows, quality="ok0.9", trusted=trusted)] == [video_id(0)]
+    assert [row["video_id"] for row in library_page.choose(rows, quality="poor", trusted=trusted)] == [video_id(1)]
+    shares = trusted_shares(source)
+    found = run_sql(source.lake, "SELECT video_id, avg(quality_ok::INT) AS share FROM scores GROUP BY ALL").to_pylist()
+    assert shares == {row["video_id"]: row["share"] for row in found}
     leading = {row["leading"] for row in rows} - {None}
     for name in leading:
         assert all(row["leading"] == name for row in library_page.choose(rows, expression=name))
@@ -362,6 +369,47 @@ def test_edits_come_back_and_can_be_undone(film: tuple[Lake, Path, str]) -> None
     for wrong in ({"kind": "paint"}, {"kind": "event"}, {"kind": "name", "where": 1}, [1], {}):
         assert asking.post(place, json=wrong).status_code == 400
     assert asking.post(f"/api/video/{'0' * 16}/edits", json={"kind": "exclude"}).status_code == 404
+
+
+def test_a_split_face_is_two_in_the_page_and_its_curves_until_it_is_taken_back(
+    film: tuple[Lake, Path, str],
+) -> None:
+    lake, _, name = film
+    web = client(lake)
+    tracks = "&tracks=0,1"
+    told = {"kind": "split", "track_id": 0, "faces_id": FACES, "start_s": 0.2}
+    said = web.post(f"/api/video/{name}/edits", json=told).get_json()
+    assert [(edit["kind"], edit["value"]) for edit in said["edits"]] == [("split", "1")]
+    assert [track["track_id"] for track in video_facts(LakeSource(lake), name)["tracks"]] == [0, 1]
+    curves = web.get(f"/api/video/{name}/curves?from=0&to=1{tracks}").get_json()["tracks"]
+    assert {curve["track_id"]: len(curve["raw_s"]) for curve in curves} == {0: 5, 1: 5}
+    faces = web.get(f"/api/video/{name}/faces?from=0&to=1").get_json()["tracks"]
+    assert {face["track_id"]: len(face["frame"]) for face in faces} == {0: 5, 1: 5}
+    refused = web.post(f"/api/video/{name}/edits", json=told | {"start_s": 9.0})
+    assert (refused.status_code, "in between" in refused.text) == (400, True)
+    web.post(f"/api/video/{name}/edits", json={"undo": said["edits"][0]["edit_id"]})
+    curves = web.get(f"/api/video/{name}/curves?from=0&to=1{tracks}").get_json()["tracks"]
+    assert {curve["track_id"]: len(curve["raw_s"]) for curve in curves} == {0: 10}
+
+
+def test_a_clip_of_the_view_is_a_video_of_that_length(film: tuple[Lake, Path, str], tmp_path: Path) -> None:
+    lake, path, name = film
+    web = client(lake)
+    answer = web.get(f"/api/video/{name}/clip.mp4?from=0.1&to=0.3")
+    assert answer.mimetype == "video/mp4"
+    (tmp_path / "clip.mp4").write_bytes(answer.data)
+    assert open_video(tmp_path / "clip.mp4").info.n_frames == 6  # those shown from 0.08 to 0.28 s
+    assert web.get(f"/api/video/{name}/clip.mp4?from=0&to=1000").status_code == 400
+    assert web.get(f"/api/video/{name}/clip.mp4?from=2&to=1").status_code == 400
+    path.unlink()
+    assert web.get(f"/api/video/{name}/clip.mp4?from=0&to=1").status_code == 404
+
+
+def test_the_list_of_videos_is_around_the_one_that_is_open_and_is_searched_by_path(shared: Lake) -> None:
+    told = client(shared).get(f"/api/videos?near={video_id(3)}").get_json()
+    assert told["n_videos"] == len(told["videos"]) == 6
+    found = client(shared).get("/api/videos?text=FILMS/a%20clip").get_json()["videos"]
+    assert [row["file_name"] for row in found] == ["clip 0.mp4", "clip 2.mp4", "clip 4.mp4"]
 
 
 def test_judgements_arrive_with_who_when_and_which_face(film: tuple[Lake, Path, str]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shutil
 from pathlib import Path
 
 import av
@@ -20,6 +22,7 @@ from mfer.errors import ConfigError
 from pipelines.decode import open_video
 from pipelines.remake import remake_video
 from pipelines.settings import AnalysisSettings, DetectorSettings
+from storage.edits import add_edit
 from storage.errors import LakeError
 from storage.lake import Lake
 from storage.views import run_sql
@@ -62,6 +65,22 @@ def test_a_turned_picture_is_written_upright(tmp_path: Path) -> None:
     source = write_clip(tmp_path / "a.mp4", n_frames=3, rotation_deg=90)
     remake_video(open_video(source), tmp_path / "b.mp4", lambda index, pts_s, rgb: rgb)
     assert [read_number(rgb) for rgb in frames_of(tmp_path / "b.mp4")] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("start_ms", [0, 480])
+def test_a_part_begins_at_0_and_keeps_the_steps_and_the_sound_of_its_stretch(tmp_path: Path, start_ms: int) -> None:
+    pts_ms = [start_ms + t for t in (0, 40, 60, 180, 200, 220, 500, 540, 580, 900)]
+    source = write_clip(tmp_path / "a.mkv", n_frames=10, pts_ms=pts_ms, with_audio=True)
+    output = tmp_path / "b.mp4"
+    n_frames = remake_video(open_video(source), output, lambda index, pts_s, rgb: rgb, between_s=(0.19, 0.54))
+    assert n_frames == 4
+    assert [read_number(rgb) for rgb in frames_of(output)] == [3, 4, 5, 6]  # the one at 0.18 s is still shown at 0.19
+    assert times_of(output) == pytest.approx([0, 0.02, 0.04, 0.32], abs=1e-6)
+    from_s, until_s = 0.19 + start_ms / 1000, 0.54 + start_ms / 1000
+    wanted = [data for at_s, data in sound_of(source) if from_s <= at_s < until_s]
+    assert [data for _, data in sound_of(output)] == wanted
+    with pytest.raises(ConfigError, match="no frame"):
+        remake_video(open_video(source), output, lambda index, pts_s, rgb: rgb, between_s=(5.0, 6.0))
 
 
 @pytest.mark.parametrize("name", ["b.txt", "b", "file/b.mp4"])
@@ -125,6 +144,34 @@ def test_blur_changes_the_pixels_in_the_box_also_where_the_face_was_missed(
         assert np.abs(np.diff(blurred[k][inside].astype(int), axis=1)).mean() < 2
         corner = np.abs(blurred[k][-40:, :40].astype(int) - plain[k][-40:, :40]).mean()
         assert corner < 4
+
+
+def test_blur_hides_also_a_face_that_a_person_excluded_and_no_box_is_drawn_there(
+    lake: Lake, talk: Path, tmp_path: Path
+) -> None:
+    own = Lake.open(shutil.copytree(lake.location, tmp_path / "lake"))
+    add_edit(own, str(faces(lake)[0]["video_id"]), "exclude")
+    done = render_video(own, talk, tmp_path / "b.mp4", blur=True, plot=False)
+    as_found = render_video(own, talk, tmp_path / "f.mp4", blur=True, plot=False, as_found=True)
+    hidden, boxed = frames_of(tmp_path / "b.mp4"), frames_of(tmp_path / "f.mp4")
+    assert done.scale == as_found.scale
+    for face in faces(lake):
+        k = int(face["frame_index"])
+        x1, y1, x2, y2 = (round(face[f"box_{side}_px"] * done.scale) for side in ("x1", "y1", "x2", "y2"))
+        inside = (slice(y1 + 12, y2 - 12), slice(x1 + 12, x2 - 12))
+        assert np.abs(np.diff(hidden[k][inside].astype(int), axis=1)).mean() < 2
+        edge = slice((y1 + y2) // 2 - 10, (y1 + y2) // 2 + 10), x1 + 1
+        assert np.abs(hidden[k][edge].astype(int) - boxed[k][edge]).mean() > 30
+
+
+def test_a_name_is_written_where_the_number_was() -> None:
+    prob = np.zeros((1, 8))
+    prob[0, 1] = 1
+    plain = FaceTrack(3, np.array([0.0]), np.array([1.0]), np.array([[5.0, 40, 25, 60]]), prob)
+    named = dataclasses.replace(plain, name="Ann")
+    black = np.zeros((90, 640, 3), np.uint8)
+    pictures = [Overlay([track], 640, 90)(0.5, black).astype(int) for track in (plain, named)]
+    assert np.abs(pictures[0][:40] - pictures[1][:40]).max() > 100
 
 
 def test_a_hidden_face_stays_hidden_through_a_short_miss_and_around_its_track() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from flows.cli import main
 from pipelines.encode import write_video
 from pipelines.models import DEFAULT_MODEL
 from pipelines.settings import AnalysisSettings, DetectorSettings
+from storage.edits import add_edit
 from storage.errors import LakeError
 from storage.lake import Lake
 from storage.views import run_sql
@@ -99,7 +101,7 @@ def test_key_moments_are_the_events_of_the_lake_as_pictures_of_the_face(lake: La
     assert events
     shown = pictures(page)
     assert 1 <= len(shown) <= len(events)
-    captions = re.findall(r"<b>\d+\. (\w+)</b> (\d+) %<br>face (\d+) at ([\d.]+) s", page)
+    captions = re.findall(r"<b>\d+\. (\w+)</b> (\d+) %<br><bdi>face (\d+)</bdi> at ([\d.]+) s", page)
     known = {(e["expression"], f"{100 * e['apex_p']:.0f}", str(e["track_id"]), clock(e["apex_s"])[:-2]) for e in events}
     assert len(captions) == len(shown)
     assert set(captions) <= known
@@ -109,6 +111,21 @@ def test_key_moments_are_the_events_of_the_lake_as_pictures_of_the_face(lake: La
     box = [face[f"box_{side}_px"] for side in ("x1", "y1", "x2", "y2")]
     wanted = np.asarray(crop_face(frame, box, len(shown[0])))
     assert np.abs(shown[0].astype(int) - wanted).mean() < 12  # two lossy codecs lie in between
+
+
+def test_a_report_calls_faces_by_their_names_unless_it_is_to_show_what_was_found(lake: Lake, tmp_path: Path) -> None:
+    own = Lake.open(shutil.copytree(lake.location, tmp_path / "lake"))
+    query = "SELECT video_id, faces_id, track_id FROM tracks JOIN videos USING (video_id, faces_id) LIMIT 1"
+    track = run_sql(own, query).to_pylist()[0]
+    video_id = track.pop("video_id")
+    add_edit(own, video_id, "name", value="Ann <b>", **track)
+    said = f"Ann <b> (face {track['track_id']})"
+    assert said in Page(write_report(own, tmp_path / "a.html").read_text(encoding="utf-8")).text
+    assert said not in Page(write_report(own, tmp_path / "b.html", as_found=True).read_text(encoding="utf-8")).text
+    add_edit(own, video_id, "exclude")
+    left = write_report(own, tmp_path / "c.html", [video_id]).read_text(encoding="utf-8")
+    assert not pictures(left)
+    assert "No face was found" in left
 
 
 def test_blur_hides_the_face_and_leaves_the_rest(lake: Lake, tmp_path: Path, page: str) -> None:
@@ -130,8 +147,6 @@ def test_hidden_faces_keep_nothing_fine_even_at_the_edge_of_the_picture() -> Non
 
 
 def test_a_report_without_the_videos_says_so_and_has_all_the_rest(lake: Lake, tmp_path: Path) -> None:
-    import shutil
-
     folder = tmp_path / "moved"
     shutil.copytree(lake.location, folder / "lake")
     videos = lake.location.parent / "videos"

@@ -15,7 +15,9 @@ OLD_LAKE = Path(__file__).parent.parent / "storage" / "lake_v1"
 
 @pytest.fixture
 def lake(tmp_path: Path) -> Path:
-    return Path(shutil.copytree(OLD_LAKE, tmp_path / "lake"))
+    location = Path(shutil.copytree(OLD_LAKE, tmp_path / "lake"))
+    assert mfer("lake", "upgrade", "--lake", location).output == f"{location}: schema version 3\n"
+    return location
 
 
 def mfer(*words: str | Path, answer: str | None = None) -> Result:

@@ -88,6 +88,11 @@ def test_wrong_parameters_are_refused_by_name(wrong: dict[str, Any]) -> None:
         analyze_folder_flow.validate_parameters({"folder": "videos", **wrong})
 
 
+def test_a_report_into_an_object_store_is_refused_before_the_first_video() -> None:
+    with pytest.raises(ConfigError, match=r"report is s3://bucket/report\.html; allowed is a file"):
+        analyze_folder_flow.fn("videos", report="s3://bucket/report.html")
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [

@@ -262,6 +262,6 @@ def test_a_model_of_the_package_and_a_folder_can_be_promoted(made: Path, lake: L
     assert mfer("publish", str(other)) == f"{read_card(other).model_id}\n"
     assert f"in production: {read_card(other).model_id}" in mfer("promote", "mfer_atto.other_v1")
     assert "in production already" in mfer("promote", str(other))
-    assert "in production: mfer_atto.ferplus_v2@" in mfer("promote", "mfer_atto.ferplus_v2")
-    assert read_card(find_model("default", lake)).name == "mfer_atto.ferplus_v2"
+    assert "in production: mfer_atto.ferplus_v3@" in mfer("promote", "mfer_atto.ferplus_v3")
+    assert read_card(find_model("default", lake)).name == "mfer_atto.ferplus_v3"
     assert f"in production: {read_card(other).model_id}" in mfer("rollback")

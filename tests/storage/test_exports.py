@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import storage.exports
+from storage.edits import add_edit
 from storage.errors import LakeError
 from storage.exports import export_videos
 from storage.lake import Lake
@@ -43,7 +44,8 @@ def read(path: Path) -> list[dict[str, str]]:
 
 
 def test_csv_and_parquet_hold_the_scores_in_order(lake: Lake, tmp_path: Path) -> None:
-    wanted = run_sql(lake, "SELECT * FROM scores ORDER BY path, frame_index, face_index")
+    named = "SELECT *, track_id AS person, CAST(NULL AS VARCHAR) AS name FROM scores"
+    wanted = run_sql(lake, f"{named} ORDER BY path, frame_index, face_index")
     export_videos(lake, "parquet", tmp_path / "new" / "s.parquet")
     assert pq.read_table(tmp_path / "new" / "s.parquet").equals(wanted)
     export_videos(lake, "csv", tmp_path / "s.csv")
@@ -96,6 +98,38 @@ def test_py_feat_itself_reads_the_fex_file(lake: Lake, tmp_path: Path) -> None:
     shape, mean = done.stdout.splitlines()
     assert shape.split() == ["Fex", "502", "7", "8", *FACE_COLUMNS]
     assert float(mean) == pytest.approx(run_sql(lake, "SELECT avg(p_happiness) FROM scores")[0][0].as_py(), abs=1e-6)
+
+
+def test_what_people_said_is_in_every_format_unless_it_is_left_out(tmp_path: Path) -> None:
+    lake = Lake.open(tmp_path / "lake", create=True)
+    rows.add_video(lake, 1, rows.face_rows(100, n_faces=2), path="/films/a.mp4")
+
+    def say(kind: str, track_id: int, **parts: object) -> None:
+        add_edit(lake, rows.video_id(1), kind, faces_id=rows.FACES, track_id=track_id, **parts)
+
+    say("split", 0, start_s=2.0)  # the part from there on is face 2
+    say("merge", 2, value="1")
+    say("name", 1, value="Ann <1>")
+    say("exclude", 1, start_s=0.0, end_s=1.0)
+
+    def export(form: str, suffix: str, **how: bool) -> Path:
+        return export_videos(lake, form, tmp_path / f"{form}{len(how)}{suffix}", **how)[0]
+
+    scores = read(export("csv", ".csv"))
+    who = {(r["track_id"], r["person"], r["name"]) for r in scores}
+    assert who == {("0", "0", ""), ("1", "1", "Ann <1>"), ("2", "1", "Ann <1>")}
+    assert min(float(r["time_s"]) for r in scores if r["track_id"] == "1") == 1.0
+    fex = read(export("fex", ".csv"))
+    assert {r["Identity"] for r in fex if r["frame"] == "60"} == {"Ann <1>"}
+    assert {r["Identity"] for r in fex if r["frame"] == "10"} == {"Person_0"}
+    assert {r["face_id"] for r in read(export("openface", ".csv"))} == {"0", "1"}
+    assert [bool(r["box1"]) for r in read(export("fer", ".csv"))] == [False] * 25 + [True] * 75
+    tiers = [tier.get("TIER_ID") for tier in ET.parse(export("elan", ".eaf")).getroot().iter("TIER")]
+    assert tiers == ["face 0", "Ann <1>", "Ann <1> (2)"]  # two faces of hers are in the picture at once
+    assert "Ann <1>: " in export("srt", ".srt").read_text()
+    plain = read(export("csv", ".csv", as_found=True))
+    assert {(r["track_id"], r["person"], r["name"]) for r in plain} == {("0", "0", ""), ("1", "1", "")}
+    assert len(plain) == 200
 
 
 def test_openface_counts_from_one_and_marks_frames_without_success(lake: Lake, tmp_path: Path) -> None:

@@ -128,7 +128,7 @@ def test_a_sound_lake_is_sound_and_what_is_left_over_is_named(lake: Lake) -> Non
 BROKEN = [
     pytest.param(damage, table, compacted, marks=() if (n + 5 * compacted) % 7 == 1 else pytest.mark.soak)
     for n, (damage, table) in enumerate(
-        (damage, table) for damage in DAMAGE for table in ("observations", "tracks", "seconds", "videos")
+        (damage, table) for damage in DAMAGE for table in ("observations", "tracks", "seconds", "stretches", "videos")
     )
     for compacted in (False, True)
 ]
@@ -155,7 +155,7 @@ def test_a_broken_file_is_named_and_after_repair_the_next_analysis_fills_the_gap
     repaired = check_lake(lake)
     assert repaired.is_sound, [*map(str, (*repaired.files, *repaired.videos))]
     kept = answers(lake)
-    assert all(set(kept[name]) <= set(before[name]) for name in ("scores", "frames", "tracks", "seconds"))
+    assert all(set(kept[name]) <= set(before[name]) for name in ("scores", "frames", "tracks", "seconds", "stretches"))
     for number in range(3):
         add(lake, number)
     assert answers(lake) == before
@@ -163,10 +163,10 @@ def test_a_broken_file_is_named_and_after_repair_the_next_analysis_fills_the_gap
     assert damage is remove or list((lake.location / "damaged").rglob(files[0].name))
 
 
-def test_tracks_and_seconds_are_summed_again_without_a_new_analysis(lake: Lake) -> None:
+def test_tracks_seconds_and_stretches_are_summed_again_without_a_new_analysis(lake: Lake) -> None:
     before = answers(lake)
     lake.compact()
-    for table in ("tracks", "seconds"):
+    for table in ("tracks", "seconds", "stretches"):
         Path(data_files(lake.location, table)[0]).unlink()
     assert any("summed again" in sentence for sentence in repair_lake(lake))
     assert answers(lake) == before
@@ -421,7 +421,7 @@ def test_a_lake_of_version_1_that_an_earlier_program_wrote_is_brought_up_to_date
     location = shutil.copytree(OLD_LAKE, tmp_path / "lake")
     with pytest.raises(LakeError, match="mfer lake upgrade"):
         Lake.open(location)
-    assert upgrade_lake(location) == [2]
+    assert upgrade_lake(location) == [2, 3]
     lake = Lake.open(location)
     expected = json.loads((OLD_LAKE.parent / "lake_v1.json").read_text())
     n_rows = {view: len(found) for view, found in rows.everything(lake).items()}
@@ -441,7 +441,7 @@ def test_an_older_lake_names_the_command_and_is_brought_up_step_by_step(tmp_path
     marker.write_text('{"schema_version": -1}')
     with pytest.raises(LakeError, match="mfer lake upgrade"):
         Lake.open(location)
-    with pytest.raises(LakeError, match="no upgrade to 2 is known"):
+    with pytest.raises(LakeError, match="no upgrade to 3 is known"):
         upgrade_lake(location)
     done = []
 
@@ -451,11 +451,11 @@ def test_an_older_lake_names_the_command_and_is_brought_up_step_by_step(tmp_path
             raise OSError(28, "No space left on device")
         done.append(json.loads(marker.read_text())["schema_version"])
 
-    steps = {-1: step, 0: step, 1: UPGRADES[1]}
+    steps = {-1: step, 0: step, **UPGRADES}
     with pytest.raises(LakeError, match="disk is full"):
         upgrade_lake(location, steps=steps)
     assert json.loads(marker.read_text()) == {"schema_version": 0}  # the first step stays done
-    assert upgrade_lake(location, steps=steps) == [1, 2]
+    assert upgrade_lake(location, steps=steps) == [1, 2, 3]
     assert done == [-1, 0]
     assert upgrade_lake(location) == []
     assert len(rows.everything(Lake.open(location))["videos"]) == 2

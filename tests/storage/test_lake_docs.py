@@ -13,6 +13,7 @@ from storage.catalog import renew
 from storage.drift import DriftReport, DriftRules, compare_videos, write_drift
 from storage.edits import add_edit
 from storage.lake import Lake
+from storage.records import RunManifest, VideoOutcome
 from storage.views import run_sql
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -35,6 +36,10 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
     rows.add_video(lake, 4, rows.face_rows(200, seed=3), path="/study/treated/d.mp4")
     again = rows.face_rows(490, seed=5)
     rows.add_video(lake, 3, again, path="/study/treated/c.mp4", analysis_id=rows.ANALYSIS_B, model_id=rows.MODEL_B)
+    found = run_sql(lake, "SELECT video_id, path, n_frames, n_faces, n_frames_with_face FROM videos").to_pylist()
+    when = datetime(2026, 1, 1, tzinfo=UTC)
+    outcomes = [VideoOutcome(status="ok", mtime_ns=1_767_225_600_000_000_000, **row) for row in found]
+    lake.append_run(RunManifest("run", when, when, {}, rows.MODEL_A), outcomes)
     add_edit(lake, rows.video_id(1), "name", faces_id=rows.FACES, track_id=0, value="Ann")
     videos = [{"video_id": rows.video_id(n), "source": "/study", "n_faces": 1} for n in (1, 2, 3, 4)]
     values = {rows.video_id(n): {"sharpness": float(n)} for n in (1, 2, 3, 4)}

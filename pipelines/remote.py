@@ -1,0 +1,99 @@
+"""Videos in an object store: found by listing, and copied to this disk one at a time while they are analysed."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from pipelines.errors import VideoError
+from storage.errors import LakeError
+from storage.objects import READ_BYTES, ObjectPath, Place, Status
+
+__all__ = ["local_copy", "objects_below"]
+
+#: Names of the copies in the temporary folder; each is locked while it is used.
+_PREFIX = "mfer-copy-"
+#: Age below which a copy may not have its lock yet.
+_YOUNG_S = 60
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def objects_below(place: ObjectPath) -> Iterator[ObjectPath]:
+    """The object of that name, or those below that prefix, by key; listed page by page as they are asked for.
+
+    Raises:
+        VideoError: ``missing`` where there is neither, ``unreadable`` where the store cannot be asked.
+    """
+    n_found = 0
+    try:
+        for found in place.files():
+            n_found += 1
+            yield found
+        if not n_found:
+            yield ObjectPath(str(place), place.stat())
+    except (OSError, LakeError) as error:
+        raise _video_error(place, error) from error
+
+
+@contextmanager
+def local_copy(place: Place) -> Iterator[Path]:
+    """A path where libav can read a video: its own, or that of a copy that is deleted at the end.
+
+    The copy lies in the temporary folder (TMPDIR) and has the object's size and time. What a killed process leaves
+    there, the next copy on this machine deletes.
+
+    Raises:
+        VideoError: ``missing``, ``empty_file`` or ``unreadable``.
+        OSError: this disk is full.
+    """
+    if isinstance(place, Path):
+        yield place
+        return
+    _delete_abandoned()
+    with tempfile.NamedTemporaryFile(prefix=_PREFIX, suffix=place.suffix) as copy:
+        fcntl.flock(copy, fcntl.LOCK_EX)
+        status = _fetch(place, copy)
+        os.utime(copy.name, ns=(status.st_mtime_ns, status.st_mtime_ns))
+        yield Path(copy.name)
+
+
+def _fetch(place: ObjectPath, copy: IO[bytes]) -> Status:
+    try:
+        status = place.stat()
+        for start in range(0, status.st_size, READ_BYTES):
+            end = min(start + READ_BYTES, status.st_size)
+            copy.write(place.read_range(start, end, status.e_tag))  # of that very object, also when it is replaced
+        copy.flush()
+    except OSError as error:
+        if error.errno in _DISK_FULL:
+            raise
+        raise _video_error(place, error) from error
+    except LakeError as error:
+        raise _video_error(place, error) from error
+    if status.st_size == 0:
+        raise VideoError("empty_file", "open", str(place), "the object has no bytes; upload it again")
+    return status
+
+
+def _video_error(place: ObjectPath, error: Exception) -> VideoError:
+    if isinstance(error, FileNotFoundError):
+        message = "there is no such object, and none below such a prefix; check bucket and name"
+        return VideoError("missing", "open", str(place), message)
+    message = f"the object cannot be read ({error}); check keys and network (docs/object_storage.md), and run again"
+    return VideoError("unreadable", "open", str(place), message)
+
+
+def _delete_abandoned() -> None:
+    for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        with suppress(OSError), left.open("rb") as file:
+            if time.time() - left.stat().st_ctime < _YOUNG_S:
+                continue
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            left.unlink()

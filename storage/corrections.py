@@ -1,0 +1,142 @@
+"""How the views honour what people said: excluded stretches leave, a track that was split has two numbers, names hold.
+
+The other views take their second form (``CORRECTED``) only in a lake in which somebody excluded or split something, so
+that nobody else pays for the joins. What was summed when a video was committed
+is then summed anew from the faces, for the tracks in question alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from storage.schema import EXPRESSIONS
+from storage.summary import SECONDS_SUMS, stretches_sql
+
+__all__ = ["BASIC_VIEWS", "CORRECTED", "EDITS_SQL", "LABELS_SQL", "PEOPLE_SQL", "corrections"]
+
+#: In the schema ``raw``: the edits that nobody took back; the excluded stretches, a row per track and stretch; and the
+#: parts of tracks that were split, of which the first keeps the track's number and has no row here.
+BASIC_VIEWS = {
+    "standing_edits": """
+        SELECT * FROM raw.edits WHERE kind <> 'undo'
+        AND edit_id NOT IN (SELECT value FROM raw.edits WHERE kind = 'undo' AND value IS NOT NULL)
+    """,
+    "excluded": """
+        SELECT DISTINCT t.video_id, t.analysis_id, t.track_id,
+               coalesce(e.start_s, '-inf'::DOUBLE) AS from_s, coalesce(e.end_s, 'inf'::DOUBLE) AS until_s
+        FROM raw.standing_edits e JOIN raw.tracks t ON t.video_id = e.video_id
+             AND (e.track_id IS NULL OR (e.track_id = t.track_id AND e.faces_id = t.faces_id))
+        WHERE e.kind = 'exclude'
+    """,
+    "parts": """
+        SELECT t.video_id, t.analysis_id, t.track_id, CAST(e.value AS INTEGER) AS part, e.start_s AS from_s,
+               lead(e.start_s, 1, 'inf'::DOUBLE) OVER (
+                   PARTITION BY t.video_id, t.analysis_id, t.track_id ORDER BY e.start_s, e.created_utc
+               ) AS until_s
+        FROM raw.standing_edits e JOIN (SELECT DISTINCT video_id, analysis_id, faces_id, track_id FROM raw.tracks) t
+             USING (video_id, faces_id, track_id)
+        WHERE e.kind = 'split'
+    """,
+}
+
+LABELS_SQL = """
+    WITH last AS (
+        SELECT * FROM raw.labels QUALIFY row_number() OVER (
+            PARTITION BY video_id, faces_id, frame_index, face_index, rater ORDER BY created_utc DESC, label_id
+        ) = 1
+    )
+    SELECT f.file_name, l.* FROM last l LEFT JOIN raw.finished f ON l.video_id = f.video_id AND f.chosen
+    WHERE l.verdict IS DISTINCT FROM 'withdrawn'
+"""
+EDITS_SQL = """
+    SELECT f.file_name, e.* FROM raw.standing_edits e LEFT JOIN raw.finished f ON e.video_id = f.video_id AND f.chosen
+"""
+#: Merges go both ways and over several steps; UNION ends the walk where it comes back to where it was.
+PEOPLE_SQL = """
+    WITH RECURSIVE said AS (
+        SELECT video_id, faces_id, track_id, arg_max(value, created_utc) FILTER (kind = 'name') AS name,
+               max(created_utc) FILTER (kind = 'name') AS named_utc,
+               CAST(arg_max(value, created_utc) FILTER (kind = 'merge') AS INTEGER) AS same_as
+        FROM raw.standing_edits WHERE kind IN ('name', 'merge') GROUP BY ALL
+    ), links AS (
+        SELECT video_id, faces_id, track_id AS a, same_as AS b FROM said WHERE same_as IS NOT NULL
+        UNION SELECT video_id, faces_id, same_as, track_id FROM said WHERE same_as IS NOT NULL
+    ), known AS (
+        SELECT video_id, faces_id, track_id FROM said UNION SELECT video_id, faces_id, a FROM links
+    ), together AS (
+        SELECT video_id, faces_id, track_id, track_id AS other FROM known
+        UNION SELECT t.video_id, t.faces_id, t.track_id, l.b
+        FROM together t JOIN links l ON t.video_id = l.video_id AND t.faces_id = l.faces_id AND t.other = l.a
+    )
+    SELECT f.file_name, t.track_id,
+           coalesce(min(t.other) FILTER (s.same_as IS NULL), min(t.other)) AS person,
+           coalesce(any_value(s.name) FILTER (t.other = t.track_id), arg_max(s.name, s.named_utc)) AS name,
+           t.video_id, t.faces_id
+    FROM together t JOIN raw.finished f ON t.video_id = f.video_id AND t.faces_id = f.faces_id AND f.chosen
+         LEFT JOIN said s ON t.video_id = s.video_id AND t.faces_id = s.faces_id AND t.other = s.track_id
+    GROUP BY f.file_name, t.track_id, t.video_id, t.faces_id
+"""
+
+
+def _each(pattern: str) -> str:
+    return ", ".join(pattern.format(name) for name in EXPRESSIONS)
+
+
+_STORED = "video_id, analysis_id, track_id"
+_BOX_WIDTH, _BOX_HEIGHT = "box_x2_px - box_x1_px", "box_y2_px - box_y1_px"
+#: ``faces``: those of the chosen analyses, with the number of the part they are in; ``kept``: without excluded ones;
+#: ``again``: the kept faces of tracks of which something was excluded or split.
+_WORKING_VIEWS = {
+    "touched": f"SELECT {_STORED} FROM raw.excluded UNION SELECT {_STORED} FROM raw.parts",
+    "faces": """
+        SELECT s.* EXCLUDE (chosen) REPLACE (coalesce(p.part, s.track_id) AS track_id), s.track_id AS found_track_id
+        FROM (FROM scores_all WHERE chosen) s LEFT JOIN raw.parts p
+        ON s.video_id = p.video_id AND s.analysis_id = p.analysis_id AND s.track_id = p.track_id
+           AND s.time_s >= p.from_s AND s.time_s < p.until_s
+    """,
+    "kept": """
+        SELECT s.* FROM raw.faces s ANTI JOIN raw.excluded x
+        ON s.video_id = x.video_id AND s.analysis_id = x.analysis_id AND s.found_track_id = x.track_id
+           AND s.time_s >= x.from_s AND s.time_s < x.until_s
+    """,
+    "again": """
+        SELECT s.* FROM (FROM raw.kept WHERE video_id IN ({videos})) s SEMI JOIN raw.touched t
+        ON s.video_id = t.video_id AND s.analysis_id = t.analysis_id AND s.found_track_id = t.track_id
+    """,
+    "summed_seconds": f"""
+        SELECT * FROM raw.seconds ANTI JOIN raw.touched USING ({_STORED})
+        UNION ALL BY NAME
+        SELECT {_STORED}, CAST(floor(time_s) AS INTEGER) AS second, {SECONDS_SUMS} FROM raw.again GROUP BY ALL
+    """,
+    "summed_stretches": f"""
+        SELECT * FROM raw.stretches ANTI JOIN raw.touched USING ({_STORED})
+        UNION ALL BY NAME FROM ({stretches_sql("raw.again")})
+    """,
+    "summed_tracks": f"""
+        SELECT * FROM raw.tracks ANTI JOIN raw.parts USING ({_STORED})
+        UNION ALL BY NAME
+        SELECT video_id, analysis_id, any_value(f.faces_id) AS faces_id, track_id, min(frame_index) AS first_frame,
+               max(frame_index) AS last_frame, min(time_s) AS start_s, max(time_s + duration_s) AS end_s,
+               count(*) AS n_faces, avg({_BOX_WIDTH}) AS mean_box_width_px, avg({_BOX_HEIGHT}) AS mean_box_height_px,
+               {_each("avg(p_{0}) AS mean_p_{0}")}
+        FROM (FROM raw.faces WHERE video_id IN ({{videos}})) s
+             JOIN (SELECT video_id, analysis_id, faces_id FROM raw.finished) f USING (video_id, analysis_id)
+             SEMI JOIN raw.parts p ON s.video_id = p.video_id AND s.analysis_id = p.analysis_id
+             AND s.found_track_id = p.track_id
+        GROUP BY video_id, analysis_id, track_id
+    """,
+}
+_SCORES_OF_KEPT = "SELECT * EXCLUDE (found_track_id) FROM raw.kept"
+#: What a view is made of, and what instead of it where something was excluded or split.
+CORRECTED = {
+    "scores": ("(SELECT * EXCLUDE (chosen) FROM scores_all WHERE chosen)", f"({_SCORES_OF_KEPT})"),
+    "seconds": ("raw.seconds", "raw.summed_seconds"),
+    "stretches": ("raw.stretches", "raw.summed_stretches"),
+    "tracks": ("raw.tracks", "raw.summed_tracks"),
+}
+
+
+def corrections(video_ids: Collection[str]) -> dict[str, str]:
+    """Views of the schema ``raw`` that a lake needs in which something of these videos was excluded or split."""
+    listed = ", ".join(f"'{video_id}'" for video_id in sorted(video_ids))
+    return {name: sql.replace("{videos}", listed) for name, sql in _WORKING_VIEWS.items()}

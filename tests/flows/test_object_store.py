@@ -1,0 +1,143 @@
+"""Videos from a bucket into a lake in a bucket, by the commands that people type."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from flows.cli import main
+from pipelines.remote import local_copy, objects_below
+from storage.objects import ObjectPath
+from tests.object_store import BUCKET, SECRET, Fault, Proxy, Request, new_prefix
+
+
+def mfer(*words: object) -> Result:
+    return CliRunner().invoke(main, list(map(str, words)))
+
+
+def upload(uri: str, content: bytes) -> ObjectPath:
+    place = ObjectPath(uri)
+    place.write_bytes(content)
+    return place
+
+
+@pytest.fixture
+def inbox(proxy: Proxy, talk: Path) -> str:
+    """A prefix with one video below a folder of an odd name, what is no video, and something that is not meant."""
+    prefix = new_prefix().replace("/a-lake", "/inbox")
+    upload(f"{prefix}/week 1 é/talk#1%20?.mp4", talk.read_bytes())
+    upload(f"{prefix}/notes.txt", b"x")
+    upload(f"{prefix}-old/other.mp4", talk.read_bytes())
+    return prefix
+
+
+def analyze(inbox: str, lake: str, model: Path) -> dict[str, object]:
+    done = mfer("analyze", inbox, "--lake", lake, "--model", model, "--workers", 1, "--json")
+    assert done.exit_code in (0, 1), done.output
+    summary: dict[str, object] = json.loads(done.stdout)
+    return summary
+
+
+def fetched(proxy: Proxy) -> list[Request]:
+    return [request for request in proxy.take_requests() if request.method == "GET" and ".mp4" in request.target]
+
+
+def copies() -> list[Path]:
+    return list(Path(tempfile.gettempdir()).glob("mfer-copy-*"))
+
+
+def test_a_bucket_is_analysed_once_and_again_where_an_object_changed(
+    inbox: str, proxy: Proxy, model: Path, talk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    lake = new_prefix()
+    first = analyze(inbox, lake, model)
+    assert (first["ok"], first["skipped"], first["ignored_files"], first["frames"]) == (1, 0, 1, 10)
+    [video] = first["videos"]  # type: ignore[misc]
+    assert video["path"] == f"{inbox}/week 1 é/talk#1%20?.mp4"
+    assert video["size_bytes"] == talk.stat().st_size
+    assert fetched(proxy)
+
+    second = analyze(inbox, lake, model)
+    assert (second["ok"], second["skipped"]) == (0, 1)
+    assert not fetched(proxy)
+
+    upload(f"{inbox}/week 1 é/talk#1%20?.mp4", talk.read_bytes() + b"\0")
+    third = analyze(inbox, lake, model)
+    assert (third["ok"], third["skipped"]) == (1, 0)
+    assert not copies()
+
+
+def test_what_is_wrong_with_an_object_is_an_outcome(inbox: str, proxy: Proxy, model: Path) -> None:
+    upload(f"{inbox}/empty.mp4", b"")
+    upload(f"{inbox}/noise.mp4", b"no video at all")
+    lake = new_prefix()
+    done = mfer(
+        "analyze", inbox, f"s3://{BUCKET}/nothing/here", "--lake", lake, "--model", model, "--workers", 1, "--json"
+    )
+    assert done.exit_code == 1
+    codes = {video["path"].rpartition("/")[2]: video["code"] for video in json.loads(done.stdout)["videos"]}
+    assert codes == {
+        "empty.mp4": "empty_file",
+        "noise.mp4": "not_a_video",
+        "talk#1%20?.mp4": None,
+        "here": "missing",
+    }
+    proxy.set_fault(Fault("forbid", r"inbox"))
+    refused = mfer("analyze", inbox, "--lake", lake, "--model", model, "--json")
+    assert "AccessDenied" in refused.output
+    assert SECRET not in refused.output + done.output
+
+
+@pytest.mark.full
+def test_every_command_answers_from_a_bucket(inbox: str, model: Path, tmp_path: Path) -> None:
+    lake = new_prefix()
+    video = f"{inbox}/week 1 é/talk#1%20?.mp4"
+    analyze(inbox, lake, model)
+
+    def ask(*words: object) -> str:
+        done = mfer(*words, "--lake", lake)
+        assert done.exit_code == 0, done.output
+        assert SECRET not in done.output
+        return done.output
+
+    assert "7" in ask("sql", "SELECT count(*) AS n FROM scores", "--format", "csv")
+    assert "10 frames, 7 with a face" in ask("inspect", video, "--at", "0.1")
+    assert "10 frames" in ask("render", video, "-o", tmp_path / "out.mp4")
+    ask("report", inbox, "-o", tmp_path / "report.html")
+    assert video in (tmp_path / "report.html").read_text()
+    ask("export", video, "--format", "csv", "-o", tmp_path / "out.csv")
+    assert len((tmp_path / "out.csv").read_text().splitlines()) == 8
+    assert "sound" in ask("lake", "check")
+    assert "observations" in ask("lake", "compact")
+    assert "nothing to do" in ask("lake", "upgrade")
+    assert "package" in ask("models", "list")
+    assert "nothing found" in ask("lake", "forget", video, "--yes")
+    assert mfer("inspect", video, "--lake", lake).output.rstrip().endswith(f"not analysed yet in {lake}")
+
+
+def test_an_object_that_is_replaced_while_it_is_read_is_never_mixed(proxy: Proxy) -> None:
+    prefix = new_prefix()
+    upload(f"{prefix}/a.mp4", b"a" * 20_000_000)
+    [found] = objects_below(ObjectPath(prefix))
+    upload(f"{prefix}/a.mp4", b"b" * 20_000_000)
+    with pytest.raises(Exception, match="cannot be read") as error, local_copy(found):
+        pass
+    assert error.value.code == "unreadable"  # type: ignore[attr-defined]
+
+
+def test_a_copy_that_a_killed_process_left_is_deleted_and_one_in_use_is_not(
+    proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr("pipelines.remote._YOUNG_S", 0)
+    (tmp_path / "mfer-copy-left.mp4").write_bytes(b"left")
+    one, other = (upload(f"{new_prefix()}/{name}.mp4", name.encode()) for name in ("one", "other"))
+    with local_copy(one) as first, local_copy(other) as second:
+        assert (first.read_bytes(), second.read_bytes()) == (b"one", b"other")
+        assert sorted(copies()) == sorted([first, second])
+    assert not copies()
