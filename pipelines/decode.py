@@ -90,17 +90,17 @@ def decode(
         raise _refused(video, video.decord_refusal)
     frame_index = sample_frames(video, every=every, fps=fps)
     batch_frames = max(1, min(batch_frames, BATCH_BYTES // (3 * video.info.width_px * video.info.height_px)))
-    bounds = _segment_bounds(video.pts_s[frame_index], segment_s)
+    bounds = _segment_bounds(video.pts_s[frame_index], segment_s, video.tick_s)
     return Decoding(video, frame_index, bounds, batch_frames, threads, "decord" if decoder == "decord" else "pyav")
 
 
-def _segment_bounds(time_s: np.ndarray, segment_s: float) -> np.ndarray:
+def _segment_bounds(time_s: np.ndarray, segment_s: float, tick_s: float) -> np.ndarray:
     """Rows at which segments begin, and the end: each as long as it can be without lasting longer than ``segment_s``.
 
-    Times that leap over hours make no empty segments.
+    Times that leap over hours make no empty segments. Times are rounded to the file's tick.
     """
     bounds = [0]
-    while (end := int(np.searchsorted(time_s, time_s[bounds[-1]] + segment_s))) < len(time_s):
+    while (end := int(np.searchsorted(time_s, time_s[bounds[-1]] + segment_s - tick_s / 2))) < len(time_s):
         bounds.append(max(end, bounds[-1] + 1))
     return np.array([*bounds, len(time_s)], np.int64)
 
