@@ -25,6 +25,7 @@ from pipelines.errors import VideoError
 from pipelines.models import find_model
 from pipelines.settings import AnalysisSettings
 from pipelines.sources import absolute, find_videos
+from storage.errors import LakeError
 from storage.identity import analysis_id, faces_id, path_text
 from storage.lake import Lake
 from storage.objects import Place, is_uri
@@ -147,7 +148,7 @@ def analyze_folder(run: FolderRun, progress: Progress | None = None) -> RunSumma
         else:
             todo[str(path)] = Task(path, video_id)
     progress.begin(len(todo))
-    pool = _engine(run, model, progress)
+    pool, disk_is_full = _engine(run, model, progress), False
     try:
         with pool, _stop_on_signals(pool, progress):
             for outcome in pool(list(todo.values())):
@@ -155,8 +156,11 @@ def analyze_folder(run: FolderRun, progress: Progress | None = None) -> RunSumma
                 del todo[outcome.path]
                 outcomes.append(outcome)
                 progress.video(outcome)
+    except LakeError as error:
+        disk_is_full = error.code == "disk_full"
+        raise
     finally:  # also when the run has to stop: what it did is written down as far as the disk lets it
-        outcomes += map(_not_begun, todo.values())
+        outcomes += [] if disk_is_full else map(_not_begun, todo.values())
         manifest = _manifest(run, card.model_id, pool.device or "none", started_utc)
         lake.append_run(manifest, outcomes)
     return RunSummary(
