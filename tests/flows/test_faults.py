@@ -53,9 +53,7 @@ def quiet(archive: Path, model: Path) -> Path:
 def start(
     archive: Path, lake: Path, model: Path, workers: int = 2, *, before: tuple[str, ...] = (), **more: object
 ) -> subprocess.Popen:
-    script = archive.parent / "run.py"
-    script.write_text(_RUN)
-    command = [*before, sys.executable, str(script), str(archive), str(lake), str(model), str(workers)]
+    command = [*before, sys.executable, "-c", _RUN, str(archive), str(lake), str(model), str(workers)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **more)  # type: ignore[call-overload, no-any-return]
 
 
