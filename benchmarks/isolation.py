@@ -40,7 +40,8 @@ def make_clips(folder: Path, n_clips: int, clip_s: float) -> None:
     folder.mkdir()
     talk, n_frames = carphone_frames(), round(clip_s * FPS)
     for k in range(n_clips):
-        shown = [talk[(k + j) % len(talk)] for j in range(n_frames)]
+        step = 1 + k // len(talk)  # else the second round would be copies, which are skipped
+        shown = [talk[(k + j * step) % len(talk)] for j in range(n_frames)]
         write_video(folder / f"{k:04}.mp4", shown, FPS, options={"crf": "23", "preset": "ultrafast"})
 
 
@@ -56,7 +57,7 @@ class FirstVideo(Progress):
 def supervised(folder: Path, lake: Path) -> dict[str, float]:
     before_s, started_s, first = cpu_s(), time.monotonic(), FirstVideo()
     summary = analyze_folder(FolderRun((str(folder),), str(lake), device="cpu"), first)
-    assert summary.exit_code == 0
+    assert summary.count("ok") == len(list(folder.iterdir()))
     assert first.at_s is not None
     used = cpu_s() - before_s
     return {

@@ -218,7 +218,7 @@ def test_interrupt_finishes_the_segment_and_a_second_one_stops_at_once(
         os.killpg(run.pid, signal.SIGINT)
     _, complaints = run.communicate(timeout=120)  # also ends when the last of its processes has
     assert run.returncode == (130 if stops == 1 else -signal.SIGINT), complaints
-    assert complaints.count("Traceback") == stops - 1
+    assert ("KeyboardInterrupt" in complaints) == (stops == 2)
     outcomes = rows(tmp_path / "lake", "SELECT path, status, code, message FROM runs ORDER BY path")
     assert [(row["status"], row["code"]) for row in outcomes] == [("skipped", "interrupted")] * 2
     if stops == 1:
