@@ -3,8 +3,9 @@
     python -m benchmarks.isolation --json benchmarks/results/isolation.json
 
 The same clips are analysed twice into lakes of their own: by ``analyze_folder``, as ``mfer analyze --workers 1`` does,
-and by the same VideoAnalyzer in this process without any supervision. CPU seconds are those of all processes, so that
-a busy machine matters little; the start (imports, networks) is told apart.
+and by the same VideoAnalyzer in this process without any supervision; in halves, with, without, without, with, so
+that a machine that grows slower or faster meanwhile favours neither. CPU seconds are those of all processes; the start
+(imports, networks) is told apart.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import os
 import resource
 import tempfile
 import time
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from benchmarks.machine import machine
@@ -35,11 +38,11 @@ def cpu_s() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
-def make_clips(folder: Path, n_clips: int, clip_s: float) -> None:
+def make_clips(folder: Path, numbers: Iterable[int], clip_s: float) -> None:
     """Clips of a talking man, each other bytes."""
     folder.mkdir()
     talk, n_frames = carphone_frames(), round(clip_s * FPS)
-    for k in range(n_clips):
+    for k in numbers:
         step = 1 + k // len(talk)  # else the second round would be copies, which are skipped
         shown = [talk[(k + j * step) % len(talk)] for j in range(n_frames)]
         write_video(folder / f"{k:04}.mp4", shown, FPS, options={"crf": "23", "preset": "ultrafast"})
@@ -98,11 +101,19 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    totals: dict[str, Counter[str]] = {"supervised": Counter(), "unsupervised": Counter()}
     with tempfile.TemporaryDirectory(prefix="mfer-bench-") as place:
-        clips = Path(place) / "clips"
-        make_clips(clips, options.clips, options.seconds)
-        ours = supervised(clips, Path(place) / "supervised")
-        plain = unsupervised(clips, Path(place) / "plain")
+        halves = [Path(place) / "first", Path(place) / "second"]
+        for first, half in enumerate(halves):
+            make_clips(half, range(first, options.clips, 2), options.seconds)
+        for kind, half in zip(
+            ("supervised", "unsupervised", "unsupervised", "supervised"),
+            [*halves[:1] * 2, *halves[1:] * 2],
+            strict=True,
+        ):
+            run = supervised if kind == "supervised" else unsupervised
+            totals[kind].update(run(half, Path(place) / f"{kind}-{half.name}"))
+    ours, plain = (dict(totals[kind]) for kind in ("supervised", "unsupervised"))
     result = {
         "machine": machine(),
         "n_clips": options.clips,

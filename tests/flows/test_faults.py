@@ -94,9 +94,11 @@ def survive_kills(archive: Path, lake: Path, model: Path, quiet: Path, seed: int
     assert_same(lake, quiet, except_videos=("decoder",))
 
 
-@pytest.mark.full
-def test_runs_killed_at_random_moments_lose_nothing(archive: Path, model: Path, quiet: Path, tmp_path: Path) -> None:
-    survive_kills(archive, tmp_path / "lake", model, quiet, seed=0, n_kills=4)
+@pytest.mark.parametrize("n_kills", [1, pytest.param(4, marks=pytest.mark.full)])
+def test_runs_killed_at_random_moments_lose_nothing(
+    archive: Path, model: Path, quiet: Path, tmp_path: Path, n_kills: int
+) -> None:
+    survive_kills(archive, tmp_path / "lake", model, quiet, seed=0, n_kills=n_kills)
 
 
 @pytest.mark.soak
@@ -105,7 +107,7 @@ def test_fifty_kills_lose_nothing(archive: Path, model: Path, quiet: Path, tmp_p
     survive_kills(archive, tmp_path / "lake", model, quiet, seed, n_kills=5)
 
 
-@pytest.mark.parametrize("n_runs", [pytest.param(2, marks=pytest.mark.full), pytest.param(8, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("n_runs", [2, pytest.param(8, marks=pytest.mark.soak)])
 def test_runs_at_once_over_one_folder_make_the_lake_of_one_run(
     archive: Path, model: Path, quiet: Path, tmp_path: Path, n_runs: int
 ) -> None:
