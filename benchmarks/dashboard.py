@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import machine
+from benchmarks.machine import add_result, machine
 from benchmarks.scale import fill, name_of
 from storage.lake import Lake, Segment
 from storage.views import run_sql
@@ -112,9 +112,7 @@ def main() -> None:
         facts = {**counted, "wall_seconds": found, "load_average": round(os.getloadavg()[0], 1), **machine()}
     print(json.dumps(facts, indent=2))
     if options.json:
-        known = json.loads(options.json.read_text()) if options.json.exists() else {}
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(known | {str(options.rows): facts}, indent=2) + "\n")
+        add_result(options.json, str(options.rows), facts)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import subprocess
 from importlib import metadata
@@ -10,7 +11,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["machine"]
+__all__ = ["add_result", "machine"]
 
 _LIBRARIES = ("torch", "onnxruntime", "av", "decord2", "facenet-pytorch", "pyarrow", "deltalake", "duckdb")
 
@@ -28,3 +29,10 @@ def machine() -> dict[str, Any]:
         "versions": {name: metadata.version(name) for name in _LIBRARIES},
         "commit": commit,
     }
+
+
+def add_result(path: Path, key: str, facts: dict[str, Any]) -> None:
+    """Write figures into a file of results under a key, beside those of other keys."""
+    known = json.loads(path.read_text()) if path.exists() else {}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(known | {key: facts}, indent=2) + "\n")

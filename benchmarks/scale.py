@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.machine import machine
+from benchmarks.machine import add_result, machine
 from storage.delta import data_files
 from storage.lake import Lake, Segment
 from storage.records import RunManifest, VideoOutcome
@@ -176,9 +176,7 @@ def main() -> None:
             **machine(),
         }
     if options.json:
-        known = json.loads(options.json.read_text()) if options.json.exists() else {}
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(known | {str(options.rows): facts}, indent=2) + "\n")
+        add_result(options.json, str(options.rows), facts)
 
 
 if __name__ == "__main__":

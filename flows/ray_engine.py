@@ -60,9 +60,9 @@ class _Analyst:
         """Answers when the actor lives."""
         return ray.get_runtime_context().get_node_id()
 
-    def analyze(self, task: Task) -> tuple[VideoOutcome | VideoPart, dict[str, float], str | None]:
-        """The outcome, CPU seconds so far by stage, and the device."""
-        (outcome,) = self._pool([task])
+    def analyze(self, task: Task) -> tuple[VideoOutcome | VideoPart | None, dict[str, float], str | None]:
+        """The outcome (None where it was told to stop before it began), CPU seconds so far by stage, and the device."""
+        outcome = next(iter(self._pool([task])), None)
         return outcome, self._pool.cpu_s, self._pool.device
 
     def stop(self) -> None:
@@ -154,9 +154,7 @@ class RayEngine:
 
     def __call__(self, tasks: Sequence[Task]) -> Generator[VideoOutcome | VideoPart]:
         """The outcome of each video, as they end; none for those that were not begun before ``stop``."""
-        largest_first = sorted(
-            tasks, key=lambda task: -_size_bytes(task.path)
-        )  # so that no long one is left for the end
+        largest_first = sorted(tasks, key=lambda task: -_size_bytes(task.path))  # no long one is left for the end
         self._waiting.extend(_Work(replace(task, segments=(0, _FIRST_SEGMENTS))) for task in largest_first)
         while (self._waiting and not self.stopping) or any(work for _, work in self._at_work.values()):
             while self._waiting and self._free and not self.stopping:
@@ -184,7 +182,8 @@ class RayEngine:
         self._free.append(actor)
         if work is not None:
             outcome, self._cpu_s[actor], self.device = answer
-            yield from self._take(work, outcome)
+            if outcome is not None:
+                yield from self._take(work, outcome)
 
     def _lost(self, work: _Work, error: Exception) -> Iterator[VideoOutcome]:
         work.n_lost += 1

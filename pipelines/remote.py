@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from pipelines.errors import VideoError
+from pipelines.pulse import beat
 from storage.errors import LakeError
 from storage.objects import READ_BYTES, ObjectPath, Place, Status
 
@@ -70,6 +71,7 @@ def _fetch(place: ObjectPath, copy: IO[bytes]) -> Status:
         for start in range(0, status.st_size, READ_BYTES):
             end = min(start + READ_BYTES, status.st_size)
             copy.write(place.read_range(start, end, status.e_tag))  # of that very object, also when it is replaced
+            beat()
         copy.flush()
     except OSError as error:
         if error.errno in _DISK_FULL:

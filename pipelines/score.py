@@ -189,6 +189,7 @@ class VideoAnalyzer:
             decoder=frames.decoder,
             settings={**self.settings.hashed(), "crop": self.scorer.card.crop.to_dict()},
         )
+        beat(Phase.COMMIT)  # also where all segments were there before
         with stage("commit"):
             counts = self.lake.commit_video(finished)
         partial = counts.status == "partial"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -138,3 +139,20 @@ def start(code: str, *arguments: object) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def race(racers: Sequence[subprocess.Popen[str]]) -> list[str]:
+    """Let processes that each say ``ready`` and wait for a line go on at once; what each says until its end."""
+    for racer in racers:
+        assert racer.stdout
+        assert racer.stdout.readline() == "ready\n"
+    for racer in racers:
+        assert racer.stdin
+        racer.stdin.write("\n")
+        racer.stdin.flush()
+    said = []
+    for racer in racers:
+        out, err = racer.communicate()
+        assert racer.returncode == 0, err
+        said.append(out)
+    return said

@@ -49,19 +49,7 @@ print(won)
 def test_of_racing_processes_exactly_one_commits_each_segment(tmp_path: Path) -> None:
     location = tmp_path / "lake"
     racers = [rows.start(RACE, location, number) for number in range(2)]  # they also race to create it
-    for racer in racers:
-        assert racer.stdout
-        assert racer.stdout.readline() == "ready\n"
-    ends = []
-    for racer in racers:
-        assert racer.stdin
-        racer.stdin.write("\n")
-        racer.stdin.flush()
-    for racer in racers:
-        out, err = racer.communicate()
-        assert racer.returncode == 0, err
-        ends.append(int(out))
-    assert sum(ends) == 3
+    assert sum(map(int, rows.race(racers))) == 3
     lake = Lake.open(location)
     for number in range(2):
         assert lake.done_segments(rows.ANALYSIS_A, rows.video_id(100 + number), 3) == {0, 1, 2}

@@ -105,19 +105,7 @@ def test_of_racing_writers_exactly_one_commits_each_video(proxy: Proxy, n_writer
     location = new_prefix()
     proxy.set_fault(Fault("refuse", every=7))  # and the store is busy, too
     racers = [rows.start(RACE, location, n_videos) for _ in range(n_writers)]  # they also race to create it
-    for racer in racers:
-        assert racer.stdout
-        assert racer.stdout.readline() == "ready\n"
-    won = 0
-    for racer in racers:
-        assert racer.stdin
-        racer.stdin.write("\n")
-        racer.stdin.flush()
-    for racer in racers:
-        out, err = racer.communicate()
-        assert racer.returncode == 0, err
-        won += int(out)
-    assert won == n_videos
+    assert sum(map(int, rows.race(racers))) == n_videos
     lake = Lake.open(location)
     found = check_lake(lake)
     assert found.is_sound, found
