@@ -76,16 +76,18 @@ def analysis_against_decoding(device: str, quick: bool) -> dict[str, float]:
         n_frames = (1 if quick else 120) * FPS
         for i, clip in enumerate(clips):
             write_video(clip, one_face_720p(n_frames + i), FPS, options={"preset": "ultrafast"})
-        started = time.monotonic()
-        summary = analyze_folder(FolderRun((folder,), f"{folder}/lake", device=device, workers=len(clips)))
-        analysed_s = time.monotonic() - started
-        assert summary.exit_code == 0
+        analysed = {}
+        for networks in ("own", "shared"):
+            run = FolderRun((folder,), f"{folder}/{networks}", device=device, workers=len(clips), networks=networks)
+            summary = analyze_folder(run)
+            assert summary.exit_code == 0
+            n_analysed = sum(outcome.n_frames for outcome in summary.outcomes)
+            analysed[f"analysed, {networks} networks"] = round(n_analysed / summary.elapsed_s, 1)
         started = time.monotonic()
         n_decoded = sum(len(batch) for batch in decode(open_video(clips[0]), decoder="pyav"))
         decode_s = time.monotonic() - started
-    n_analysed = sum(outcome.n_frames for outcome in summary.outcomes)
     return {
-        "analysed": round(n_analysed / analysed_s, 1),
+        **analysed,
         "decoded, one core times cores": round(n_decoded / decode_s * len(clips), 1),
     }
 

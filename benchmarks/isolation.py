@@ -80,7 +80,7 @@ def unsupervised(folder: Path, lake: Path) -> dict[str, float]:
 
     torch.set_num_threads(1)
     opened = Lake.open(lake, create=True)
-    analyzer = VideoAnalyzer(opened, AnalysisSettings(), Scorer(find_model("default"), "cpu"), "cpu")
+    analyzer = VideoAnalyzer(opened, AnalysisSettings(), Scorer(find_model("default")))
     before_s, first_s = cpu_s(), None
     for path in sorted(folder.iterdir()):
         assert analyzer(VideoFile(path)).status == "ok"

@@ -5,7 +5,7 @@
 Every figure is of a whole process, from its start to the Parquet files: CPU seconds and peak memory as the system
 counts them. Rates are per CPU-second, on one worker; ratios are between processes of this run. The start alone is the
 row "one frame". The peers run a part of the clip, with packages that are installed into folders of their own under
-`.bench/`; their start is taken off.
+`.bench/` (7 GB for fer, which brings two frameworks); their start is taken off.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import venv
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ _ROOT = Path(__file__).resolve().parent.parent
 _BENCH = _ROOT / ".bench"
 _MFER = str(Path(sys.executable).with_name("mfer"))
 _WORK = ("decode", "detect", "follow", "align", "score", "write", "commit")
+#: Script and packages. fer does not import beside Triton, which this project's own environment has.
 _PEERS = {
     "plain script": ("plain_script.py", ["opencv-python-headless<5"]),
     "fer": ("fer_script.py", ["fer==25.10.3", "opencv-contrib-python<5", "setuptools<81"]),
@@ -87,14 +89,19 @@ def peer(name: str, video: Path, n_frames: int) -> float:
     """Frames per CPU-second of a peer, its start taken off; installs what it needs first."""
     script, packages = _PEERS[name]
     folder = _BENCH / name.replace(" ", "_")
+    python, pip_options, env = Path(sys.executable), ["--target", str(folder)], {"PYTHONPATH": str(folder)}
+    if name == "fer":  # an environment of its own; the plain script uses this one's PyTorch
+        python, pip_options, env = folder / "bin" / "python", [], {"PYTHONPATH": ""}
     if not (folder / ".complete").exists():
         shutil.rmtree(folder, ignore_errors=True)
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(folder), *packages]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        shutil.rmtree(folder / "triton", ignore_errors=True)  # fer does not import beside it
+        if name == "fer":
+            venv.create(folder, with_pip=True)
+        pip = [str(python), "-m", "pip", "--quiet"]
+        subprocess.run([*pip, "install", *pip_options, *packages], check=True, capture_output=True)
+        if name == "fer":
+            subprocess.run([*pip, "uninstall", "--yes", "triton"], check=True, capture_output=True)
         (folder / ".complete").touch()
-    command = [sys.executable, str(_ROOT / "benchmarks" / script), str(video)]
-    env = {"PYTHONPATH": str(folder)}
+    command = [str(python), str(_ROOT / "benchmarks" / script), str(video)]
     few, many = (cost_of([*command, str(n)], env).cpu_s for n in (1, 1 + n_frames))
     return n_frames / (many - few)
 

@@ -17,7 +17,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.pool import ProcessLimits, WorkerPool
+from flows.child import ProcessLimits
+from flows.pool import WorkerPool
 from flows.worker import Task
 from mfer.card import read_card
 from mfer.errors import ConfigError
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["FolderRun", "RunSummary", "analyze_folder"]
 
 ENGINES = ("local", "ray")
+NETWORKS = ("auto", "own", "shared")
 _LIBRARIES = ("torch", "torchvision", "timm", "facenet-pytorch", "av", "decord2", "pyarrow", "deltalake", "duckdb")
 
 
@@ -46,8 +48,9 @@ class FolderRun:
 
     ``paths`` are files and folders; ``model`` a name as in ``mfer models list``; ``device`` is ``auto``, ``cpu`` or a
     CUDA device; ``runtime`` runs the model: ``auto``, ``torch`` or ``onnx``; ``workers`` are processes, each with one
-    video at a time and within ``limits``. ``engine`` is ``local``, or ``ray`` for a cluster at ``ray_address``, where
-    long videos are shared out by segments.
+    video at a time and within ``limits``. ``networks`` are each worker's ``own`` or ``shared``, in one process more
+    that works for all of them; ``auto`` shares them on a GPU. ``engine`` is ``local``, or ``ray`` for a cluster at
+    ``ray_address``, where long videos are shared out by segments.
     """
 
     paths: tuple[str, ...]
@@ -60,10 +63,17 @@ class FolderRun:
     limits: ProcessLimits = field(default_factory=ProcessLimits)
     engine: str = "local"
     ray_address: str | None = None
+    networks: str = "auto"
 
     def __post_init__(self) -> None:
         if self.engine not in ENGINES:
             raise ConfigError(f"engine is {self.engine!r}; allowed: {', '.join(ENGINES)}")
+        if self.networks not in NETWORKS:
+            raise ConfigError(f"networks are {self.networks!r}; allowed: {', '.join(NETWORKS)}")
+
+    def shares_networks(self, device: str) -> bool:
+        """Whether the workers use networks of one process on that device."""
+        return self.networks == "shared" or (self.networks == "auto" and device != "cpu" and self.workers > 1)
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,13 @@ __all__ = ["analyze"]
     "--workers", type=click.IntRange(1), help="Videos at a time.  [default: cores; with ray all of its cluster]"
 )
 @click.option(
+    "--networks",
+    type=click.Choice(["auto", "own", "shared"]),
+    default="auto",
+    show_default=True,
+    help="own: in each worker; shared: in one process for all workers; auto shares them on a GPU.",
+)
+@click.option(
     "--segment",
     "segment_s",
     type=click.FloatRange(0, min_open=True),
@@ -101,6 +108,7 @@ def analyze(
     device: str,
     decoder: str,
     workers: int | None,
+    networks: str,
     segment_s: float,
     stall_s: float,
     memory_mb: int | None,
@@ -118,7 +126,7 @@ def analyze(
     1: a video failed or could not be read completely; 2: the run could not begin or had to stop; 130: Ctrl-C.
     """
     from flows.analyze import FolderRun, analyze_folder
-    from flows.pool import ProcessLimits
+    from flows.child import ProcessLimits
     from flows.progress import make_progress
     from pipelines.profile import profile_table
     from pipelines.settings import AnalysisSettings, DetectorSettings, parse_min_face
@@ -127,7 +135,7 @@ def analyze(
     settings = AnalysisSettings(every, fps, detector, decoder=decoder, segment_s=segment_s)
     limits = ProcessLimits(progress_s=stall_s, open_s=min(stall_s, ProcessLimits.open_s), memory_mb=memory_mb)
     workers = workers or (n_cores() if engine == "local" else sys.maxsize)
-    run = FolderRun(paths, lake, model, device, workers, settings, runtime, limits, engine, ray_address)
+    run = FolderRun(paths, lake, model, device, workers, settings, runtime, limits, engine, ray_address, networks)
     with make_progress(quiet=as_json) as progress:
         summary = analyze_folder(run, progress)
     click.echo(json.dumps(summary.to_dict(), indent=2) if as_json else _summary_text(summary))

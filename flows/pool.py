@@ -2,28 +2,23 @@
 
 A library that decodes hostile files may loop, crash or grow in ways that no exception tells. So every video is analysed
 in a child process (``flows/worker.py``), which stays for the next video: thousands of short clips pay for one start.
+On a GPU one more process holds the networks for all of them (``flows/networks.py``).
 """
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
-import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Generator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from pathlib import Path
-from tempfile import TemporaryFile
-from typing import IO, TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self
 
 import psutil
 
-from flows.worker import SIGNS_BYTES, Answer, Ready, Signs, Task
+from flows.child import NETWORKS_LOST, Child
+from flows.worker import Answer, Ready, Task, WantsNetworks
 from mfer.errors import ConfigError
 from pipelines.pulse import Phase
 from pipelines.settings import Decoder
@@ -31,144 +26,42 @@ from storage.records import VideoOutcome, VideoPart
 
 if TYPE_CHECKING:
     from flows.analyze import FolderRun, Progress
+    from flows.networks import NetworkHost
 
-__all__ = ["ProcessLimits", "WorkerPool"]
+__all__ = ["WorkerPool"]
 
-#: What a child runs: not ``-m``, under which the classes that cross the border would have another name there.
-_CHILD = "import sys; from flows.worker import main; main(*map(int, sys.argv[1:]))"
 #: How often a run looks at what its processes have done meanwhile.
 _POLL_S = 0.2
 #: Starts that may fail in a row: the next video will not load PyTorch any better.
 _MAX_FAILED_STARTS = 3
-#: Of what libraries write to standard error, so much from the beginning and from the end is kept for each video.
-_LOG_CHARS = 4_000
+#: Times that a video may be at work when the networks are lost before it is taken for the cause.
+_MAX_LOST_NETWORKS = 3
 _STAGES = {Phase.OPEN: "open", Phase.WORK: "decode", Phase.COMMIT: "write"}
 
 
-@dataclass(frozen=True)
-class ProcessLimits:
-    """What a worker process may take before it is killed.
-
-    ``start_s``: to load libraries and networks (the first run of all also exports them). ``open_s`` and
-    ``progress_s``: without any sign of life while a file is opened, and while its frames are read and scored. Writing
-    to the lake has no deadline: it may have to wait for others. ``memory_mb`` of resident memory; None is four fifths
-    of the machine's, shared among the workers.
-    """
-
-    start_s: float = 600.0
-    open_s: float = 60.0
-    progress_s: float = 120.0
-    memory_mb: int | None = None
-
-    def __post_init__(self) -> None:
-        if not (self.start_s > 0 and self.open_s > 0 and self.progress_s > 0 and (self.memory_mb or 1) > 0):
-            raise ConfigError(f"limits of worker processes must be above 0, got {self}")
-
-    def silence_s(self, phase: Phase) -> float:
-        """How long a worker may give no sign of life."""
-        limits = {Phase.START: self.start_s, Phase.OPEN: self.open_s, Phase.WORK: self.progress_s}
-        return limits.get(phase, float("inf"))
-
-
-class _Worker:
-    """A child process, and how long it has been silent."""
+class _Worker(Child):
+    """A process that analyses videos."""
 
     def __init__(self, run: FolderRun, model: Path) -> None:
-        ours, theirs = socket.socketpair()
-        with _shared_memory(SIGNS_BYTES) as shared, theirs:
-            self.signs = Signs(shared.fileno())
-            fds = theirs.fileno(), shared.fileno()
-            self.process = subprocess.Popen(
-                # -P: whatever lies in the working directory is no module of ours
-                [sys.executable, "-P", "-X", "faulthandler", "-c", _CHILD, *map(str, fds)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                pass_fds=fds,
-                start_new_session=True,  # a group of its own: Ctrl-C does not reach it, and it is killed as a whole
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
-            )
-        self.control = Connection(ours.detach())
-        assert self.process.stdout is not None
-        self.output = self.process.stdout
-        os.set_blocking(self.output.fileno(), False)
+        super().__init__("flows.worker")
         self.device: str | None = None  # known once it is ready
         self.cpu_s: dict[str, float] = {}
-        self._head = self._tail = ""
-        self._silent_s, self._n_beats = 0.0, 0
-        with suppress(ConnectionError):  # it died: that will be noticed
-            self.control.send((run, model))
+        self.tell((run, model))
 
     def give(self, task: Task) -> None:
-        self.drain()
-        self._head = self._tail = ""
+        self.begin_log()
         self.signs.n_frames = 0, 0
         self.signs.beat(Phase.OPEN)
-        with suppress(ConnectionError):
-            self.control.send(task)
-
-    def drain(self) -> None:
-        """Take what it has written, so that it never waits for anyone to read."""
-        while True:
-            try:
-                data = os.read(self.output.fileno(), 65_536)
-            except BlockingIOError:
-                return
-            if not data:
-                return
-            text = data.decode("utf-8", "replace")
-            room = _LOG_CHARS - len(self._head)
-            self._head += text[:room]
-            self._tail = (self._tail + text[room:])[-_LOG_CHARS:] if room < len(text) else self._tail
-
-    @property
-    def log(self) -> str:
-        """What it has written about its file, as far as that was drained."""
-        return self._head + ("\n[...]\n" if len(self._tail) == _LOG_CHARS else "") + self._tail
-
-    def excess(self, elapsed_s: float, limits: ProcessLimits, memory_mb: float) -> tuple[str, str] | None:
-        """(code, message) where it has to be killed; ``elapsed_s`` since the last time this was asked."""
-        phase, n_beats = self.signs.phase, self.signs.n_beats
-        self._silent_s = 0.0 if n_beats != self._n_beats else self._silent_s + elapsed_s
-        self._n_beats = n_beats
-        if self._silent_s > limits.silence_s(phase):
-            doing = {Phase.START: "loading", Phase.OPEN: "opening the file"}.get(phase, "reading and scoring frames")
-            return "hung", f"no sign of life for {limits.silence_s(phase):.0f} s while {doing}"
-        try:
-            used_mb = psutil.Process(self.process.pid).memory_info().rss / 2**20
-        except psutil.Error:  # it is gone: its connection will tell
-            return None
-        if used_mb > memory_mb:
-            return "out_of_memory", f"it took {used_mb:.0f} MB of memory, {memory_mb:.0f} MB are allowed"
-        return None
-
-    def end(self) -> None:
-        """Kill it with all that it may have started; safe at any moment, a commit happens whole or not at all."""
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-        self.drain()
-        self.control.close()
-        self.output.close()
-        if self.process.stdin:
-            self.process.stdin.close()
-
-
-def _shared_memory(n_bytes: int) -> IO[bytes]:
-    """A file of zeros without a name; in memory where that is to be had, so that a full disk does not matter."""
-    in_memory = hasattr(os, "memfd_create")
-    file: IO[bytes] = os.fdopen(os.memfd_create("mfer"), "r+b") if in_memory else TemporaryFile()  # noqa: SIM115
-    file.write(bytes(n_bytes))  # a hole in a file would be a crash at the first write to a full disk
-    file.flush()
-    return file
+        self.tell(task)
 
 
 @dataclass(frozen=True)
 class _Job:
-    """A file, and what became of the first attempt at it."""
+    """A file, what became of the first attempt at it, and how often the networks were lost meanwhile."""
 
     task: Task
     failure: VideoOutcome | None = None
+    n_lost_networks: int = 0
 
 
 class WorkerPool:
@@ -188,6 +81,9 @@ class WorkerPool:
         self._waiting: deque[_Job] = deque()
         self._n_failed_starts = 0
         self._cpu_s: dict[str, float] = {}
+        self._host: NetworkHost | None = None
+        # it is found before the workers that wait for it seem to hang
+        self._host_limits = replace(run.limits, progress_s=run.limits.progress_s / 2)
         self.device: str | None = None
         self.stopping = False
 
@@ -197,6 +93,7 @@ class WorkerPool:
     def __exit__(self, *error: object) -> None:
         for worker in (*self._idle, *self._busy):
             worker.end()
+        self._end_host()
 
     def stop(self) -> None:
         """Begin no further video, and leave those at work after the segment that they are at."""
@@ -223,12 +120,15 @@ class WorkerPool:
         looked_s = time.monotonic()
         while self._busy or (self._waiting and not self.stopping):
             self._start_jobs()
-            connections = [worker.control for worker in self._busy]
-            outputs = [worker.output.fileno() for worker in self._busy]
+            children: list[Child] = [*self._busy, *([self._host] if self._host else [])]
+            connections = [child.control for child in children]
+            outputs = [child.output.fileno() for child in children]
             told = wait([*connections, *outputs], timeout=_POLL_S)
             now_s = time.monotonic()
             # time in which this process itself did not run (suspended, swapped out) is nobody's silence
             elapsed_s, looked_s = min(now_s - looked_s, 5 * _POLL_S), now_s
+            if self._host is not None:
+                self._watch_host(self._host, elapsed_s)
             for worker in list(self._busy):
                 worker.drain()
                 self._progress.frames(str(self._busy[worker].task.path), *worker.signs.n_frames)
@@ -256,6 +156,9 @@ class WorkerPool:
             message = worker.control.recv()
         except (EOFError, ConnectionError):
             return self._lose(worker, "crashed", "")
+        if isinstance(message, WantsNetworks):
+            self._admit(worker, message.device)
+            return None
         if isinstance(message, Ready):
             self._n_failed_starts = 0
             self.device = worker.device = message.device
@@ -283,11 +186,14 @@ class WorkerPool:
         phase = worker.signs.phase
         job = self._busy.pop(worker)
         self._dismiss(worker)
-        message = message or _how_it_died(worker.process.returncode)
+        if worker.process.returncode == NETWORKS_LOST and job.n_lost_networks + 1 < _MAX_LOST_NETWORKS:
+            self._waiting.appendleft(replace(job, n_lost_networks=job.n_lost_networks + 1))
+            return None
+        if worker.process.returncode == NETWORKS_LOST:
+            message = f"the process that holds the networks was lost {_MAX_LOST_NETWORKS} times while this was analysed"
+        message = message or f"the process that analysed it {worker.how_it_died()}"
         if phase in (Phase.START, Phase.IDLE):
-            self._n_failed_starts += 1
-            if self._n_failed_starts == _MAX_FAILED_STARTS:
-                raise ConfigError(f"worker processes cannot be started: {message}. The last one said: {worker.log}")
+            self._count_failed_start(message, worker.log)
             self._waiting.appendleft(job)
             return None
         failure = VideoOutcome(
@@ -299,18 +205,47 @@ class WorkerPool:
         self._waiting.appendleft(_Job(replace(job.task, decoder=decoder), failure))
         return None
 
+    def _count_failed_start(self, message: str, log: str) -> None:
+        self._n_failed_starts += 1
+        if self._n_failed_starts == _MAX_FAILED_STARTS:
+            raise ConfigError(f"worker processes cannot be started: {message}. The last one said: {log}")
+
+    def _admit(self, worker: _Worker, device: str) -> None:
+        """Give a worker a line to the networks, which the first one that asks has loaded."""
+        from flows.networks import NetworkHost
+
+        self._host = self._host or NetworkHost(self._run, self._model, device)
+        self._host.admit(worker)
+
+    def _watch_host(self, host: NetworkHost, elapsed_s: float) -> None:
+        """End the networks' process where it died or hangs; the workers that wait for it then end by themselves."""
+        host.drain()
+        excess = host.excess(elapsed_s, self._host_limits, float("inf"))
+        if host.control.poll():
+            try:
+                raise host.control.recv()
+            except (EOFError, ConnectionError):
+                excess = excess or ("crashed", "")
+        if excess is None:
+            return
+        was_starting = host.signs.phase is Phase.START
+        self._end_host()
+        for worker in self._idle:  # their lines are dead
+            self._dismiss(worker)
+        self._idle = []
+        if was_starting:
+            self._count_failed_start(excess[1] or f"the one with the networks {host.how_it_died()}", host.log)
+
+    def _end_host(self) -> None:
+        if self._host is not None:
+            self._cpu_s["networks"] = self._cpu_s.get("networks", 0.0) + self._host.total_cpu_s
+            self._host.end()
+            self._host = None
+
     def _dismiss(self, worker: _Worker) -> None:
         for name, seconds in worker.cpu_s.items():
             self._cpu_s[name] = self._cpu_s.get(name, 0.0) + seconds
         worker.end()
-
-
-def _how_it_died(returncode: int) -> str:
-    if returncode < 0:
-        name = signal.Signals(-returncode).name if -returncode in set(signal.Signals) else f"signal {-returncode}"
-        guess = ": killed by someone, or by the system for want of memory" if name == "SIGKILL" else ": a crash"
-        return f"the process that analysed it was ended by {name}{guess}"
-    return f"the process that analysed it ended with exit code {returncode}"
 
 
 def _other_decoder(decoder: str) -> Decoder:

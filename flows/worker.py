@@ -1,25 +1,19 @@
 """The life of a process that analyses one video after another; ``flows/pool.py`` starts and watches it.
 
-It runs ``main`` with two inherited file descriptors: of the connection over which files come and outcomes go, and of a
-few shared numbers that tell how far it is. Its standard error belongs to the one
-who watches, and so do its deadlines: what hangs in a library cannot watch itself. When its standard input ends, the
-one who started it is gone, and it ends too.
+Files come and outcomes go over a connection, and a few shared numbers tell how far it is. Its standard error belongs to
+the one who watches, and so do its deadlines: what hangs in a library cannot watch itself.
 """
 
 from __future__ import annotations
 
-import mmap
-import os
-import resource
-import signal
 import sys
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flows.child import Signs, begin_life
 from pipelines.pulse import Phase, on_beat
 from pipelines.settings import Decoder
 from storage.objects import Place
@@ -28,47 +22,7 @@ from storage.records import VideoOutcome, VideoPart
 if TYPE_CHECKING:
     from flows.analyze import FolderRun
 
-__all__ = ["SIGNS_BYTES", "Answer", "Ready", "Signs", "Task", "main"]
-
-_N_SIGNS = 5
-SIGNS_BYTES = 8 * _N_SIGNS
-
-
-class Signs:
-    """Numbers that a worker and its watcher share: progress one way, the wish to stop the other."""
-
-    def __init__(self, fd: int) -> None:
-        self._numbers = memoryview(mmap.mmap(fd, SIGNS_BYTES)).cast("q")
-
-    def beat(self, phase: Phase | None = None) -> None:
-        if phase is not None:
-            self._numbers[0] = phase
-        self._numbers[1] += 1
-
-    @property
-    def phase(self) -> Phase:
-        return Phase(self._numbers[0])
-
-    @property
-    def n_beats(self) -> int:
-        return self._numbers[1]
-
-    @property
-    def n_frames(self) -> tuple[int, int]:
-        """Sampled frames done and in all of the video at work."""
-        return self._numbers[2], self._numbers[3]
-
-    @n_frames.setter
-    def n_frames(self, numbers: tuple[int, int]) -> None:
-        self._numbers[2], self._numbers[3] = numbers
-
-    @property
-    def stopping(self) -> bool:
-        return bool(self._numbers[4])
-
-    @stopping.setter
-    def stopping(self, stop: bool) -> None:
-        self._numbers[4] = stop
+__all__ = ["Answer", "Ready", "Task", "WantsNetworks", "main"]
 
 
 @dataclass(frozen=True)
@@ -79,6 +33,13 @@ class Task:
     video_id: str | None = None
     decoder: Decoder | None = None
     segments: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class WantsNetworks:
+    """A worker asks for a line to the process that holds the networks on this device."""
+
+    device: str
 
 
 @dataclass(frozen=True)
@@ -97,30 +58,20 @@ class Answer:
 
 
 def main(control_fd: int, signs_fd: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
-    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))  # a core is gigabytes
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    control, signs = Connection(control_fd), Signs(signs_fd)
+    begin_life(control_fd, signs_fd, _live)
+
+
+def _live(control: Connection, signs: Signs) -> None:
     on_beat(signs.beat)
-    signs.beat(Phase.START)
-    try:
-        run, model = control.recv()
-        _work(control, signs, run, model)
-    except (EOFError, ConnectionError):
-        return  # the parent is gone
-    except Exception as error:
-        control.send(error)
-
-
-def _end_with_parent() -> None:
-    while os.read(0, 1):
-        pass
-    os._exit(1)  # nobody waits for this video, and the next run may be at it already
+    run, model = control.recv()
+    _work(control, signs, run, model)
 
 
 def _work(control: Connection, signs: Signs, run: FolderRun, model: Path) -> None:
     import torch
 
+    from flows.networks import SharedNetworks
+    from pipelines.find import FaceFinder
     from pipelines.profile import cpu_seconds, reset_stages
     from pipelines.score import VideoAnalyzer, VideoFile
     from pipelines.scorer import Scorer, choose_device
@@ -130,9 +81,17 @@ def _work(control: Connection, signs: Signs, run: FolderRun, model: Path) -> Non
         signs.n_frames = n_done, n_in_all
 
     device = choose_device(run.device)
-    if device == "cpu":
+    if run.shares_networks(device):
+        control.send(WantsNetworks(device))
+        nets = SharedNetworks.receive(control)
+        scorer = Scorer(model, net=nets.score)
+        finder = FaceFinder(run.settings.detector, run.settings.tracker, nets=nets)
+    else:
+        scorer = Scorer(model, device, run.runtime)
+        finder = FaceFinder(run.settings.detector, run.settings.tracker, device)
+    if device == "cpu" or run.shares_networks(device):
         torch.set_num_threads(1)  # a process per core beats threads in one; decoding has a thread of its own
-    analyzer = VideoAnalyzer(Lake.open(run.lake), run.settings, Scorer(model, device, run.runtime), device)
+    analyzer = VideoAnalyzer(Lake.open(run.lake), run.settings, scorer, finder)
     reset_stages()
     control.send(Ready(device))
     while True:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -13,17 +14,25 @@ from pipelines.batches import Detections, FrameBatch
 from pipelines.cascade import Cascade
 from pipelines.detect import FaceDetector
 from pipelines.follow import follow_faces
+from pipelines.mtcnn import CascadeNets
 from pipelines.profile import stage
 from pipelines.settings import DetectorSettings, TrackerSettings
 from pipelines.track import Tracker
 from storage.schema import LANDMARKS
 
-__all__ = ["FaceFinder", "FoundFaces", "StoredFaces"]
+__all__ = ["FaceFinder", "FaceNets", "FoundFaces", "StoredFaces"]
 
 #: Boxes and landmarks are rounded as the lake stores them before anything is computed from them, so that scoring
 #: stored faces with the same model gives the same numbers.
 _PIXEL_STEP = 8
 FoundFaces = tuple[FrameBatch, Detections, np.ndarray]
+
+
+class FaceNets(CascadeNets, Protocol):
+    """What finding faces asks of networks, wherever they run."""
+
+    def detect(self, rgb: torch.Tensor) -> Detections:
+        """``FaceDetector``'s call."""
 
 
 class FaceFinder:
@@ -32,12 +41,20 @@ class FaceFinder:
     Args:
         detector, tracker: settings.
         device: where the networks run.
+        nets: networks that were loaded elsewhere, in place of own ones.
     """
 
-    def __init__(self, detector: DetectorSettings, tracker: TrackerSettings, device: str | torch.device) -> None:
+    def __init__(
+        self,
+        detector: DetectorSettings,
+        tracker: TrackerSettings,
+        device: str | torch.device = "cpu",
+        nets: FaceNets | None = None,
+    ) -> None:
         self._tracker = tracker
-        self._exact = FaceDetector(detector, device) if detector.mode == "exact" else None
-        self._cascade = Cascade(detector, device) if detector.mode == "tracked" else None
+        is_exact = detector.mode == "exact"
+        self._exact = (nets.detect if nets else FaceDetector(detector, device)) if is_exact else None
+        self._cascade = None if is_exact else Cascade(detector, device, nets)
 
     def __call__(self, batches: Iterable[FrameBatch]) -> Iterator[FoundFaces]:
         """Every batch with its faces and their track numbers, int64 [F]; some frames late."""

@@ -80,14 +80,16 @@ class VideoAnalyzer:
         lake: where rows go.
         settings: sampling, detector, tracker, quality, decoder.
         scorer: the model.
-        device: where the detector runs.
+        finder: the detector, on a CPU where none is given.
     """
 
-    def __init__(self, lake: Lake, settings: AnalysisSettings, scorer: Scorer, device: str = "cpu") -> None:
+    def __init__(
+        self, lake: Lake, settings: AnalysisSettings, scorer: Scorer, finder: FaceFinder | None = None
+    ) -> None:
         self.lake = lake
         self.settings = settings
         self.scorer = scorer
-        self.finder = FaceFinder(settings.detector, settings.tracker, device)
+        self.finder = finder or FaceFinder(settings.detector, settings.tracker)
         self.faces_id = faces_id(settings.hashed())
         self.analysis_id = analysis_id(self.faces_id, scorer.model_id, scorer.card.crop.to_dict())
 

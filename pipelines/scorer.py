@@ -19,7 +19,7 @@ from mfer.network import CalibratedMFER
 from pipelines.batches import AlignedFaces, Detections, ExpressionScores, FrameBatch
 from pipelines.runtime import load_or_export
 
-__all__ = ["RUNTIMES", "Scorer", "choose_device"]
+__all__ = ["RUNTIMES", "Scorer", "ScoringNet", "choose_device"]
 
 RUNTIMES = ("auto", "torch", "onnx")
 
@@ -39,8 +39,8 @@ def choose_device(name: str) -> str:
     return name
 
 
-class Scorer:
-    """A model ready to score: it aligns by its own crop contract and gives calibrated probabilities.
+class ScoringNet:
+    """A model's network on one device: crops uint8 [F,C,S,S] to calibrated probabilities float32 [F,K].
 
     Args:
         folder: a model's folder (weights and card).
@@ -63,6 +63,34 @@ class Scorer:
             self._net = _calibrated(folder).to(self.device)
             self.card = read_card(folder)
 
+    @torch.inference_mode()
+    def __call__(self, crops: Tensor) -> np.ndarray:
+        parts = [np.zeros((0, len(self.card.class_names)), np.float32)]
+        for chunk in crops.split(_CHUNK) if len(crops) else ():
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+                out = self._net(normalise(chunk.to(self.device), self.card.crop))
+            parts.append((out[0] if isinstance(out, tuple) else out).cpu().numpy())
+        return np.concatenate(parts)
+
+
+class Scorer:
+    """A model ready to score: it aligns by its own crop contract and gives calibrated probabilities.
+
+    Args:
+        folder, device, runtime: of its network, see ``ScoringNet``.
+        net: a network of the same model that was loaded elsewhere, in place of an own one.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        device: str = "cpu",
+        runtime: str = "auto",
+        net: Callable[[Tensor], np.ndarray] | None = None,
+    ) -> None:
+        self._net = net or ScoringNet(folder, device, runtime)
+        self.card = self._net.card if isinstance(self._net, ScoringNet) else read_card(folder)
+
     @property
     def model_id(self) -> str:
         return self.card.model_id
@@ -72,15 +100,9 @@ class Scorer:
         matrix = align_matrix(faces.landmarks_px, self.card.crop)
         return AlignedFaces(warp_faces(frames.rgb, faces.frame_row, matrix, self.card.crop), matrix)
 
-    @torch.inference_mode()
     def __call__(self, crops: AlignedFaces) -> ExpressionScores:
         """Probabilities of each face, ``softmax(logits / temperature)``."""
-        parts = [np.zeros((0, len(self.card.class_names)), np.float32)]
-        for chunk in crops.pixels.split(_CHUNK) if len(crops) else ():
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-                out = self._net(normalise(chunk.to(self.device), self.card.crop))
-            parts.append((out[0] if isinstance(out, tuple) else out).cpu().numpy())
-        return ExpressionScores(np.concatenate(parts), self.card.class_names, self.model_id)
+        return ExpressionScores(self._net(crops.pixels), self.card.class_names, self.model_id)
 
 
 def _choose_runtime(name: str, device: torch.device) -> str:

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from flows.analyze import FolderRun, Progress, RunSummary, analyze_folder
-from flows.pool import ProcessLimits
+from flows.child import ProcessLimits
 from mfer.errors import ConfigError
 from pipelines.settings import AnalysisSettings, DetectorSettings
 from storage.lake import Lake
