@@ -52,7 +52,13 @@ __all__ = ["analyze"]
     help="What runs the model: auto is ONNX Runtime on a CPU and PyTorch on a GPU.",
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option("--decoder", type=click.Choice(["auto", "decord", "pyav"]), default="auto", show_default=True)
+@click.option(
+    "--decoder",
+    type=click.Choice(["auto", "decord", "pyav", "torchcodec"]),
+    default="auto",
+    show_default=True,
+    help="auto is pyav. decord, and torchcodec, which decodes on a GPU, read only files that a scan proves harmless.",
+)
 @click.option(
     "--workers", type=click.IntRange(1), help="Videos at a time.  [default: cores; with ray all of its cluster]"
 )

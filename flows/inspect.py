@@ -59,7 +59,10 @@ def inspect_video(path: str, lake_location: str, at_s: float | None = None) -> s
             f"  file      {about.container}, {about.codec}, {about.width_px}x{about.height_px} px as shown{turned}",
             f"  time      {about.n_frames} frames, {about.duration_s:.3f} s, starts at {about.start_s:.3f} s",
             f"  video_id  {video_id}",
-            f"  decoder   pyav{'; not for decord: ' + info.decord_refusal if info.decord_refusal else ', or decord'}",
+            *(
+                f"  {decoder:9} {'not: ' + info.refusals[decoder] if decoder in info.refusals else 'may read it'}"
+                for decoder in ("decord", "torchcodec")
+            ),
         ]
     except VideoError as error:
         lines.append(f"  cannot be read: {error.code}: {error.message}")

@@ -249,7 +249,7 @@ class WorkerPool:
 
 
 def _other_decoder(decoder: str) -> Decoder:
-    return "pyav" if decoder == "decord" else "decord"
+    return "decord" if decoder in ("auto", "pyav") else "pyav"
 
 
 def _second_outcome(first: VideoOutcome, second: VideoOutcome) -> VideoOutcome:

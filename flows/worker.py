@@ -91,7 +91,7 @@ def _work(control: Connection, signs: Signs, run: FolderRun, model: Path) -> Non
         finder = FaceFinder(run.settings.detector, run.settings.tracker, device)
     if device == "cpu" or run.shares_networks(device):
         torch.set_num_threads(1)  # a process per core beats threads in one; decoding has a thread of its own
-    analyzer = VideoAnalyzer(Lake.open(run.lake), run.settings, scorer, finder)
+    analyzer = VideoAnalyzer(Lake.open(run.lake), run.settings, scorer, finder, device)
     reset_stages()
     control.send(Ready(device))
     while True:

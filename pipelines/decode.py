@@ -14,6 +14,7 @@ from av.video.frame import VideoFrame
 from mfer.errors import ConfigError
 from pipelines.batches import FrameBatch
 from pipelines.containers import open_container, video_packets, video_stream
+from pipelines.decode_torchcodec import TorchcodecMismatchError, read_with_torchcodec, require_torchcodec
 from pipelines.errors import VideoError
 from pipelines.limits import BATCH_BYTES
 from pipelines.orientation import orient
@@ -21,6 +22,9 @@ from pipelines.packets import Video, open_video
 from pipelines.settings import DECODERS, Decoder
 
 __all__ = ["Decoding", "Video", "decode", "open_video", "sample_frames"]
+
+
+Reader = Literal["decord", "pyav", "torchcodec"]
 
 
 class _DecordMismatchError(Exception):
@@ -59,6 +63,7 @@ def decode(
     decoder: Decoder = "auto",
     threads: int = 1,
     segment_s: float = np.inf,
+    device: str = "cpu",
 ) -> Decoding:
     """Read a video's frames as batches of upright RGB with square pixels.
 
@@ -66,19 +71,21 @@ def decode(
         video: what ``open_video`` returned.
         every, fps: which frames to take, see ``sample_frames``; the others are never turned into RGB.
         batch_frames: frames in a batch, at most; large frames make smaller batches (``BATCH_BYTES``).
-        decoder: ``auto`` and ``pyav`` take PyAV. ``decord`` takes decord, which is right on files that are not damaged
-            and that the packets prove harmless: it shows patched pictures without a word, and is no faster.
+        decoder: ``auto`` and ``pyav`` take PyAV. ``decord`` and ``torchcodec`` are right on files that are not damaged
+            and that the packets prove harmless: they show patched pictures without a word. decord is no faster;
+            torchcodec decodes on a GPU.
         threads: of PyAV's decoder; many videos at once are faster in one process each.
         segment_s: length of a segment, in seconds. A batch never lies in two segments, and any run of segments can be
             read by itself (``Decoding.between``), which gives the batches that the whole gives there.
+        device: where torchcodec decodes.
 
     Returns:
         An iterable of FrameBatch. Each run over it reads the file once; memory does not grow with its length.
 
     Raises:
-        ConfigError: settings that are not allowed.
-        VideoError: decoder_refused where decord was asked for and may not read this file. While iterating:
-            decode_failed where not one frame could be read, out_of_memory.
+        ConfigError: settings that are not allowed, or torchcodec is not to be had.
+        VideoError: decoder_refused where another decoder than PyAV was asked for and may not read this file. While
+            iterating: decode_failed where not one frame could be read, out_of_memory.
     """
     if decoder not in DECODERS:
         raise ConfigError(f"decoder got {decoder!r}; allowed are {', '.join(DECODERS)}")
@@ -86,12 +93,15 @@ def decode(
         raise ConfigError(f"decoding got batch_frames={batch_frames}, threads={threads}; both must be at least 1")
     if not segment_s > 0:
         raise ConfigError(f"segments of {segment_s} s; they must be longer than 0")
-    if decoder == "decord" and video.decord_refusal is not None:
-        raise _refused(video, video.decord_refusal)
+    if decoder == "torchcodec":
+        require_torchcodec()
+    if (refusal := video.refusals.get(decoder)) is not None:
+        raise _refused(video, decoder, refusal)
     frame_index = sample_frames(video, every=every, fps=fps)
     batch_frames = max(1, min(batch_frames, BATCH_BYTES // (3 * video.info.width_px * video.info.height_px)))
     bounds = _segment_bounds(video.pts_s[frame_index], segment_s, video.tick_s)
-    return Decoding(video, frame_index, bounds, batch_frames, threads, "decord" if decoder == "decord" else "pyav")
+    chosen: Reader = "pyav" if decoder == "auto" else decoder
+    return Decoding(video, frame_index, bounds, batch_frames, threads, chosen, device)
 
 
 def _segment_bounds(time_s: np.ndarray, segment_s: float, tick_s: float) -> np.ndarray:
@@ -119,7 +129,8 @@ class Decoding:
     segment_bounds: np.ndarray
     batch_frames: int
     threads: int
-    decoder: Literal["decord", "pyav"]
+    decoder: Reader
+    device: str = "cpu"
     may_read_none: bool = False
 
     @property
@@ -145,8 +156,12 @@ class Decoding:
         try:
             if self.decoder == "decord":
                 yield from self._iterate_decord()
+            elif self.decoder == "torchcodec":
+                yield from self._iterate(read_with_torchcodec(self.video, self.frame_index, self.device))
             else:
-                yield from self._iterate_pyav()
+                yield from self._iterate(_read_with_pyav(self.video, self.frame_index, self.threads))
+        except TorchcodecMismatchError as mismatch:
+            raise _refused(self.video, "torchcodec", f"it read it wrongly: {mismatch}") from mismatch
         except MemoryError as error:
             message = "not enough memory for the frames; use fewer workers or smaller batches"
             raise VideoError("out_of_memory", "decode", self.video.info.path, message) from error
@@ -155,16 +170,17 @@ class Decoding:
         try:
             clip = _read_with_decord(self.video, self.frame_index)
         except _DecordMismatchError as mismatch:
-            raise _refused(self.video, f"decord read it wrongly: {mismatch}") from mismatch
+            raise _refused(self.video, "decord", f"it read it wrongly: {mismatch}") from mismatch
         for start, end in zip(self.segment_bounds, self.segment_bounds[1:], strict=False):
             for first in range(start, end, self.batch_frames):
                 rows = slice(first, min(first + self.batch_frames, end))
                 yield _batch(self.video, clip[rows], self.frame_index[rows])
 
-    def _iterate_pyav(self) -> Iterator[FrameBatch]:
+    def _iterate(self, pictures: Iterator[tuple[int, np.ndarray]]) -> Iterator[FrameBatch]:
+        """Batches of the frames, uint8 [H,W,3], that could be read."""
         n_read = n_settled = 0  # of the wanted frames: delivered, and delivered or known to be unread
         rgb, taken = self._room(), list[int]()
-        for index, picture in _read_with_pyav(self.video, self.frame_index, self.threads):
+        for index, picture in pictures:
             row = int(np.searchsorted(self.frame_index, index))
             ends = self.segment_bounds[(self.segment_bounds > n_settled) & (self.segment_bounds <= row)]
             for end in ends.tolist():  # of the segments before the one that this frame is in
@@ -196,8 +212,8 @@ def _batch(
     return FrameBatch(rgb, frame_index, video.pts_s[frame_index], video.duration_s[frame_index], unread)
 
 
-def _refused(video: Video, reason: str) -> VideoError:
-    message = f"decord may not read this video: {reason}; use --decoder auto or pyav"
+def _refused(video: Video, decoder: str, reason: str) -> VideoError:
+    message = f"{decoder} may not read this video: {reason}; use --decoder auto or pyav"
     return VideoError("decoder_refused", "decode", video.info.path, message)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from array import array
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -34,8 +35,8 @@ __all__ = ["Video", "open_video"]
 
 #: Containers whose header states a duration that was measured when the file was finished.
 _DURATION_FORMATS = {"matroska,webm", "flv"}
-DECORD_CONTAINERS = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "flv"}
-DECORD_CODECS = {"h264", "hevc", "vp8", "vp9", "mpeg4", "mjpeg"}
+_PLAIN_CONTAINERS = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "flv"}
+_PLAIN_CODECS = {"h264", "hevc", "vp8", "vp9", "mpeg4", "mjpeg"}
 #: Decord decodes ahead without bound when the consumer is slow: a clip may not be larger than this when decoded.
 DECORD_CLIP_MB = 64
 #: Decord reserves memory for every frame that fits into the time of a file, also where there are gaps of weeks.
@@ -62,7 +63,7 @@ class Video:
     frames, -1 if an edit list hides it. Where ``exact_pts`` is False the container's times do not say which packet is
     which frame, and frames are counted instead. ``display_matrix`` is (a, b, c, d): a point (x, y), y down, of the
     stored picture is shown at (a x + c y, b x + d y). ``stored_width_px`` and ``stored_height_px`` have square pixels
-    and come before that turn. ``decord_refusal`` is why decord must not read the file, None if it may.
+    and come before that turn. ``refusals`` has the decoders that must not read the file, and why.
     """
 
     info: VideoInfo
@@ -77,10 +78,10 @@ class Video:
     display_matrix: tuple[int, int, int, int]
     stored_width_px: int
     stored_height_px: int
-    decord_refusal: str | None
+    refusals: Mapping[str, str]
 
     def __repr__(self) -> str:
-        return f"Video({self.info}, n_missing={self.n_missing}, decord_refusal={self.decord_refusal!r})"
+        return f"Video({self.info}, n_missing={self.n_missing}, refusals={self.refusals!r})"
 
 
 @dataclass
@@ -165,7 +166,7 @@ def _open(path: Path, video_id: str) -> Video:
             duration_s=float(pts_s[-1] + duration_s[-1] - pts_s[0]),
             start_s=float(pts_s[0]),
         )
-        refusal = _decord_refusal(info, container, stream, scan, timeline)
+        refusals = _refusals(info, container, stream, scan, timeline)
     return Video(
         info=info,
         pts_s=pts_s,
@@ -179,7 +180,7 @@ def _open(path: Path, video_id: str) -> Video:
         display_matrix=matrix,
         stored_width_px=stored_width_px,
         stored_height_px=stored_height_px,
-        decord_refusal=refusal,
+        refusals=refusals,
     )
 
 
@@ -350,20 +351,19 @@ def _turn(display_matrix: tuple[int, int, int, int]) -> tuple[int, bool]:
     return round(degrees / 90) % 4 * 90, mirrored
 
 
-def _decord_refusal(
+def _refusals(
     info: VideoInfo, container: InputContainer, stream: VideoStream, scan: _Scan, timeline: _Timeline
-) -> str | None:
-    """The first reason why decord is not proven right on this file, or None."""
+) -> dict[str, str]:
+    """The first reason why each decoder that nobody watches packet by packet is not proven right on this file."""
     n_packets = len(scan.pts)
     pixels = scan.first_frame.format if scan.first_frame else None
     shallow = pixels is not None and all(component.bits == 8 for component in pixels.components)
     clip_mb = info.width_px * info.height_px * 3 * n_packets / 1e6
-    reasons = [
-        (container.format.name not in DECORD_CONTAINERS, f"its container is {info.container}"),
-        (info.codec not in DECORD_CODECS, f"its codec is {info.codec}"),
+    of_both = [
+        (container.format.name not in _PLAIN_CONTAINERS, f"its container is {info.container}"),
+        (info.codec not in _PLAIN_CODECS, f"its codec is {info.codec}"),
         (len(container.streams.video) != 1, f"it has {len(container.streams.video)} video streams"),
         (not _is_utf8(info.path), "its name is not UTF-8"),
-        (info.duration_s > DECORD_CLIP_S, "it runs over more than a day, and decord reserves memory by time"),
         (not timeline.exact_pts, "its packets have no unique times"),
         (any(scan.is_discard), "an edit list hides some of its frames"),
         (min(scan.pts, default=0) < 0, "it has times below zero"),
@@ -375,12 +375,19 @@ def _decord_refusal(
         (info.mirrored, "it is shown mirrored"),
         (info.sample_aspect_ratio != 1, "its pixels are not square"),
         (not shallow, f"its pixels are {pixels.name if pixels else 'unknown'}, not 8 bits deep"),
+    ]
+    of_decord = [
+        (info.duration_s > DECORD_CLIP_S, "it runs over more than a day, and decord reserves memory by time"),
         (
             clip_mb > DECORD_CLIP_MB,
             f"decoded it takes {clip_mb:.0f} MB and decord, which reads ahead without bound, may have {DECORD_CLIP_MB}",
         ),
     ]
-    return next((reason for refused, reason in reasons if refused), None)
+    found = {}
+    for decoder, reasons in (("decord", of_both + of_decord), ("torchcodec", of_both)):
+        if reason := next((reason for refused, reason in reasons if refused), None):
+            found[decoder] = reason
+    return found
 
 
 def _is_utf8(path: Path) -> bool:

@@ -81,14 +81,21 @@ class VideoAnalyzer:
         settings: sampling, detector, tracker, quality, decoder.
         scorer: the model.
         finder: the detector, on a CPU where none is given.
+        device: where frames are decoded, by a decoder that can.
     """
 
     def __init__(
-        self, lake: Lake, settings: AnalysisSettings, scorer: Scorer, finder: FaceFinder | None = None
+        self,
+        lake: Lake,
+        settings: AnalysisSettings,
+        scorer: Scorer,
+        finder: FaceFinder | None = None,
+        device: str = "cpu",
     ) -> None:
         self.lake = lake
         self.settings = settings
         self.scorer = scorer
+        self.device = device
         self.finder = finder or FaceFinder(settings.detector, settings.tracker)
         self.faces_id = faces_id(settings.hashed())
         self.analysis_id = analysis_id(self.faces_id, scorer.model_id, scorer.card.crop.to_dict())
@@ -165,6 +172,7 @@ class VideoAnalyzer:
             batch_frames=self.settings.batch_frames(info.width_px, info.height_px),
             decoder=file.decoder or self.settings.decoder,  # type: ignore[arg-type]  # checked by AnalysisSettings
             segment_s=self.settings.segment_s,
+            device=self.device,
         )
         first, end = file.segments or (0, frames.n_segments)
         self._commit_segments(video, frames, stat, range(first, min(end, frames.n_segments)), progress, stopping)

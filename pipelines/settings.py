@@ -22,8 +22,8 @@ __all__ = [
 
 #: Part of ``faces_id``: one is raised when the same settings would give other faces, tracks or qualities.
 ALGORITHM_VERSIONS = {"detect": 1, "follow": 1, "track": 1, "quality": 1}
-Decoder = Literal["auto", "decord", "pyav"]
-DECODERS: tuple[Decoder, ...] = ("auto", "decord", "pyav")
+Decoder = Literal["auto", "decord", "pyav", "torchcodec"]
+DECODERS: tuple[Decoder, ...] = ("auto", "decord", "pyav", "torchcodec")
 #: A batch holds at most so many pixels: MTCNN's first net runs over all of its frames at once in float32.
 _BATCH_PIXELS = 8_000_000
 _MAX_BATCH_FRAMES = 16

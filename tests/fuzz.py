@@ -133,7 +133,7 @@ def examine(path: Path) -> str:
         return error.code
     assert sorted([*frames, *unread]) == list(range(n_frames)), "a frame is neither delivered nor named as unread"
     ended = "partial" if unread else "ok"
-    if video.decord_refusal is None:
+    if video.refusals.get("decord") is None:
         ended += ", by decord " + _by_decord(video, frames)
     return ended
 

@@ -28,6 +28,7 @@ HOME_OF = {
         for name in ("containers", "decode", "encode", "orientation", "packets", "remake", "stills")
     },
     "decord": {"pipelines/decode.py"},
+    "torchcodec": {"pipelines/decode_torchcodec.py"},
     "facenet_pytorch": {"pipelines/detect.py"},
     "prefect": {"flows"},
     "ray": {"flows"},

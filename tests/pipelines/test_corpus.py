@@ -12,6 +12,7 @@ from pipelines.errors import VideoError
 from pipelines.settings import Decoder
 from tests.clips import read_number, write_clip
 from tests.corpus import CORPUS, Kind
+from tests.pipelines.test_decode import skip_unless_allowed
 
 
 def read(video: Video, decoder: Decoder, grey: bool) -> tuple[dict[int, int], list[int]]:
@@ -89,13 +90,13 @@ WHOLE = [kind for kind in CORPUS if not kind.code and not kind.silent and kind.l
 
 @pytest.mark.full
 @pytest.mark.parametrize("kind", WHOLE, ids=lambda k: k.name)
-def test_decord_reads_rightly_what_it_may_read_or_refuses(kind: Kind, tmp_path: Path) -> None:
+@pytest.mark.parametrize("decoder", ["decord", "torchcodec"])
+def test_other_decoder_reads_rightly_what_it_may_read_or_refuses(kind: Kind, tmp_path: Path, decoder: Decoder) -> None:
     path = kind.make(tmp_path / kind.name)
-    if (refusal := open_video(path).decord_refusal) is not None:
-        pytest.skip(refusal)
+    skip_unless_allowed(open_video(path), decoder)
     try:
-        check(kind, path, "decord")
-    except VideoError as error:  # a file that decord itself cannot open, such as a recording without a length
+        check(kind, path, decoder)
+    except VideoError as error:  # a file that it cannot open, such as a recording without a length
         if error.code != "decoder_refused":
             raise
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,7 +15,8 @@ import numpy as np
 import pytest
 
 from mfer.errors import ConfigError
-from pipelines.decode import decode, open_video, sample_frames
+from pipelines.decode import Video, decode, open_video, sample_frames
+from pipelines.decode_torchcodec import require_torchcodec
 from pipelines.errors import VideoError
 from pipelines.settings import DECODERS, Decoder
 from tests.clips import read_number, write_clip
@@ -53,8 +56,8 @@ CLIPS: dict[str, dict] = {
     "one_frame.mp4": {"n_frames": 1},
 }
 TURNS = [(degrees, mirrored) for degrees in (0, 90, 180, 270) for mirrored in (False, True)]
-PROVEN_FOR_DECORD = {"h264.mp4", "h264.mkv", "h264.flv", "hevc_open_gop.mp4", "vp9.webm", "mjpeg.mov", "one_frame.mp4"}
-NOT_FOR_DECORD = {
+PROVEN = {"h264.mp4", "h264.mkv", "h264.flv", "hevc_open_gop.mp4", "vp9.webm", "mjpeg.mov", "one_frame.mp4"}
+NOT_PROVEN = {
     "h264.ts": "container",
     "mpeg2.mpg": "container",
     "mpeg4.avi": "container",
@@ -78,6 +81,17 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Clip:
     return get
 
 
+def skip_unless_allowed(video: Video, decoder: Decoder) -> None:
+    """Files that a decoder may not have; and torchcodec needs libraries of the system."""
+    if decoder in video.refusals:
+        pytest.skip(video.refusals[decoder])
+    if decoder == "torchcodec" and not os.environ.get("MFER_NEEDS_TORCHCODEC"):
+        try:
+            require_torchcodec()
+        except ConfigError as error:
+            pytest.skip(str(error))
+
+
 def read(
     path: Path, decoder: Decoder = "auto", **options: object
 ) -> tuple[list[int], list[float], list[int], list[int]]:
@@ -87,8 +101,7 @@ def read(
     indexes: list[int] = []
     unread: list[int] = []
     video = open_video(path)
-    if decoder == "decord" and video.decord_refusal is not None:
-        pytest.skip(video.decord_refusal)
+    skip_unless_allowed(video, decoder)
     for frames in decode(video, decoder=decoder, **options):  # type: ignore[arg-type]
         numbers += [read_number(picture.numpy()) for picture in frames.rgb]
         times += frames.pts_s.tolist()
@@ -104,7 +117,7 @@ def times_of_packets(path: Path) -> list[float]:
         return sorted(float(packet.pts * packet.time_base) for packet in packets if packet.pts is not None)
 
 
-@pytest.mark.parametrize("decoder", ["auto", "decord"])
+@pytest.mark.parametrize("decoder", ["auto", "decord", "torchcodec"])
 @pytest.mark.parametrize("name", CLIPS)
 def test_every_frame_arrives_once_in_order_at_the_time_of_its_packet(clip: Clip, name: str, decoder: Decoder) -> None:
     n_frames = CLIPS[name].get("n_frames", 24)
@@ -114,7 +127,7 @@ def test_every_frame_arrives_once_in_order_at_the_time_of_its_packet(clip: Clip,
     assert np.abs(np.array(times) - times_of_packets(clip(name))).max() < 1e-6
 
 
-@pytest.mark.parametrize("decoder", ["auto", "decord"])
+@pytest.mark.parametrize("decoder", ["auto", "decord", "torchcodec"])
 @pytest.mark.parametrize(("degrees", "mirrored"), TURNS)
 def test_display_matrix_turns_and_mirrors_the_picture_upright(
     tmp_path: Path, degrees: int, mirrored: bool, decoder: Decoder
@@ -138,7 +151,7 @@ def test_display_matrix_is_read_as_libav_writes_it(tmp_path: Path) -> None:
     assert (info.rotation_deg, info.mirrored, info.width_px, info.height_px) == (90, False, 32, 64)
 
 
-@pytest.mark.parametrize("decoder", ["auto", "decord"])
+@pytest.mark.parametrize("decoder", ["auto", "decord", "torchcodec"])
 def test_frames_that_an_edit_list_hides_are_left_out(tmp_path: Path, decoder: Decoder) -> None:
     path = write_clip(tmp_path / "cut.mp4", options=B_FRAMES, pts_ms=[40 * (k - 6) for k in range(24)])
     numbers, times, indexes, unread = read(path, decoder)
@@ -148,23 +161,30 @@ def test_frames_that_an_edit_list_hides_are_left_out(tmp_path: Path, decoder: De
     np.testing.assert_allclose(times, np.arange(18) * 0.04, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", sorted(PROVEN_FOR_DECORD))
-def test_decord_gives_the_same_pixels_where_the_packets_prove_a_file_harmless(clip: Clip, name: str) -> None:
+@pytest.mark.parametrize("decoder", ["decord", "torchcodec"])
+@pytest.mark.parametrize("name", sorted(PROVEN))
+def test_other_decoders_give_the_same_pixels_where_the_packets_prove_a_file_harmless(
+    clip: Clip, name: str, decoder: Decoder
+) -> None:
     video = open_video(clip(name))
-    assert video.decord_refusal is None
+    assert not video.refusals
     assert decode(video).decoder == "pyav"
-    for ours, theirs in zip(decode(video, decoder="decord"), decode(video), strict=True):
+    skip_unless_allowed(video, decoder)
+    for ours, theirs in zip(decode(video, decoder=decoder), decode(video), strict=True):
         assert (ours.rgb == theirs.rgb).all()
         assert (ours.pts_s == theirs.pts_s).all()
         assert (ours.duration_s == theirs.duration_s).all()
 
 
-@pytest.mark.parametrize("name", sorted(NOT_FOR_DECORD))
-def test_decord_outside_the_gate_is_refused_with_the_reason(clip: Clip, name: str) -> None:
+@pytest.mark.parametrize("decoder", ["decord", "torchcodec"])
+@pytest.mark.parametrize("name", sorted(NOT_PROVEN))
+def test_other_decoder_outside_the_gate_is_refused_with_the_reason(clip: Clip, name: str, decoder: Decoder) -> None:
     video = open_video(clip(name))
     assert decode(video).decoder == "pyav"
-    with pytest.raises(VideoError, match=NOT_FOR_DECORD[name]) as caught:
-        decode(video, decoder="decord")
+    if decoder == "torchcodec":
+        skip_unless_allowed(replace(video, refusals={}), decoder)
+    with pytest.raises(VideoError, match=f"{decoder} may not read this video: .*{NOT_PROVEN[name]}") as caught:
+        decode(video, decoder=decoder)
     assert caught.value.code == "decoder_refused"
 
 
@@ -172,7 +192,9 @@ def test_clip_that_is_large_when_decoded_is_not_for_decord(tmp_path: Path) -> No
     path = write_clip(
         tmp_path / "large.mov", width_px=1280, height_px=720, n_frames=100, options={"preset": "ultrafast"}
     )
-    assert "276 MB" in str(open_video(path).decord_refusal)
+    refusals = open_video(path).refusals
+    assert "276 MB" in refusals["decord"]
+    assert "torchcodec" not in refusals
 
 
 def test_info_says_what_the_file_is(clip: Clip) -> None:
@@ -191,14 +213,14 @@ def test_duration_is_the_time_until_the_next_frame(clip: Clip) -> None:
     assert duration_s[-1] > 0
 
 
-@pytest.mark.parametrize("decoder", ["auto", "decord"])
+@pytest.mark.parametrize("decoder", ["auto", "decord", "torchcodec"])
 def test_every_nth_frame_is_taken_from_the_first(clip: Clip, decoder: Decoder) -> None:
     numbers, times, indexes, _ = read(clip("hevc_open_gop.mp4"), decoder, every=10, batch_frames=3)
     assert numbers == indexes == [0, 10, 20, 30, 40]
     np.testing.assert_allclose(times, np.arange(5) * 0.4, atol=1e-6)
 
 
-@pytest.mark.parametrize("decoder", ["auto", "decord"])
+@pytest.mark.parametrize("decoder", ["auto", "decord", "torchcodec"])
 @pytest.mark.parametrize("name", ["variable_rate.mp4", "variable_rate.mkv", "late_start.mp4"])
 @pytest.mark.parametrize("fps", [0.3, 2.0, 7.0, 29.97, 1000.0])
 def test_fps_takes_the_frame_shown_at_each_grid_time_and_none_twice(
@@ -223,9 +245,9 @@ def test_fps_of_the_video_itself_takes_every_frame_despite_rounded_times(tmp_pat
 def test_settings_that_mean_nothing_are_refused(clip: Clip, settings: dict) -> None:
     with pytest.raises(ConfigError):
         decode(open_video(clip("h264.mp4")), **settings)
-    with pytest.raises(ConfigError, match="auto, decord, pyav"):
+    with pytest.raises(ConfigError, match="auto, decord, pyav, torchcodec"):
         decode(open_video(clip("h264.mp4")), decoder="ffmpeg")  # type: ignore[arg-type]
-    assert DECODERS == ("auto", "decord", "pyav")
+    assert DECODERS == ("auto", "decord", "pyav", "torchcodec")
 
 
 def test_a_decoding_can_be_run_again(clip: Clip) -> None:
@@ -249,12 +271,12 @@ def test_any_file_name_can_be_opened(
     (tmp_path / path).write_bytes(clip("h264.mp4").read_bytes())
     monkeypatch.chdir(tmp_path)
     assert read(path)[0] == list(range(24))
-    assert (open_video(path).decord_refusal is None) == isinstance(name, str)
+    assert (open_video(path).refusals.get("decord") is None) == isinstance(name, str)
 
 
-def test_decord_is_not_loaded_unless_it_is_asked_for() -> None:
-    # loaded before torch, it takes torch's matrix products over, and the first convolution crashes
-    code = "import sys, pipelines.decode; sys.exit('decord' in sys.modules)"
+def test_other_decoders_are_not_loaded_unless_they_are_asked_for() -> None:
+    # decord, loaded before torch, takes torch's matrix products over, and the first convolution crashes
+    code = "import sys, pipelines.decode; sys.exit(bool({'decord', 'torchcodec'} & set(sys.modules)))"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

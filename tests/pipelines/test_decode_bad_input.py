@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import pickle
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from mfer.errors import ConfigError
 from pipelines.decode import decode, open_video
 from pipelines.errors import VideoError
 from pipelines.settings import Decoder
@@ -189,10 +191,17 @@ def test_damage_where_frames_can_only_be_counted_ends_the_trust(tmp_path: Path) 
     assert unread == list(range(len(numbers), 100))
 
 
+def test_missing_torchcodec_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torchcodec.decoders", None)
+    video = open_video(write_clip(tmp_path / "x.mp4", n_frames=3))
+    with pytest.raises(ConfigError, match=r"torchcodec cannot be loaded .* pip install 'mfer\[torchcodec\]'"):
+        decode(video, decoder="torchcodec")
+
+
 def test_decord_that_fails_inside_the_gate_delivers_nothing_of_its_own(tmp_path: Path) -> None:
     path = damage(write_clip(tmp_path / "x.mp4", n_frames=100, options=GOP), seed=1)
     video = open_video(path)
-    assert video.decord_refusal is None
+    assert video.refusals.get("decord") is None
     assert sum(len(frames.unread_index) for frames in decode(video)) > 0
     with pytest.raises(VideoError) as caught:
         list(decode(video, decoder="decord"))
