@@ -28,10 +28,10 @@ soak: install
 	$(BIN)/python -m pytest -m "soak or full" tests/storage tests/pipelines tests/flows/test_faults.py
 	$(BIN)/python -m tests.fuzz --seconds 600 --out fuzz_out
 
-# Speed beside a plain script, the faces that are followed against MTCNN on every frame, and a large lake: an hour.
+# Speed beside a plain script, the faces that are followed against MTCNN on every frame, and a large lake: an hour, and 7 GB for the package fer.
 bench: install
 	$(BIN)/python -m benchmarks.detection --json benchmarks/results/detection.json
-	$(BIN)/python -m benchmarks.speed --no-fer --json benchmarks/results/speed.json
+	$(BIN)/python -m benchmarks.speed --json benchmarks/results/speed.json
 	$(BIN)/python -m benchmarks.scale --rows 10000000 --json benchmarks/results/scale.json
 	$(BIN)/python -m benchmarks.isolation --json benchmarks/results/isolation.json
 

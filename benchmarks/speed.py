@@ -18,24 +18,19 @@ import subprocess
 import sys
 import tempfile
 import time
-import venv
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.clips import FPS, one_face_720p, six_faces_1080p
 from benchmarks.machine import machine
+from benchmarks.peers import peer_command
 from pipelines.encode import write_video
 
 _ROOT = Path(__file__).resolve().parent.parent
-_BENCH = _ROOT / ".bench"
 _MFER = str(Path(sys.executable).with_name("mfer"))
+_PEERS = {"plain script": "plain_script.py", "fer": "fer_script.py"}
 _WORK = ("decode", "detect", "follow", "align", "score", "write", "commit")
-#: Script and packages. fer does not import beside Triton, which this project's own environment has.
-_PEERS = {
-    "plain script": ("plain_script.py", ["opencv-python-headless<5"]),
-    "fer": ("fer_script.py", ["fer==25.10.3", "opencv-contrib-python<5", "setuptools<81"]),
-}
 
 
 @dataclass(frozen=True)
@@ -87,22 +82,8 @@ def profile(video: Path) -> dict[str, float]:
 
 def peer(name: str, video: Path, n_frames: int) -> float:
     """Frames per CPU-second of a peer, its start taken off; installs what it needs first."""
-    script, packages = _PEERS[name]
-    folder = _BENCH / name.replace(" ", "_")
-    python, pip_options, env = Path(sys.executable), ["--target", str(folder)], {"PYTHONPATH": str(folder)}
-    if name == "fer":  # an environment of its own; the plain script uses this one's PyTorch
-        python, pip_options, env = folder / "bin" / "python", [], {"PYTHONPATH": ""}
-    if not (folder / ".complete").exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        if name == "fer":
-            venv.create(folder, with_pip=True)
-        pip = [str(python), "-m", "pip", "--quiet"]
-        subprocess.run([*pip, "install", *pip_options, *packages], check=True, capture_output=True)
-        if name == "fer":
-            subprocess.run([*pip, "uninstall", "--yes", "triton"], check=True, capture_output=True)
-        (folder / ".complete").touch()
-    command = [str(python), str(_ROOT / "benchmarks" / script), str(video)]
-    few, many = (cost_of([*command, str(n)], env).cpu_s for n in (1, 1 + n_frames))
+    command, env = peer_command(name, _PEERS[name])
+    few, many = (cost_of([*command, str(video), str(n)], env).cpu_s for n in (1, 1 + n_frames))
     return n_frames / (many - few)
 
 
