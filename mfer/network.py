@@ -25,6 +25,22 @@ DS_STAGES = (2, 3)
 N_HEADS = 3
 
 
+class _DenseConv2d(nn.Conv2d):
+    """A 7x7 convolution without the rows and columns of its kernel that lie beyond the map wherever it is put.
+
+    The sums are the same and on the 2x2 map that ends a 40 px face a fifth of them. PyTorch 2.15's gradients of a
+    kernel that is larger than that are arbitrary numbers in bfloat16 on a CPU (oneDNN leaves them unset).
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, channels, 7, padding=3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        up, left = (min(3, int(side) - 1) for side in x.shape[2:])
+        kernel = self.weight[:, :, 3 - up : 4 + up, 3 - left : 4 + left]
+        return F.conv2d(x, kernel, self.bias, padding=(up, left))
+
+
 class DSAttention(nn.Module):
     """Dynamic global and static local attention, float [N,C,H,W] -> [N,C,H,W].
 
@@ -35,7 +51,7 @@ class DSAttention(nn.Module):
     def __init__(self, channels: int, depthwise: bool = False) -> None:
         super().__init__()
         self.key = nn.Sequential(nn.Linear(channels, channels // 8), nn.GELU(), nn.Linear(channels // 8, channels))
-        self.query_conv = DepthwiseConv2d(channels, 7) if depthwise else nn.Conv2d(channels, channels, 7, padding=3)
+        self.query_conv = DepthwiseConv2d(channels, 7) if depthwise else _DenseConv2d(channels)
         self.query_norm = nn.LayerNorm(channels)
         self.value = nn.Linear(channels, channels)
 

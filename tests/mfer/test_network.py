@@ -87,6 +87,23 @@ def test_ds_attention_is_that_of_the_equations(depthwise, size, training):
     torch.testing.assert_close(block(x), expected, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("depthwise", [False, True], ids=["dense", "depthwise"])
+@pytest.mark.parametrize("side", [2, 3, 5])
+def test_gradients_of_small_maps_in_bfloat16_are_those_of_float32(depthwise, side):
+    """As in training on a CPU with bfloat16 units, where PyTorch's own are arbitrary for a kernel beyond the map."""
+    torch.manual_seed(0)
+    block = DSAttention(320, depthwise).train()
+    x, weight = torch.randn(8, 320, side, side), block.query_conv.weight
+    found = []
+    for low in (True, False):
+        torch.full_like(weight, float("nan"), dtype=torch.bfloat16)  # freed at once: what unset memory then holds
+        with torch.autocast("cpu", torch.bfloat16, enabled=low):
+            out = block(x)
+        found.append(torch.autograd.grad(out.float().square().sum(), weight)[0])
+    assert torch.isfinite(found[0]).all()
+    assert (found[0] - found[1]).norm() < 0.1 * found[1].norm()
+
+
 def test_multiscale_classifier_is_that_of_the_equations():
     block = randomised(MultiscaleClassifier(32, 7))
     feature = torch.randn(3, 32, dtype=torch.float64)
