@@ -90,7 +90,6 @@ def _train(variant: str, seed: int, epochs: int, folder: Path) -> dict[str, Any]
     facts = {
         "accuracy": found.accuracy.value,
         "mean_recall": found.mean_recall.value,
-        "nll": found.nll.value,
         "n_parameters": sum(p.numel() for p in trained.model.parameters()),
         "cpu_s": round(time.process_time() - started_s, 1),
     }
@@ -111,7 +110,7 @@ def summarise(found: dict[tuple[str, int], dict[str, Any]]) -> list[dict[str, An
             continue
         runs = [found[variant, seed] for seed in seeds]
         row: dict[str, Any] = {"variant": variant, "over": base, "seeds": seeds}
-        for name in ("accuracy", "mean_recall", "nll"):
+        for name in ("accuracy", "mean_recall"):
             values = np.array([run[name] for run in runs])
             row[name] = _spread(values)
             if base is not None:

@@ -1,9 +1,10 @@
-"""The committed results as tables of docs/performance.md and docs/scaling.md: `python -m benchmarks.tables`."""
+"""The committed results as tables of docs/performance.md, scaling.md and training.md: `python -m benchmarks.tables`."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 _ROOT = Path(__file__).resolve().parent.parent
 _RESULTS = _ROOT / "benchmarks" / "results"
@@ -91,8 +92,49 @@ def dashboard() -> str:
     return table(head, rows)
 
 
+def ablation() -> str:
+    result = json.loads((_RESULTS / "ablation.json").read_text())
+
+    def mean(facts: dict[str, Any], factor: float = 1) -> str:
+        sd = "" if facts["sd"] is None else f" ± {factor * facts['sd']:.1f}"
+        return f"{factor * facts['mean']:.1f}{sd}"
+
+    rows = []
+    for row in result["rows"]:
+        gains = [mean(row[name]["gain"], 100) if row["over"] else "" for name in ("accuracy", "mean_recall")]
+        rows.append(
+            [
+                row["variant"],
+                row["over"] or "",
+                str(len(row["seeds"])),
+                mean(row["accuracy"], 100),
+                gains[0],
+                mean(row["mean_recall"], 100),
+                gains[1],
+                f"{row['n_parameters'] / 1e6:.1f}",
+                str(row["cpu_s"]),
+            ]
+        )
+    head = [
+        "variant",
+        "built on",
+        "seeds",
+        "accuracy, %",
+        "gain",
+        "mean recall, %",
+        "gain",
+        "parameters, M",
+        "CPU s",
+    ]
+    return table(head, rows)
+
+
 def main() -> None:
-    pages = {"performance.md": (detection, speed, isolation, scale, dashboard), "scaling.md": (scaling,)}
+    pages = {
+        "performance.md": (detection, speed, isolation, scale, dashboard),
+        "scaling.md": (scaling,),
+        "training.md": (ablation,),
+    }
     for name, tables in pages.items():
         page = (_ROOT / "docs" / name).read_text()
         for make in tables:
