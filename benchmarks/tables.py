@@ -95,21 +95,20 @@ def dashboard() -> str:
 def ablation() -> str:
     result = json.loads((_RESULTS / "ablation.json").read_text())
 
-    def mean(facts: dict[str, Any], factor: float = 1) -> str:
-        sd = "" if facts["sd"] is None else f" ± {factor * facts['sd']:.1f}"
-        return f"{factor * facts['mean']:.1f}{sd}"
+    def percent(facts: dict[str, Any]) -> str:
+        return f"{100 * facts['mean']:.1f}" + ("" if facts["sd"] is None else f" ± {100 * facts['sd']:.1f}")
 
     rows = []
     for row in result["rows"]:
-        gains = [mean(row[name]["gain"], 100) if row["over"] else "" for name in ("accuracy", "mean_recall")]
+        gains = [percent(row[name]["gain"]) if row["over"] else "" for name in ("accuracy", "mean_recall")]
         rows.append(
             [
                 row["variant"],
                 row["over"] or "",
                 str(len(row["seeds"])),
-                mean(row["accuracy"], 100),
+                percent(row["accuracy"]),
                 gains[0],
-                mean(row["mean_recall"], 100),
+                percent(row["mean_recall"]),
                 gains[1],
                 f"{row['n_parameters'] / 1e6:.1f}",
                 str(row["cpu_s"]),
