@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,18 @@ from click.testing import CliRunner, Result
 from flows.cli import main
 from pipelines.remote import local_copy, objects_below
 from storage.objects import ObjectPath
-from tests.object_store import BUCKET, SECRET, Fault, Proxy, Request, new_prefix
+from tests.models import tiny_model
+from tests.object_store import (
+    AZURE_KEY,
+    BUCKET,
+    SECRET,
+    Fault,
+    Proxy,
+    Request,
+    missing_azurite,
+    new_prefix,
+    running_azurite,
+)
 
 
 def mfer(*words: object) -> Result:
@@ -141,3 +154,47 @@ def test_a_copy_that_a_killed_process_left_is_deleted_and_one_in_use_is_not(
         assert (first.read_bytes(), second.read_bytes()) == (b"one", b"other")
         assert sorted(copies()) == sorted([first, second])
     assert not copies()
+
+
+@pytest.fixture
+def azure(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    missing = missing_azurite()
+    if missing and os.environ.get("MFER_NEEDS_AZURITE"):
+        pytest.fail(missing)
+    if missing:
+        pytest.skip(missing)
+    with running_azurite() as environment:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        yield
+
+
+@pytest.mark.full
+def test_videos_and_lake_live_in_azure(azure: None, model: Path, talk: Path, tmp_path: Path) -> None:
+    lake, prefix = new_prefix("az"), new_prefix("az").replace("/a-lake", "/inbox")
+    video = f"{prefix}/week 1 é/talk#1%20?.mp4"
+    upload(video, talk.read_bytes())
+    upload(f"{prefix}/other.mp4", talk.read_bytes() + b"\0")
+    upload(f"{prefix}/empty.mp4", b"")
+
+    def ask(*words: object, exit_code: int = 0) -> str:
+        done = mfer(*words, "--lake", lake)
+        assert done.exit_code == exit_code, done.output
+        assert AZURE_KEY not in done.output
+        return done.output
+
+    counts = "SELECT model_id LIKE '%other%' AS other, count(*) AS n FROM scores_all GROUP BY ALL ORDER BY ALL"
+    first = analyze(prefix, lake, model)
+    assert (first["ok"], first["failed"], first["frames"]) == (2, 1, 20)
+    assert analyze(prefix, lake, model)["skipped"] == 2
+    assert "False,14" in ask("sql", counts, "--format", "csv")
+    assert "10 frames, 7 with a face" in ask("inspect", video, "--at", "0.1")
+
+    ask("models", "promote", tiny_model(tmp_path / "other", name="mfer_atto.other_v1", seed=5))
+    assert "2 ok" in ask("models", "reanalyze", first["model_id"])
+    assert "True,14" in ask("sql", counts, "--format", "csv")
+    assert "sound" in ask("lake", "check")
+    assert "observations" in ask("lake", "compact")
+    assert "nothing found" in ask("lake", "forget", video, "--yes")
+    assert "True,7" in ask("sql", counts, "--format", "csv")
+    assert "sound" in ask("lake", "check")

@@ -51,6 +51,8 @@ def _words(line: str, env: dict[str, str]) -> list[str]:
 
 def test_systemd_finds_no_fault_in_the_units(tmp_path: Path) -> None:
     if not shutil.which("systemd-analyze"):
+        if os.environ.get("MFER_NEEDS_SYSTEMD"):
+            pytest.fail("no systemd-analyze is installed")
         pytest.skip("no systemd-analyze is installed")
     for unit in UNITS:
         text = unit.read_text(encoding="utf-8").replace(_INSTALLED, _HERE)
