@@ -3,11 +3,12 @@
 It runs ``main`` with two inherited file descriptors: of the connection over which files come and outcomes go, and of a
 few shared numbers that tell how far it is. Its standard error belongs to the one
 who watches, and so do its deadlines: what hangs in a library cannot watch itself. When its standard input ends, the
-one who started it is gone, and it ends too.
+one who started it is gone, and it ends too; on Linux the kernel sees to that, also where a library hangs.
 """
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
 import resource
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SIGNS_BYTES", "Answer", "Ready", "Signs", "Task", "main"]
 
+#: prctl(2): the signal that the kernel sends when the thread that started this process ends.
+_PR_SET_PDEATHSIG = 1
 _N_SIGNS = 5
 SIGNS_BYTES = 8 * _N_SIGNS
 
@@ -99,7 +102,9 @@ class Answer:
 def main(control_fd: int, signs_fd: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))  # a core is gigabytes
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    threading.Thread(target=_end_with_parent, daemon=True).start()  # also where it ended before that
     control, signs = Connection(control_fd), Signs(signs_fd)
     on_beat(signs.beat)
     signs.beat(Phase.START)
