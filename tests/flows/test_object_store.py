@@ -12,7 +12,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from flows.cli import main
+from mfer.classes import EXPRESSIONS
+from pipelines.collect import LakeFaces, collect_faces
 from pipelines.remote import local_copy, objects_below
+from storage.labels import read_labels
+from storage.lake import Lake
 from storage.objects import ObjectPath
 from tests.models import tiny_model
 from tests.object_store import (
@@ -154,6 +158,28 @@ def test_a_copy_that_a_killed_process_left_is_deleted_and_one_in_use_is_not(
         assert (first.read_bytes(), second.read_bytes()) == (b"one", b"other")
         assert sorted(copies()) == sorted([first, second])
     assert not copies()
+
+
+def test_labelled_faces_are_cut_from_videos_in_a_bucket_until_these_change(
+    inbox: str, proxy: Proxy, model: Path, talk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    lake = new_prefix()
+    analyze(inbox, lake, model)
+    video = f"{inbox}/week 1 é/talk#1%20?.mp4"
+    (tmp_path / "judged.csv").write_text(f"video,time_s,expression\n{video},0.04,happiness\n", encoding="utf-8")
+    done = mfer("labels", "import", tmp_path / "judged.csv", "--rater", "ann", "--lake", lake)
+    assert "1 labels written" in done.output
+
+    def collect() -> LakeFaces:
+        return collect_faces(read_labels(Lake.open(lake)), EXPRESSIONS, 1)
+
+    found = collect()
+    assert (found.record()["n_train"], len(found.groups), found.missing) in [(1, 0, ()), (0, 1, ())]
+    assert not copies()
+    upload(video, b"something else")
+    found = collect()
+    assert (found.train, found.test, found.missing) == (None, None, (video,))
 
 
 @pytest.fixture
