@@ -65,8 +65,8 @@ def analyze_folder_flow(
     or the run had to stop; its message says which and why. docs/deployments.md says how to run it.
 
     Args:
-        folder: where the videos are, or s3://BUCKET/PREFIX; a relative path starts where the worker or ``mfer serve``
-            runs.
+        folder: where the videos are, a pattern such as /data/2026-*/*.mp4, or s3://BUCKET/PREFIX; a relative path
+            starts where the worker or ``mfer serve`` runs.
         lake: folder of the tables, or s3://BUCKET/PREFIX.
         model: a name as in ``mfer models list``, or a model's folder.
         fps: frames per second to analyse; default: every frame.
