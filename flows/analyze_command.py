@@ -125,11 +125,12 @@ def analyze(
 ) -> None:
     """Analyse videos and folders of videos into a lake.
 
-    Folders are searched for video files, and so is s3://BUCKET/PREFIX; what is named itself is always
-    tried. A video that was analysed before with the same settings and model is skipped, and one that was
-    begun goes on with its first missing segment, so an interrupted run is simply started again. Ctrl-C
-    ends the run when the segments at work are done; a second one ends it at once. Exit code 0: all well;
-    1: a video failed or could not be read completely; 2: the run could not begin or had to stop; 130: Ctrl-C.
+    Folders are searched for video files, and so are s3://BUCKET/PREFIX and quoted patterns such as
+    '2026-*/**/*.mp4'; what is named itself is always tried. A video that was analysed before with the same
+    settings and model is skipped, and one that was begun goes on with its first missing segment, so an
+    interrupted run is simply started again. Ctrl-C ends the run when the segments at work are done; a second
+    one ends it at once. Exit code 0: all well; 1: a video failed or could not be read completely; 2: the run
+    could not begin or had to stop; 130: Ctrl-C.
     """
     from flows.analyze import FolderRun, analyze_folder
     from flows.child import ProcessLimits

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 import time
 from collections import Counter
 from typing import Any, cast
@@ -50,10 +51,12 @@ def analyze_folder_flow(
     min_face: PositiveInt = 20,
     device: str = "auto",
     decoder: str = "auto",
-    workers: PositiveInt = 1,
+    workers: PositiveInt | None = None,
     detect: str = "tracked",
     runtime: str = "auto",
     report: str | None = None,
+    engine: str = "local",
+    ray_address: str | None = None,
 ) -> State[Any]:
     """Analyse a folder of videos, or one video, into a lake.
 
@@ -62,8 +65,8 @@ def analyze_folder_flow(
     or the run had to stop; its message says which and why. docs/deployments.md says how to run it.
 
     Args:
-        folder: where the videos are, or s3://BUCKET/PREFIX; a relative path starts where the worker or ``mfer serve``
-            runs.
+        folder: where the videos are, a pattern such as /data/2026-*/*.mp4, or s3://BUCKET/PREFIX; a relative path
+            starts where the worker or ``mfer serve`` runs.
         lake: folder of the tables, or s3://BUCKET/PREFIX.
         model: a name as in ``mfer models list``, or a model's folder.
         fps: frames per second to analyse; default: every frame.
@@ -71,16 +74,29 @@ def analyze_folder_flow(
         min_face: side in pixels from which faces are looked for.
         device: auto, cpu, cuda or cuda:N.
         decoder: auto, decord or pyav.
-        workers: videos at a time, each in a process of its own.
+        workers: videos at a time, each in a process of its own; default: 1, with ray all that its cluster takes.
         detect: tracked, or exact: MTCNN on every frame.
         runtime: auto, torch or onnx.
         report: an HTML file to write about the folder's finished videos, as ``mfer report`` does.
+        engine: local, or ray: on a Ray cluster, which shares long videos out by segments.
+        ray_address: the cluster, auto or HOST:PORT; default: a new one on the machine of the run.
     """
     if report is not None and is_uri(report):
         raise ConfigError(f"report is {report}; allowed is a file on the machine of the run")
     settings = AnalysisSettings(every, fps, DetectorSettings(min_face, mode=detect), decoder=decoder)
     path = folder if is_uri(folder) else os.path.abspath(os.path.expanduser(folder))
-    summary = analyze(FolderRun((path,), os.path.expanduser(lake), model, device, workers, settings, runtime))
+    run = FolderRun(
+        (path,),
+        os.path.expanduser(lake),
+        model,
+        device,
+        workers or (1 if engine == "local" else sys.maxsize),
+        settings,
+        runtime,
+        engine=engine,
+        ray_address=ray_address,
+    )
+    summary = analyze(run)
     publish(summary)
     if report is not None:
         write_run_report(summary, os.path.abspath(os.path.expanduser(report)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
 import resource
@@ -30,6 +31,8 @@ NETWORKS_LOST = 87
 _CODE = "import sys; from {} import main; main(*map(int, sys.argv[1:]))"
 #: Of what libraries write to standard error, so much from the beginning and from the end is kept.
 _LOG_CHARS = 4_000
+#: prctl(2): the signal that the kernel sends when the thread that started this process ends.
+_PR_SET_PDEATHSIG = 1
 _N_SIGNS = 5
 _SIGNS_BYTES = 8 * _N_SIGNS
 
@@ -215,7 +218,9 @@ def begin_life(control_fd: int, signs_fd: int, live: Callable[[Connection, Signs
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))  # a core is gigabytes
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if sys.platform == "linux":  # also where a library hangs
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    threading.Thread(target=_end_with_parent, daemon=True).start()  # also where it ended before that
     control, signs = Connection(control_fd), Signs(signs_fd)
     signs.beat(Phase.START)
     try:

@@ -11,7 +11,7 @@ from mfer.errors import ConfigError
 from pipelines.settings import AnalysisSettings, DetectorSettings, QualitySettings, TrackerSettings
 from storage.identity import faces_id
 from storage.lake import Lake
-from storage.originals import FILES_SQL, find_original
+from storage.originals import FILES_SQL, find_object, find_original
 from storage.relations import read_errors, rows_of
 from storage.views import connect
 
@@ -59,10 +59,10 @@ def reanalyze(
     paths: dict[str, list[str]] = {}
     settings_of: dict[str, AnalysisSettings] = {}
     for video in done:
-        settings = _settings(video["settings"])
+        settings, named = _settings(video["settings"]), files[video["video_id"]]
         if settings is None or faces_id(settings.hashed()) != video["faces_id"]:
             outdated.append(video["path"])
-        elif (path := find_original(files[video["video_id"]], video["video_id"])) is None:
+        elif (path := find_original(named, video["video_id"]) or find_object(named)) is None:
             missing.append(video["path"])
         else:
             settings_of[video["faces_id"]] = settings
@@ -88,6 +88,7 @@ def _settings(text: str) -> AnalysisSettings | None:
             detector=DetectorSettings(**detector),
             tracker=TrackerSettings(**told["tracker"]),
             quality=QualitySettings(**told["quality"]),
+            segment_s=told["segment_s"],
         )
     except (KeyError, TypeError, ConfigError):
         return None

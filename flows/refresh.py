@@ -25,7 +25,7 @@ import numpy as np
 from flows.reanalyze import Reanalysis, reanalyze
 from flows.training import MoreFaces, StageProgress, read_parts, score_faces, train_model
 from mfer.card import WEIGHTS_FILE, Card, read_card
-from mfer.errors import ConfigError
+from mfer.errors import ConfigError, ModelError
 from mfer.evaluate import Evaluation
 from mfer.gate import Decision, GateRules, PairedScores, decide_promotion
 from mfer.prepared import PreparedFaces
@@ -158,7 +158,7 @@ def refresh_model(request: RefreshRequest, progress: StageProgress | None = None
         more=_more(faces, request),
         progress=show,
     )
-    decision, figures = _judge(work, production, faces, request, device, show)
+    decision, figures = _judge(work, production, _earlier(lake, parent), faces, request, device, show)
     candidate = store.publish(card.name, work / WEIGHTS_FILE, _with_gate(card, decision, figures, parent, request))
     status = "refused" if not decision.opens else "promoted" if request.promote else "published"
     again = None
@@ -274,10 +274,34 @@ def _more(faces: LakeFaces, request: RefreshRequest) -> MoreFaces:
     return MoreFaces(faces.train.take(np.tile(np.arange(n), repeats)), {**faces.record(), "repeats": repeats})
 
 
+def _earlier(lake: Lake, production: Card) -> dict[str, Path]:
+    """The models that were in production before, by model_id, back to the last that somebody promoted by hand.
+
+    The cards tell: what a gate let through names the model that it took the place of. So a rollback leads to the line
+    that is meant, and whoever promotes another model begins a line.
+    """
+    found: dict[str, Path] = {}
+    card = production
+    while (gate := card.metrics.get("gate", {})).get("opens") and gate["production"] not in found:
+        try:
+            folder = find_model(gate["production"], lake)
+        except ModelError:  # of a version of the package that is gone
+            break
+        card = read_card(folder)
+        found[card.model_id] = folder
+    return found
+
+
 def _judge(
-    work: Path, production: Path, faces: LakeFaces, request: RefreshRequest, device: str, show: StageProgress
+    work: Path,
+    production: Path,
+    earlier: dict[str, Path],
+    faces: LakeFaces,
+    request: RefreshRequest,
+    device: str,
+    show: StageProgress,
 ) -> tuple[Decision, dict[str, Any]]:
-    """Both models on every frozen test set, on the golden clips and on the clock, and what the gate says of it."""
+    """All models on every frozen test set, on the golden clips and on the clock, and what the gate says of it."""
     card = read_card(production)
     base = read_parts(Path(request.data)).report.with_classes(card.class_names)
     prepared = prepare_faces(base, card.crop.channels, device, lambda done, n: show("find faces: report", done, n))
@@ -286,9 +310,21 @@ def _judge(
         tests.append(("labels", faces.test, faces.groups))
     sets, figures = [], {}
     for name, test, groups in tests:
-        candidate, before = (score_faces(f, test, name, device=device, progress=show) for f in (work, production))
+        candidate, before, *others = (
+            score_faces(folder, test, name, device=device, progress=show)
+            for folder in (work, production, *earlier.values())
+        )
         sets.append(
-            PairedScores(name, candidate.prob, before.prob, before.target, before.majority, groups, card.class_names)
+            PairedScores(
+                name,
+                candidate.prob,
+                before.prob,
+                before.target,
+                before.majority,
+                groups,
+                card.class_names,
+                {model_id: other.prob for model_id, other in zip(earlier, others, strict=True)},
+            )
         )
         figures[name] = {"n": len(test), "candidate": _figures(candidate), "production": _figures(before)}
     golden = score_clips(request.golden, work, production, device) if request.golden else None

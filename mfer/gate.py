@@ -4,13 +4,16 @@ A set of test faces that is large enough has to *show* that the candidate loses 
 the 95 % interval of a paired bootstrap lies within it (a test of non-inferiority). A smaller set cannot show that, and
 a gate that asked it to would never open; it stops a candidate only where the near end of the interval lies beyond the
 margin. Without one large enough set the gate stays shut.
+
+Margins would add up over many candidates, each a little worse than the one before it. So a candidate is also compared
+with the models that were in production earlier, and the one that it loses most against decides.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -59,7 +62,7 @@ class GateRules:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> GateRules:
         """Raises ConfigError for a rule that does not exist or a value that is no number."""
-        known = {field.name: type(getattr(cls, field.name)) for field in fields(cls)}
+        known = {rule.name: type(getattr(cls, rule.name)) for rule in fields(cls)}
         if unknown := set(values) - set(known):
             raise ConfigError(f"unknown gate rules {sorted(unknown)}; known: {sorted(known)}")
         given = {}
@@ -77,7 +80,8 @@ class PairedScores:
     """Both models on one frozen set of N test faces.
 
     candidate, production: [N,K] probabilities; target [N,K] and majority int64 [N] as in LabelledFaces; group: N names,
-    the same for faces that are no independent witnesses (one video).
+    the same for faces that are no independent witnesses (one video); earlier: [N,K] by model_id, of models that were in
+    production before.
     """
 
     name: str
@@ -87,10 +91,12 @@ class PairedScores:
     majority: np.ndarray
     group: Sequence[str]
     class_names: tuple[str, ...]
+    earlier: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         shape = (len(self.majority), len(self.class_names))
-        if not shape[0] or not all(part.shape == shape for part in (self.candidate, self.production, self.target)):
+        parts = (self.candidate, self.production, self.target, *self.earlier.values())
+        if not shape[0] or not all(part.shape == shape for part in parts):
             raise ValueError(
                 f"{self.name}: {shape[0]} faces of {shape[1]} classes, scores {self.candidate.shape} and"
                 f" {self.production.shape}, targets {self.target.shape}"
@@ -196,35 +202,53 @@ def _enough_faces(sets: Sequence[PairedScores], rules: GateRules) -> Check:
 
 
 def _set_checks(each: PairedScores, rules: GateRules) -> list[Check]:
-    figures, recall = paired_differences(
-        each.candidate,
-        each.production,
-        each.target,
-        each.majority,
-        each.group,
-        n_resamples=rules.n_resamples,
-        seed=rules.seed,
-    )
+    losses, recall = _losses(each, each.production, rules)
     large = len(each.majority) >= rules.min_faces
-    loss = {"accuracy": _negated(figures["accuracy"]), "mean recall": _negated(figures["mean_recall"])}
-    loss["calibration error"] = figures["ece"]
-    limits = (rules.max_accuracy_loss, rules.max_mean_recall_loss, rules.max_ece_rise)
-    checks = [
-        _loss_check(name, each.name, figure, limit, large)
-        for (name, figure), limit in zip(loss.items(), limits, strict=True)
-    ]
+    limits = {
+        "accuracy": rules.max_accuracy_loss,
+        "mean recall": rules.max_mean_recall_loss,
+        "calibration error": rules.max_ece_rise,
+    }
+    checks = [_loss_check(name, each.name, losses[name], limit, large) for name, limit in limits.items()]
     n_faces = np.bincount(each.majority, minlength=len(each.class_names))
     for name, n, figure in zip(each.class_names, n_faces.tolist(), recall, strict=True):
         checks.append(_class_check(name, each.name, n, _negated(figure), rules, large))
+    return checks + _earlier_checks(each, limits, large, rules)
+
+
+def _losses(each: PairedScores, other: np.ndarray, rules: GateRules) -> tuple[dict[str, Figure], list[Figure]]:
+    """What the candidate loses against another model, by figure; and its gain in recall of each class."""
+    figures, recall = paired_differences(
+        each.candidate, other, each.target, each.majority, each.group, n_resamples=rules.n_resamples, seed=rules.seed
+    )
+    losses = {"accuracy": _negated(figures["accuracy"]), "mean recall": _negated(figures["mean_recall"])}
+    return {**losses, "calibration error": figures["ece"]}, recall
+
+
+def _earlier_checks(each: PairedScores, limits: Mapping[str, float], large: bool, rules: GateRules) -> list[Check]:
+    """The same margins against each earlier model; of every figure the hardest comparison is told.
+
+    Classes are left to the mean recall: the best of many models on a dozen faces would be chance.
+    """
+    found = {model_id: _losses(each, prob, rules)[0] for model_id, prob in each.earlier.items()}
+    checks = []
+    for name, limit in limits.items() if found else ():
+        hardest = max(found, key=lambda model_id: _judged(found[model_id][name], large))
+        check = _loss_check(f"{name} since earlier models", each.name, found[hardest][name], limit, large)
+        checks.append(replace(check, reason=f"{check.reason}, against {hardest}, the hardest of {len(found)}"))
     return checks
 
 
+def _judged(loss: Figure, large: bool) -> float:
+    """The end of the interval that has to lie within the margin."""
+    return loss.high if large else loss.low
+
+
 def _loss_check(name: str, subject: str, loss: Figure, limit: float, large: bool) -> Check:
+    passed = _judged(loss, large) <= limit
     if large:
-        passed = loss.high <= limit
         reason = f"may lose {limit:.3f}, loses at most {loss.high:.3f} with 95 % confidence"
     else:
-        passed = loss.low <= limit
         reason = f"too few faces to show that it is no worse; loses at least {loss.low:.3f} with 95 % confidence"
     return Check(name, subject, _outcome(passed), *_numbers(loss), limit, reason)
 

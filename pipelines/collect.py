@@ -14,6 +14,7 @@ from PIL import Image
 from mfer.faces import EncodedPictures, LabelledFaces
 from mfer.prepared import PreparedFaces
 from pipelines.errors import VideoError
+from pipelines.remote import local_copy
 from pipelines.split import Split, split_videos, video_mark
 from pipelines.stills import read_still
 from storage.labels import LabelledFace, LakeLabels
@@ -139,21 +140,14 @@ class _Cutter:
         kept, pictures, landmarks = [], [], []
         for video_id in sorted({face.video_id for face in faces}):
             ours = sorted((face for face in faces if face.video_id == video_id), key=lambda face: face.frame_index)
-            path = self._labels.file_of(video_id)
-            if path is None:
+            try:
+                for face, picture, points in self._cut_video(video_id, ours):
+                    kept.append(face)
+                    pictures.append(picture)
+                    landmarks.append(points)
+            except VideoError:
                 self.missing.add(str(self._labels.files[video_id][0]["path"]))
                 self.dropped["video gone or changed"] += len(ours)
-            at_s, frame = None, None
-            for face in ours if path is not None else ():
-                if face.pts_s != at_s:
-                    at_s, frame = face.pts_s, self._frame(str(path), face.pts_s)
-                if frame is None:
-                    self.dropped["frame cannot be read"] += 1
-                    continue
-                picture, points = _cut(frame, face)
-                kept.append(face)
-                pictures.append(picture)
-                landmarks.append(points)
             self._n_done += len(ours)
             self._tell(self._n_done)
         if not kept:
@@ -161,6 +155,23 @@ class _Cutter:
         labelled = _labelled(kept, pictures, class_names)
         found = np.ones(len(kept), bool)
         return PreparedFaces.stack(labelled, np.stack(landmarks), found, channels), kept
+
+    def _cut_video(self, video_id: str, faces: Sequence[LabelledFace]) -> list[tuple[LabelledFace, bytes, np.ndarray]]:
+        """Faces of one video in their order, each with what ``_cut`` makes; VideoError where the video is gone."""
+        place = self._labels.file_of(video_id)
+        if place is None:
+            raise VideoError("missing", "open", video_id, "its file is gone or has changed")
+        found = []
+        at_s, frame = None, None
+        with local_copy(place) as path:
+            for face in faces:
+                if face.pts_s != at_s:
+                    at_s, frame = face.pts_s, self._frame(str(path), face.pts_s)
+                if frame is None:
+                    self.dropped["frame cannot be read"] += 1
+                else:
+                    found.append((face, *_cut(frame, face)))
+        return found
 
     @staticmethod
     def _frame(path: str, pts_s: float) -> np.ndarray | None:

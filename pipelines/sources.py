@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import stat
 from collections.abc import Iterable
@@ -68,8 +69,9 @@ def find_videos(paths: Iterable[str | Path]) -> FoundVideos:
     """Search folders recursively, links included, and take whatever else is named.
 
     Args:
-        paths: files and folders, objects and prefixes in an object store (``s3://bucket/prefix``); the order of the
-            result follows theirs and, within a folder, the bytes of the names.
+        paths: files and folders; patterns of such (``*``, ``?``, ``[...]``, ``**`` for any folders), unless something
+            has that very name; objects and prefixes in an object store (``s3://bucket/prefix``). The order of the
+            result follows theirs and, within a folder or pattern, the bytes of the names.
     """
     videos: dict[str, Place] = {}
     problems: list[VideoError] = []
@@ -79,17 +81,27 @@ def find_videos(paths: Iterable[str | Path]) -> FoundVideos:
         if is_uri(named):
             n_ignored += _search_store(str(named), videos, problems)
             continue
-        path = Path(named)
-        try:
-            is_folder = stat.S_ISDIR(path.stat().st_mode) and not _has_video_name(path.name)
-        except OSError as error:
-            problems.append(_problem(path, error))
-            continue
-        if is_folder:
-            n_ignored += _search(path, videos, problems, visited)
-        else:
-            videos.setdefault(os.path.abspath(path), path)
+        for path in (matches := _matches(named)) or [Path(named)]:
+            try:
+                is_folder = stat.S_ISDIR(path.stat().st_mode) and not _has_video_name(path.name)
+            except OSError as error:
+                problems.append(_problem(path, error))
+                continue
+            if is_folder:
+                n_ignored += _search(path, videos, problems, visited)
+            elif matches and not _has_video_name(path.name):
+                n_ignored += 1
+            else:
+                videos.setdefault(os.path.abspath(path), path)
     return FoundVideos(tuple(videos.values()), n_ignored, tuple(problems))
+
+
+def _matches(named: str | Path) -> list[Path]:
+    """What a pattern stands for; nothing where it is none, or the name of something."""
+    pattern = os.fspath(named)
+    if not glob.has_magic(pattern) or os.path.lexists(pattern):
+        return []
+    return [Path(found) for found in sorted(glob.glob(pattern, recursive=True), key=os.fsencode)]
 
 
 def _search(folder: Path, videos: dict[str, Place], problems: list[VideoError], visited: set[tuple[int, int]]) -> int:

@@ -124,8 +124,9 @@ def check_drift(
 ) -> DriftReport:
     """Compare the videos that came in a recent window with those before it, and write what was measured into ``drift``.
 
-    A video came when a run first finished it; its source is its folder. Only videos of one analysis are compared (the
-    same faces settings and model, that with most recent videos): another model is another yardstick.
+    A video came when a run first finished it, or found it finished; its source is its folder. Only videos of one
+    analysis are compared (the same faces settings and model, that with most recent videos): another model is another
+    yardstick.
 
     Args:
         lake: the lake.
@@ -161,15 +162,16 @@ def _videos_between(lake: Lake, start: datetime, end: datetime) -> list[dict[str
         rows: list[dict[str, Any]] = rows_of(
             con,
             """
-            WITH came AS (
-                SELECT video_id, min(finished_utc) AS came_utc FROM raw.runs
-                WHERE status IN ('ok', 'partial') AND video_id IS NOT NULL GROUP BY video_id
+            WITH told AS (  -- what a run finished that was killed before it could say so, a later one has skipped
+                SELECT video_id, min(finished_utc) AS first_utc FROM raw.runs
+                WHERE status IN ('ok', 'partial') OR (status = 'skipped' AND code IS NULL) GROUP BY video_id
+            ), came AS (
+                SELECT v.*, coalesce(t.first_utc, make_timestamptz(v.mtime_ns // 1000)) AS came_utc
+                FROM raw.videos v LEFT JOIN told t USING (video_id)
             )
-            SELECT v.video_id, v.analysis_id, v.model_id, v.n_faces, v.n_frames, v.n_frames_with_face,
-                   v.n_frames_unread, parse_dirpath(v.path, 'forward_slash') AS source,
-                   coalesce(c.came_utc, make_timestamptz(v.mtime_ns // 1000)) AS came_utc
-            FROM raw.videos v LEFT JOIN came c USING (video_id)
-            WHERE came_utc >= ? AND came_utc < ? ORDER BY v.video_id, v.analysis_id
+            SELECT video_id, analysis_id, model_id, n_faces, n_frames, n_frames_with_face, n_frames_unread, came_utc,
+                   parse_dirpath(path, 'forward_slash') AS source
+            FROM came WHERE came_utc >= ? AND came_utc < ? ORDER BY video_id, analysis_id
             """,
             [start, end],
         ).to_pylist()

@@ -7,14 +7,14 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from storage.edits import VERDICTS
 from storage.lake import Lake
-from storage.originals import FILES_SQL, find_original
+from storage.objects import Place
+from storage.originals import FILES_SQL, find_object, find_original
 from storage.relations import read_errors, rows_of
 from storage.schema import EXPRESSIONS, LANDMARKS, TABLES
 from storage.views import connect
@@ -57,9 +57,10 @@ class LakeLabels:
     files: Mapping[str, Sequence[Mapping[str, Any]]] = field(repr=False)
     persons: Mapping[str, Collection[str]] = field(repr=False)
 
-    def file_of(self, video_id: str) -> Path | None:
-        """A file that still holds the video's bytes."""
-        return find_original(self.files.get(video_id, ()), video_id)
+    def file_of(self, video_id: str) -> Place | None:
+        """A file that still holds the video's bytes, or an object that has not changed."""
+        named = self.files.get(video_id, ())
+        return find_original(named, video_id) or find_object(named)
 
 
 def read_labels(lake: Lake) -> LakeLabels:

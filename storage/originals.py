@@ -1,4 +1,4 @@
-"""The file that holds a video's content: the lake names paths, and only bytes that are still the same will do."""
+"""The file or object that holds a video's content: the lake names paths, and only the same bytes will do."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from storage.identity import video_id_of
+from storage.objects import ObjectPath, is_uri
 
-__all__ = ["FILES_SQL", "content_of", "find_original"]
+__all__ = ["FILES_SQL", "content_of", "find_object", "find_original"]
 
 #: Every path that the lake knows of every content, in a connection of ``storage.views.connect``.
 FILES_SQL = """
@@ -50,4 +51,19 @@ def find_original(
             continue
         if status.st_mtime_ns == row["mtime_ns"] or content(path, status) == video_id:
             return path
+    return None
+
+
+def find_object(named: Iterable[Mapping[str, Any]]) -> ObjectPath | None:
+    """The first object in a store that still has the size and time of a row of ``FILES_SQL``; None where none has."""
+    for row in named:
+        if not is_uri(row["path"]):
+            continue
+        place = ObjectPath(row["path"])
+        try:
+            status = place.stat()
+        except OSError:
+            continue
+        if (status.st_size, status.st_mtime_ns) == (row["size_bytes"], row["mtime_ns"]):
+            return place
     return None

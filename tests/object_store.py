@@ -1,14 +1,18 @@
 """A real S3 API on loopback (moto's server, in a process of its own), and a proxy in between that breaks things.
 
 moto looks whether a key is there and stores it in two steps; real stores do that in one. The server therefore takes
-conditional puts one after another.
+conditional puts one after another. Azure's API is Azurite's, which is Microsoft's own emulator.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import hmac
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,6 +24,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from email.utils import formatdate
 from pathlib import Path
 
 BUCKET = "lakes"
@@ -46,8 +51,56 @@ def running_server() -> Iterator[int]:
             yield port
 
 
-def new_prefix() -> str:
-    return f"s3://{BUCKET}/{uuid.uuid4().hex[:8]}/a-lake"
+def new_prefix(scheme: str = "s3") -> str:
+    return f"{scheme}://{BUCKET}/{uuid.uuid4().hex[:8]}/a-lake"
+
+
+# -- Azure ------------------------------------------------------------------------------------------------------------
+
+#: Azurite's one account and its key, which its documentation names.
+_ACCOUNT = "devstoreaccount1"
+AZURE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+_AZURE_VERSION = "2021-08-06"
+
+
+def missing_azurite() -> str:
+    """Why there is no Azure store here; nothing where there is one."""
+    return "" if shutil.which("azurite-blob") else "no azurite-blob is installed: npm install -g azurite"
+
+
+@contextmanager
+def running_azurite() -> Iterator[dict[str, str]]:
+    """What a user sets to reach Azure's Blob API on loopback, with an empty container."""
+    command = ["azurite-blob", "--inMemoryPersistence", "--silent", "--skipApiVersionCheck", "--blobPort", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        try:
+            assert process.stdout
+            told = (re.search(r"successfully listens on (http://\S+)", line) for line in process.stdout)
+            url = next(found[1] for found in told if found)
+            _make_container(url)
+            yield {
+                "AZURE_STORAGE_ACCOUNT_NAME": _ACCOUNT,
+                "AZURE_STORAGE_ACCOUNT_KEY": AZURE_KEY,
+                "AZURE_STORAGE_ENDPOINT": f"{url}/{_ACCOUNT}",
+                "AZURE_ALLOW_HTTP": "true",
+            }
+        finally:
+            process.kill()
+
+
+def _make_container(url: str) -> None:
+    """Signed by hand (Azure's "Shared Key"): the client library of the project makes none."""
+    headers = {"x-ms-date": formatdate(usegmt=True), "x-ms-version": _AZURE_VERSION}
+    told = "".join(f"{name}:{value}\n" for name, value in headers.items())
+    to_sign = f"PUT{12 * chr(10)}{told}/{_ACCOUNT}/{_ACCOUNT}/{BUCKET}\nrestype:container"
+    signature = hmac.digest(base64.b64decode(AZURE_KEY), to_sign.encode(), hashlib.sha256)
+    headers |= {"Authorization": f"SharedKey {_ACCOUNT}:{base64.b64encode(signature).decode()}", "Content-Length": "0"}
+    make = urllib.request.Request(f"{url}/{_ACCOUNT}/{BUCKET}?restype=container", method="PUT", headers=headers)
+    with urllib.request.urlopen(make):
+        pass
+
+
+# -- S3, and a proxy that breaks things -------------------------------------------------------------------------------
 
 
 @dataclass

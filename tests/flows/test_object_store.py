@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 from flows.cli import main
+from mfer.classes import EXPRESSIONS
+from pipelines.collect import LakeFaces, collect_faces
 from pipelines.remote import local_copy, objects_below
+from storage.labels import read_labels
+from storage.lake import Lake
 from storage.objects import ObjectPath
-from tests.object_store import BUCKET, SECRET, Fault, Proxy, Request, new_prefix
+from tests.models import tiny_model
+from tests.object_store import (
+    AZURE_KEY,
+    BUCKET,
+    SECRET,
+    Fault,
+    Proxy,
+    Request,
+    missing_azurite,
+    new_prefix,
+    running_azurite,
+)
 
 
 def mfer(*words: object) -> Result:
@@ -141,3 +158,69 @@ def test_a_copy_that_a_killed_process_left_is_deleted_and_one_in_use_is_not(
         assert (first.read_bytes(), second.read_bytes()) == (b"one", b"other")
         assert sorted(copies()) == sorted([first, second])
     assert not copies()
+
+
+def test_labelled_faces_are_cut_from_videos_in_a_bucket_until_these_change(
+    inbox: str, proxy: Proxy, model: Path, talk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    lake = new_prefix()
+    analyze(inbox, lake, model)
+    video = f"{inbox}/week 1 é/talk#1%20?.mp4"
+    (tmp_path / "judged.csv").write_text(f"video,time_s,expression\n{video},0.04,happiness\n", encoding="utf-8")
+    done = mfer("labels", "import", tmp_path / "judged.csv", "--rater", "ann", "--lake", lake)
+    assert "1 labels written" in done.output
+
+    def collect() -> LakeFaces:
+        return collect_faces(read_labels(Lake.open(lake)), EXPRESSIONS, 1)
+
+    found = collect()
+    assert (found.record()["n_train"], len(found.groups), found.missing) in [(1, 0, ()), (0, 1, ())]
+    assert not copies()
+    upload(video, b"something else")
+    found = collect()
+    assert (found.train, found.test, found.missing) == (None, None, (video,))
+
+
+@pytest.fixture
+def azure(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    missing = missing_azurite()
+    if missing and os.environ.get("MFER_NEEDS_AZURITE"):
+        pytest.fail(missing)
+    if missing:
+        pytest.skip(missing)
+    with running_azurite() as environment:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        yield
+
+
+@pytest.mark.full
+def test_videos_and_lake_live_in_azure(azure: None, model: Path, talk: Path, tmp_path: Path) -> None:
+    lake, prefix = new_prefix("az"), new_prefix("az").replace("/a-lake", "/inbox")
+    video = f"{prefix}/week 1 é/talk#1%20?.mp4"
+    upload(video, talk.read_bytes())
+    upload(f"{prefix}/other.mp4", talk.read_bytes() + b"\0")
+    upload(f"{prefix}/empty.mp4", b"")
+
+    def ask(*words: object, exit_code: int = 0) -> str:
+        done = mfer(*words, "--lake", lake)
+        assert done.exit_code == exit_code, done.output
+        assert AZURE_KEY not in done.output
+        return done.output
+
+    counts = "SELECT model_id LIKE '%other%' AS other, count(*) AS n FROM scores_all GROUP BY ALL ORDER BY ALL"
+    first = analyze(prefix, lake, model)
+    assert (first["ok"], first["failed"], first["frames"]) == (2, 1, 20)
+    assert analyze(prefix, lake, model)["skipped"] == 2
+    assert "False,14" in ask("sql", counts, "--format", "csv")
+    assert "10 frames, 7 with a face" in ask("inspect", video, "--at", "0.1")
+
+    ask("models", "promote", tiny_model(tmp_path / "other", name="mfer_atto.other_v1", seed=5))
+    assert "2 ok" in ask("models", "reanalyze", first["model_id"])
+    assert "True,14" in ask("sql", counts, "--format", "csv")
+    assert "sound" in ask("lake", "check")
+    assert "observations" in ask("lake", "compact")
+    assert "nothing found" in ask("lake", "forget", video, "--yes")
+    assert "True,7" in ask("sql", counts, "--format", "csv")
+    assert "sound" in ask("lake", "check")

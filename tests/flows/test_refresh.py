@@ -52,7 +52,7 @@ flip = 0.0
 rotate_deg = 5.0
 erase = 0.0
 """
-SETTINGS = AnalysisSettings(detector=DetectorSettings(min_face_px=36))
+SETTINGS = AnalysisSettings(detector=DetectorSettings(min_face_px=36), segment_s=60.0)
 
 
 @pytest.fixture(scope="module")
@@ -165,9 +165,24 @@ def test_a_better_candidate_is_promoted_a_worse_one_refused_and_rollback_returns
     rolled = CliRunner().invoke(main, ["models", "rollback", "--lake", str(lake.location)])
     assert rolled.output == f"in production: {first}, before: {better.candidate}\n"
     assert production(lake) == first
+    _check_that_small_losses_do_not_add_up(made, lake, str(first), better)
     gone = forget_video(lake, str(made / "videos" / "one.mp4"))  # a card of a model that learned it does not name it
     assert gone.left == ()
     assert gone.n_rows["labels"] >= 1
+
+
+def _check_that_small_losses_do_not_add_up(made: Path, lake: Lake, first: str, better: RefreshOutcome) -> None:
+    """Where a gate once let the untrained model in after the better one, the next candidate is held to the better."""
+    store, gate = ModelStore(lake), {"opens": True, "promote": True, "production": better.candidate}
+    card = {**next(m for m in store.published() if m.model_id == first).card, "name": "mfer_atto.slipped_v1"}
+    card["metrics"] = {**card["metrics"], "gate": gate}
+    store.promote(store.publish("mfer_atto.slipped_v1", store.path_of(first) / WEIGHTS, card))
+    slipped = refresh_model(request(made, lake, epochs=1, learning_rate=1e-7, again=True))
+    assert slipped.status == "refused", slipped.message
+    assert {check.name for check in slipped.decision.failed} >= {"accuracy since earlier models"}
+    assert "accuracy" not in {check.name for check in slipped.decision.failed}
+    (check, *_) = (check for check in slipped.decision.failed if check.name == "accuracy since earlier models")
+    assert f"against {better.candidate}, the hardest of 2" in check.reason
 
 
 def _check_reanalysis(lake: Lake, outcome: RefreshOutcome) -> None:

@@ -19,7 +19,7 @@ import pytest
 from storage.lake import Lake
 from storage.views import run_sql
 from tests.postgres import Postgres, missing_postgres, running_postgres
-from tests.prefect_server import ROOT, Background, answers, ask, prefect, quiet_machine, until
+from tests.prefect_server import PATIENCE_S, ROOT, Background, answers, ask, prefect, quiet_machine, until
 
 DEPLOY = ROOT / "deploy"
 UNITS = sorted(DEPLOY.glob("*.service"))
@@ -49,9 +49,14 @@ def _words(line: str, env: dict[str, str]) -> list[str]:
 # -- the files --------------------------------------------------------------------------------------------------------
 
 
+def _need_systemd(program: str) -> None:
+    if not shutil.which(program):
+        message = f"no {program} is installed"
+        pytest.fail(message) if os.environ.get("MFER_NEEDS_SYSTEMD") else pytest.skip(message)
+
+
 def test_systemd_finds_no_fault_in_the_units(tmp_path: Path) -> None:
-    if not shutil.which("systemd-analyze"):
-        pytest.skip("no systemd-analyze is installed")
+    _need_systemd("systemd-analyze")
     for unit in UNITS:
         text = unit.read_text(encoding="utf-8").replace(_INSTALLED, _HERE)
         (tmp_path / unit.name).write_text(text, encoding="utf-8")
@@ -210,3 +215,35 @@ def _check_dashboard(dashboard: Background) -> None:
     dashboard.wait_for("is shown at http://")
     (address,) = re.findall(r"is shown at (http://\S+)", dashboard.output)
     assert httpx.get(address, timeout=120).status_code == 200
+
+
+# -- the units themselves ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.full
+def test_systemd_runs_the_units_on_a_machine_of_its_own(tmp_path: Path, write_talk: Callable[..., Path]) -> None:
+    """Installed and started as docs/deployments.md says; a folder is analysed, the server restarted, all stopped."""
+    _need_systemd("systemd-nspawn")
+    if missing := missing_postgres():
+        pytest.skip(missing)
+    if os.geteuid():
+        pytest.skip("only root may start a machine")
+    for name in ("work", "videos"):
+        (tmp_path / name).mkdir()
+    for k, name in enumerate(("one", "two")):
+        write_talk(tmp_path / "videos" / f"{name}.mp4", list(range(40 * k, 40 * k + 6)))
+    machine = ROOT / "tests" / "systemd_machine.sh"
+    command = ["unshare", "--mount", "bash", machine, ROOT, sys.prefix, tmp_path / "work", tmp_path / "videos"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
+    said = done.stdout
+    assert done.returncode == 0, said + done.stderr
+    assert "'Completed'" in said, said + done.stderr
+    assert re.search(r"analyze-folder.*COMPLETED", said), said
+    assert said.splitlines()[-6:] == [
+        "faces",
+        "12",
+        "mfer",
+        "mfer-server success",
+        "mfer-flows success",
+        "mfer-dashboard success",
+    ], said + done.stderr

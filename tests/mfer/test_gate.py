@@ -127,6 +127,42 @@ def test_wider_margins_never_refuse_what_narrower_ones_let_through() -> None:
         assert opens == sorted(opens)
 
 
+def test_losses_that_each_lie_within_the_margin_do_not_add_up() -> None:
+    """Twenty candidates, each a little worse than the model before it: alone each gets through, in line they stop."""
+    rng = np.random.default_rng(5)
+    each = paired(1800, 5, 0.75, 0.75)
+    first, line, n_promoted = each.production, {}, 0
+    production, names_of_failed = first, set()
+    for k in range(20):
+        candidate = mend(production, each.majority, 0.006, rng, to="wrong")
+        alone = replace(each, candidate=candidate, production=production)
+        assert decide_promotion([alone], RULES).opens
+        decision = decide_promotion([replace(alone, earlier=line)], RULES)
+        names_of_failed |= failed(decision)
+        if decision.opens:
+            line[f"model_{k}"], production, n_promoted = production, candidate, n_promoted + 1
+    lost = (first.argmax(1) == each.majority).mean() - (production.argmax(1) == each.majority).mean()
+    assert 1 <= n_promoted < 10
+    assert 0 < lost <= RULES.max_accuracy_loss
+    assert "accuracy since earlier models" in names_of_failed
+    assert all(name.endswith("since earlier models") for name in names_of_failed)
+
+
+def test_the_hardest_of_the_earlier_models_is_named() -> None:
+    each = paired(900, 7, 0.7, 0.7)
+    better = mend(each.production, each.majority, 0.3, np.random.default_rng(7))
+    decision = decide_promotion(
+        [replace(each, candidate=each.production, earlier={"as_good": each.production, "better": better})], RULES
+    )
+    (check,) = (check for check in decision.failed if check.name == "accuracy since earlier models")
+    assert "against better, the hardest of 2" in check.reason
+    assert check.value == pytest.approx(
+        (better.argmax(1) == each.majority).mean() - (each.production.argmax(1) == each.majority).mean()
+    )
+    with pytest.raises(ValueError, match="base: 900 faces"):
+        replace(each, earlier={"other": better[:-1]})
+
+
 def test_faces_of_few_videos_show_less_than_as_many_faces_of_many() -> None:
     """Every face forty times is forty times as many faces and not one more witness."""
     few = paired(30, 3, 0.7, 0.75)

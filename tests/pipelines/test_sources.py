@@ -47,6 +47,25 @@ def test_order_is_that_of_the_arguments_then_of_the_names_and_each_file_comes_on
     assert [path.name for path in found.videos] == ["1.mp4", "2.mp4", "10.mp4"]
 
 
+def test_pattern_names_files_and_folders_unless_something_has_that_very_name(tmp_path: Path) -> None:
+    make(
+        tmp_path, "day 1/a.mp4", "day 1/deep/b.mkv", "day 2/c.mp4", "day 2/notes.txt", "other/d.mp4", "[x].mp4", "x.mp4"
+    )
+
+    def names(pattern: str) -> tuple[list[str], int]:
+        found = find_videos([tmp_path / pattern])
+        assert found.problems == ()
+        return [path.relative_to(tmp_path).as_posix() for path in found.videos], found.ignored_count
+
+    assert names("day */*.mp4") == (["day 1/a.mp4", "day 2/c.mp4"], 0)
+    assert names("day ?") == (["day 1/a.mp4", "day 1/deep/b.mkv", "day 2/c.mp4"], 1)
+    assert names("day 2/*") == (["day 2/c.mp4"], 1)
+    assert names("**/*.mkv") == (["day 1/deep/b.mkv"], 0)
+    assert names("[x].mp4") == (["[x].mp4"], 0)
+    (problem,) = find_videos([tmp_path / "night *"]).problems
+    assert (problem.code, problem.path) == ("missing", str(tmp_path / "night *"))
+
+
 def test_circles_of_links_do_no_harm_and_linked_folders_are_searched(tmp_path: Path) -> None:
     make(tmp_path, "in/a.mp4", "elsewhere/b.mp4")
     (tmp_path / "in" / "up").symlink_to(tmp_path / "in")

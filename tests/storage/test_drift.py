@@ -98,12 +98,13 @@ def darkened(rows: pa.Table) -> pa.Table:
     return rows.set_column(at, "sharpness", pc.divide(rows["sharpness"], 3).cast(pa.float32()))
 
 
-def film(lake: Lake, number: int, came: datetime, change: Any = None, **more: Any) -> None:
+def film(lake: Lake, number: int, came: datetime, change: Any = None, told: str = "ok", **more: Any) -> None:
     rows = face_rows(12, seed=number, without_face=(0,), model_id=more.get("model_id", MODEL_A))
     path = f"/cam{number % 2}/{number}.mp4"
     add_video(lake, number, rows if change is None else change(rows), path=path, **more)
-    outcome = VideoOutcome(video_id(number), path, "ok", n_frames=12, n_faces=11, n_frames_with_face=11)
-    lake.append_run(RunManifest(f"run{number}{more}", came, came, {}, "m@1"), [outcome])
+    if told:
+        outcome = VideoOutcome(video_id(number), path, told)
+        lake.append_run(RunManifest(f"run{number}{more}", came, came, {}, "m@1"), [outcome])
 
 
 @pytest.fixture(scope="module")
@@ -112,8 +113,11 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
     lake = Lake.open(tmp_path_factory.mktemp("drift") / "lake", create=True)
     for number in range(10):
         film(lake, number, NOW - timedelta(days=10 + 4 * number))
-    for number in range(10, 19):
-        film(lake, number, NOW - timedelta(days=1), darkened)
+    yesterday = NOW - timedelta(days=1)
+    for number in range(10, 17):
+        film(lake, number, yesterday, darkened)
+    film(lake, 17, yesterday, darkened, "skipped")  # the run that finished it was killed, the next found it done
+    film(lake, 18, yesterday, darkened, "", mtime_ns=int(yesterday.timestamp()) * 10**9)  # there was no next one
     film(lake, 30, NOW - timedelta(days=200), darkened)
     film(lake, 0, NOW - timedelta(days=2), analysis_id=ANALYSIS_B, model_id=MODEL_B)
     return lake
