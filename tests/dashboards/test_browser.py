@@ -354,7 +354,7 @@ def test_labels_arrive_by_key_and_can_be_undone(page: Page) -> None:
         shown = page.js(face)
         page.key(key)
         judged.append(shown)
-        page.until(lambda shown=shown: page.js(face) not in (shown, None), "the next face")
+        page.until(lambda shown=shown: page.js(face) not in (shown, ""), "the next face")
         row = run_sql(page.lake, query).to_pylist()[-1]
         assert f"{row['video_id']}/{row['frame_index']}/{row['face_index']}" == shown
         assert (row["verdict"], row["expression"]) == (verdict, expression)
