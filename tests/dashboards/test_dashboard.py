@@ -186,6 +186,17 @@ def test_group_intervals_are_over_videos_and_not_frames(source: LakeSource) -> N
     assert len(compare.curves(figures, groups, "fear")["data"]) == 6
 
 
+def test_eight_groups_can_be_told_apart_without_colour(source: LakeSource) -> None:
+    figures = read_figures(source)
+    groups = {f"/films/{name}": np.arange(k % 3, 6, 3) for k, name in enumerate("abcdefgh")}
+    bars, curves = (found["data"] for found in (compare.bars(figures, groups), compare.curves(figures, groups, "fear")))
+    assert len({bar["marker"]["pattern"]["shape"] for bar in bars}) == 8
+    lines = [(curve["line"]["color"], curve["line"]["dash"]) for curve in curves if "name" in curve]
+    assert len({*lines}) == 8
+    assert [bar["name"] for bar in bars] == [f"{name} (n = 2)" for name in "abcdefgh"]
+    assert compare.short_names(["/a/b", "/a/b/c", "stress"]) == {"/a/b": "b", "/a/b/c": "b/c", "stress": "stress"}
+
+
 def test_conditions_come_from_a_csv_whatever_its_separator() -> None:
     paths = ["/a/one.mp4", "/b/one.mp4", "/b/two.mp4"]
     found, unknown = read_conditions("file_name;condition\none.mp4;calm\nthree.mp4;calm\n", paths)
