@@ -6,6 +6,9 @@ import os
 import re
 import shutil
 import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -451,6 +454,24 @@ def test_judgements_arrive_with_who_when_and_which_face(film: tuple[Lake, Path, 
     assert asking.get("/api/labels/face?video_id=x&faces_id=y&track_id=0&second=0").status_code == 404
     for wrong in ({**told, "expression": "joy"}, {**told, "rater": " "}, {**told, "face": {"video_id": name}}, {}):
         assert asking.post("/api/labels", json=wrong).status_code in (400, 404)
+
+
+def test_what_two_requests_need_at_once_is_made_once(shared: Lake) -> None:
+    source, made = LakeSource(shared), []
+    begun = threading.Barrier(2)
+
+    def make() -> int:
+        made.append(1)
+        time.sleep(0.2)
+        return 7
+
+    def ask() -> int:
+        begun.wait()
+        return source.kept(("answer",), make)
+
+    with ThreadPoolExecutor(2) as pool:
+        assert [each.result() for each in [pool.submit(ask), pool.submit(ask)]] == [7, 7]
+    assert len(made) == 1
 
 
 def test_scores_of_a_view_can_be_downloaded(shared: Lake) -> None:
