@@ -20,6 +20,7 @@ from dashboards.curves import FRAME_STATUSES, view_of
 from dashboards.media import Pictures
 from dashboards.source import LakeSource
 from storage.edits import add_edit, add_label, undo_edit
+from storage.labels import ORDERS, least_certain_faces, uncertain_seconds
 from storage.schema import EXPRESSIONS
 
 __all__ = ["make_api"]
@@ -31,6 +32,8 @@ _MAX_WINDOW_S = 60.0
 #: Faces in one answer: a chunk of some seconds, of a crowd too.
 _MAX_FACES = 20_000
 _DAY_S = 86_400
+#: Faces to judge in one queue.
+_MAX_QUEUE = 100
 #: Videos in the list beside the player.
 _MAX_LISTED = 200
 
@@ -146,10 +149,22 @@ def make_api(source: LakeSource, author: str) -> flask.Blueprint:
     @api.get("/api/labels/queue")
     def queue() -> dict[str, Any]:
         rater, order = flask.request.args.get("rater", "").strip(), flask.request.args.get("order", "entropy")
-        if not rater or order not in ("entropy", "margin", "random"):
-            raise BadRequest("who judges? and order must be entropy, margin or random")
+        if not rater or order not in ORDERS:
+            raise BadRequest(f"who judges? and order must be one of {', '.join(ORDERS)}")
         done = source.dicts("SELECT count(*) AS n FROM labels WHERE rater = ?", [rater])[0]["n"]
-        return {"faces": data.uncertain_faces(source, rater, order), "n_done": done}
+        return {"faces": uncertain_seconds(source.dicts, _MAX_QUEUE, order, rater=rater), "n_done": done}
+
+    @api.get("/api/labels/face")
+    def face_to_judge() -> dict[str, Any]:
+        asked: dict[str, Any] = {name: flask.request.args.get(name, "") for name in ("video_id", "faces_id")}
+        asked |= {name: _number(name, 0) for name in ("track_id", "second")}
+        order = flask.request.args.get("order", ORDERS[0])
+        if order not in ORDERS:
+            raise BadRequest(f"order must be one of {', '.join(ORDERS)}")
+        found = least_certain_faces(source.dicts, [asked], order)
+        if not found:
+            raise NotFound("the lake has no face of good quality there any more")
+        return found[0]
 
     @api.post("/api/labels")
     def label() -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,15 +15,16 @@ from dashboards.source import LakeSource
 from storage.schema import EXPRESSIONS
 
 __all__ = [
+    "Strip",
     "VideoTracks",
     "folder_of",
     "health",
     "library",
+    "mean_expressions",
     "remedies",
     "strips",
     "tracks_of",
     "trusted_shares",
-    "uncertain_faces",
     "video_edits",
     "video_facts",
 ]
@@ -37,60 +39,79 @@ def folder_of(path: str) -> str:
 
 
 def library(source: LakeSource) -> list[dict[str, Any]]:
-    """Every path with outcome, counts, when it was analysed, and its mean probabilities and leading expression."""
+    """Every path with outcome, counts, share of frames with a face, folder, and when it was analysed."""
 
     def ask() -> list[dict[str, Any]]:
-        rows = source.dicts(f"""
-            WITH shown AS (
-                SELECT video_id, sum(screen_time_s) AS seen_s, {_SUMS} FROM seconds GROUP BY video_id
-            ), ended AS (SELECT run_id, max(finished_utc) AS analysed_utc FROM runs GROUP BY run_id)
-            SELECT v.*, s.seen_s, {", ".join(EXPRESSIONS)}, e.analysed_utc
-            FROM videos v LEFT JOIN shown s USING (video_id) LEFT JOIN ended e USING (run_id) ORDER BY v.path
+        rows = source.dicts("""
+            WITH ended AS (SELECT run_id, max(finished_utc) AS analysed_utc FROM runs GROUP BY run_id)
+            SELECT v.*, e.analysed_utc FROM videos v LEFT JOIN ended e USING (run_id) ORDER BY v.path
         """)
         for row in rows:
             row["folder"] = folder_of(row["path"])
-            sums = {name: row.pop(name) or 0.0 for name in EXPRESSIONS}
-            row["means"] = {name: value / row["seen_s"] for name, value in sums.items()} if row["seen_s"] else {}
-            row["leading"] = max(row["means"], key=row["means"].get) if row["means"] else None
             row["share"] = row["n_frames_with_face"] / row["n_frames"] if row["n_frames"] else None
         return rows
 
     return source.kept(("library",), ask)
 
 
+def mean_expressions(source: LakeSource) -> dict[str, dict[str, float]]:
+    """The mean probabilities over all faces of each video that shows one, weighted by time, by video_id."""
+
+    def ask() -> dict[str, dict[str, float]]:
+        rows = source.dicts(f"SELECT video_id, sum(screen_time_s) AS seen_s, {_SUMS} FROM seconds GROUP BY video_id")
+        return {row["video_id"]: _means(row) for row in rows if row["seen_s"]}
+
+    return source.kept(("means",), ask)
+
+
+def _means(sums: Mapping[str, Any]) -> dict[str, float]:
+    return {name: (sums[name] or 0.0) / sums["seen_s"] for name in EXPRESSIONS}
+
+
 def trusted_shares(source: LakeSource) -> dict[str, float]:
-    """The share of each video's faces that are of good quality (``quality_ok``), by video_id; reads every face once."""
+    """The share of each video's faces that are of good quality (``quality_ok``), by video_id."""
 
     def ask() -> dict[str, float]:
-        rows = source.dicts("SELECT video_id, avg(CAST(quality_ok AS INTEGER)) AS share FROM scores GROUP BY video_id")
-        return {row["video_id"]: row["share"] for row in rows if row["share"] is not None}
+        rows = source.dicts("SELECT video_id, sum(n_faces_ok) / sum(n_faces) AS share FROM seconds GROUP BY video_id")
+        return {row["video_id"]: row["share"] for row in rows}
 
     return source.kept(("trusted",), ask)
 
 
-def strips(source: LakeSource, videos: list[dict[str, Any]], n_parts: int = 60) -> dict[str, list[str | None]]:
-    """The leading expression of each part of some videos, None where no face was seen, by video_id.
+@dataclass(frozen=True)
+class Strip:
+    """A video at a glance: the leading expression of each of its parts, None where no face was seen, and its mean
+    probabilities. The leading one of a part has the highest mean over all faces, weighted by time."""
 
-    The leading expression of a part is the one with the highest mean over all faces, weighted by time.
-    """
+    parts: tuple[str | None, ...]
+    means: Mapping[str, float]
+
+
+def strips(source: LakeSource, videos: list[dict[str, Any]], n_parts: int = 60) -> dict[str, Strip]:
+    """Some rows of ``library`` at a glance, by video_id; without those that have no length."""
     lasting = {row["video_id"]: row["duration_s"] for row in videos if row["video_id"] and row["duration_s"]}
     if not lasting:
         return {}
     listed = ", ".join(f"('{name}', {max(float(seconds), 1e-3)!r})" for name, seconds in lasting.items())
     rows = source.dicts(f"""
         WITH asked(video_id, lasts_s) AS (VALUES {listed})
-        SELECT s.video_id, least(CAST(floor(second * {n_parts} / lasts_s) AS INTEGER), {n_parts - 1}) AS part, {_SUMS}
+        SELECT s.video_id, least(CAST(floor(second * {n_parts} / lasts_s) AS INTEGER), {n_parts - 1}) AS part,
+               sum(screen_time_s) AS seen_s, {_SUMS}
         FROM seconds s JOIN asked a USING (video_id)
         WHERE s.video_id IN ({", ".join(f"'{name}'" for name in lasting)}) GROUP BY ALL
     """)
     found: dict[str, dict[int, str]] = {name: {} for name in lasting}
+    sums = {name: dict.fromkeys(("seen_s", *EXPRESSIONS), 0.0) for name in lasting}
     for row in rows:
         found[row["video_id"]][row["part"]] = max(EXPRESSIONS, key=lambda name: row[name] or 0.0)
-    strips: dict[str, list[str | None]] = {}
+        for name in sums[row["video_id"]]:
+            sums[row["video_id"]][name] += row[name] or 0.0
+    strips: dict[str, Strip] = {}
     for name, parts in found.items():
         seconds = max(lasting[name], 1e-3)  # a short video has more parts than seconds: each shows its second's
         starts = [int(int(part * seconds / n_parts) * n_parts / seconds) for part in range(n_parts)]
-        strips[name] = [parts.get(part, parts.get(start)) for part, start in zip(range(n_parts), starts, strict=True)]
+        shown = tuple(parts.get(part, parts.get(start)) for part, start in zip(range(n_parts), starts, strict=True))
+        strips[name] = Strip(shown, _means(sums[name]) if sums[name]["seen_s"] else {})
     return strips
 
 
@@ -165,48 +186,6 @@ def tracks_of(source: LakeSource, video_id: str, analysis_id: str) -> VideoTrack
         return VideoTracks(read_curves(faces), read_frames(frames))
 
     return source.kept(("tracks", video_id, analysis_id), read, _MAX_VIDEOS)
-
-
-_PROBS = [f"p_{name}" for name in EXPRESSIONS]
-#: How unsure a model is of a face, highest first.
-_UNSURE = {
-    "entropy": "entropy",
-    "margin": f"1 - (confidence - list_reverse_sort([coalesce(p, 0) FOR p IN [{', '.join(_PROBS)}]])[2])",
-    "random": "hash(video_id || '/' || frame_index || '/' || face_index) / 18446744073709551615.0",
-}
-#: Candidates for one queue: the most unsure ones, of which neighbours in time are then left out.
-_MAX_CANDIDATES = 4000
-
-
-def uncertain_faces(source: LakeSource, rater: str, order: str = "entropy", n: int = 100) -> list[dict[str, Any]]:
-    """Faces of good quality that a rater has not judged, the least certain first, at most one per track and second.
-
-    Args:
-        source: the lake.
-        rater: whose judgements count as done.
-        order: ``entropy`` of the probabilities, ``margin`` between the two highest, or ``random`` (the same each time).
-        n: faces, at most.
-    """
-    faces = f"""
-        SELECT video_id, frame_index, face_index, time_s, pts_s, track_id, model_id, analysis_id, file_name,
-               expression, confidence, {", ".join(_PROBS)}, box_x1_px, box_y1_px, box_x2_px, box_y2_px, unsure
-        FROM (SELECT *, {_UNSURE[order]} AS unsure FROM scores WHERE quality_ok)
-        ORDER BY unsure DESC, video_id, frame_index, face_index LIMIT {_MAX_CANDIDATES}
-    """
-    return source.dicts(
-        f"""
-        WITH faces AS ({faces}), fresh AS (
-            SELECT * FROM faces QUALIFY row_number() OVER (
-                PARTITION BY video_id, track_id, floor(time_s) ORDER BY unsure DESC, frame_index
-            ) = 1
-        )
-        SELECT q.*, f.faces_id FROM fresh q JOIN raw.finished f USING (video_id, analysis_id)
-        ANTI JOIN (FROM labels WHERE rater = ?) l ON q.video_id = l.video_id AND f.faces_id = l.faces_id
-             AND q.frame_index = l.frame_index AND q.face_index = l.face_index
-        ORDER BY unsure DESC, q.video_id, frame_index, face_index LIMIT {n}
-        """,
-        [rater],
-    )
 
 
 def health(source: LakeSource) -> dict[str, list[dict[str, Any]]]:

@@ -30,6 +30,8 @@ _MIN_WIDTH_PX = 640
 #: The running plot shows this much time; its right edge is now.
 _WINDOW_S = 10.0
 _MAX_ROWS = 3
+#: Where the bars begin and how wide one is, in heights of the text; from one to the next in widths.
+_BARS_LEFT, _BAR, _BAR_STEP = 2.5, 0.9, 1.25
 _MAX_NAME = 24
 _NAMES = list(EXPRESSION_COLOURS)
 _COLOURS = np.array([ImageColor.getrgb(colour) for colour in EXPRESSION_COLOURS.values()], dtype=np.uint8)
@@ -120,6 +122,7 @@ class Overlay:
         self._picture_px = (width_px * self.scale, height_px * self.scale)
         self._text_px = max(13, round(self.width_px / 60))
         self._font = ImageFont.load_default(self._text_px)
+        self._plot_left = round(self._text_px * (_BARS_LEFT + len(_NAMES) * _BAR * _BAR_STEP + 1))
         self._row_px = 4 * self._text_px if plot else 0
         self._n_rows = min(_MAX_ROWS, max(len(tracks), 1)) if plot else 0
         strip_px = self._n_rows * self._row_px + 2 * self._text_px if plot else 0
@@ -151,7 +154,8 @@ class Overlay:
         at_s: float,
         labels: list[tuple[float, float, float, float]],
     ) -> None:
-        """A box in the colour of the leading expression; where its label would cover another, the face's name alone."""
+        """A box in the colour of the leading expression, with a label above or below it, which is the face's name alone
+        where the whole would cover another face's label; none where that would, too."""
         sample, box = track.sample_at(at_s), track.box_at(at_s)
         if sample is None or box is None:
             return
@@ -159,16 +163,19 @@ class Overlay:
         colour = tuple(_COLOURS[top].tolist())
         x1, y1, x2, y2 = (round(value * self.scale) for value in box)
         line = max(3, self._text_px // 6)
-        draw.rectangle((x1, y1, x2, y2), outline=colour, width=line)
+        draw.rectangle((x1, y1, x2, min(y2, self._picture_px[1] - 1)), outline=colour, width=line)
         high = self._text_px * 1.4
-        y = y1 - high if y1 >= high else min(y2, self._picture_px[1] - high)
+        below = min(y2, self._picture_px[1] - high)
         who = _short(track.name) or str(track.track_id)
-        for text in (f" {who}  {_NAMES[top]} {100 * track.prob[sample, top]:.0f} % ", f" {who} "):
+        whole = f" {who}  {_NAMES[top]} {100 * track.prob[sample, top]:.0f} % "
+        for text, y in ((text, y) for text in (whole, f" {who} ") for y in (y1 - high if y1 >= high else below, below)):
             width = draw.textlength(text, font=self._font)
             x = min(max(x1, 0), max(self._picture_px[0] - width, 0))
             label = (x, y, x + width, y + high)
             if not any(_overlap(label, other) for other in labels):
                 break
+        else:
+            return
         labels.append(label)
         draw.rectangle(label, fill=colour)
         ink = "white" if _NAMES[top] == "sadness" else "black"
@@ -179,7 +186,14 @@ class Overlay:
         top = self._picture_px[1]
         for row, track in enumerate(sorted(recent[: self._n_rows], key=lambda track: track.track_id)):
             self._draw_row(canvas, draw, track, at_s, top + row * self._row_px)
-        if not recent:
+        if recent:
+            text, font = f" last {_WINDOW_S:g} s ", ImageFont.load_default(self._text_px * 0.8)
+            box = draw.textbbox(
+                (self._plot_left, top + self._row_px - self._text_px // 2), text, font=font, anchor="lb"
+            )
+            draw.rectangle(box, fill=_GROUND)
+            draw.text(box[:2], text, fill=_FAINT, font=font, anchor="lt")
+        else:
             draw.text((self._text_px, top + self._text_px), "no face yet", fill=_FAINT, font=self._font)
         y = top + self._n_rows * self._row_px + self._text_px * 0.3
         step = self.width_px / len(_NAMES)
@@ -197,9 +211,9 @@ class Overlay:
         sample = track.sample_at(at_s)
         ink = _FAINT if sample is None else _INK
         draw.text((unit // 2, top + height / 2 - unit * 0.7), f"{track.track_id}", fill=ink, font=self._font)
-        left, bar = 2.5 * unit, unit * 0.9
+        left, bar = _BARS_LEFT * unit, _BAR * unit
         for k in range(len(_NAMES)):
-            x = left + k * bar * 1.25
+            x = left + k * bar * _BAR_STEP
             draw.rectangle((x, top + unit // 3, x + bar, top + height), fill=_PLOT_GROUND)
             share = 0.0 if sample is None else float(track.prob[sample, k])
             if share > 0.01:
@@ -207,7 +221,7 @@ class Overlay:
                     (x, top + height - share * (height - unit // 3), x + bar, top + height),
                     fill=tuple(_COLOURS[k].tolist()),
                 )
-        plot_left = round(left + len(_NAMES) * bar * 1.25 + unit)
+        plot_left = self._plot_left
         size = (self.width_px - plot_left - unit // 2, round(height - unit // 3))
         canvas.paste(Image.fromarray(_plot(track, at_s, *size)), (plot_left, round(top + unit // 3)))
         if track.name:

@@ -41,6 +41,7 @@ class LakeSource:
         self._many_files = False
         self._connections: OrderedDict[str, Any] = OrderedDict()
         self._kept: dict[str, OrderedDict[tuple[str, ...], Any]] = {}
+        self._making: dict[tuple[str, ...], threading.RLock] = {}
         self._hashed: dict[tuple[str, int, int], str] = {}
 
     def rows(self, sql: str, values: Sequence[Any] = (), *, video_id: str = "") -> pa.Table:
@@ -66,19 +67,23 @@ class LakeSource:
     def kept(self, key: tuple[str, ...], make: Callable[[], T], at_most: int = _MAX_KEPT) -> T:
         """What ``make`` gives, from memory as long as the lake has not changed.
 
-        Of the keys that begin with the same word, the ``at_most`` that were asked for last are kept.
+        Of the keys that begin with the same word, the ``at_most`` that were asked for last are kept. A page asks for
+        its curves and its faces at once: whoever comes second waits for what the first one makes.
         """
         with self._lock:
-            self._renew()
-            version, kept = self._version, self._kept.setdefault(key[0], OrderedDict())
-            if key in kept:
-                kept.move_to_end(key)
-                return kept[key]
-        made = make()
-        with self._lock:
-            if version == self._version:
-                kept[key] = made
-                self._shorten(kept, at_most)
+            making = self._making.setdefault(key, threading.RLock())
+        with making:
+            with self._lock:
+                self._renew()
+                version, kept = self._version, self._kept.setdefault(key[0], OrderedDict())
+                if key in kept:
+                    kept.move_to_end(key)
+                    return kept[key]
+            made = make()
+            with self._lock:
+                if version == self._version:
+                    kept[key] = made
+                    self._shorten(kept, at_most)
         return made
 
     def file_of(self, video_id: str) -> Path | None:
@@ -107,6 +112,7 @@ class LakeSource:
         if version != self._version:
             self._connections.clear()  # cursors in use keep their database alive
             self._kept.clear()
+            self._making.clear()
             self._many_files = len(data_files(self.lake.location, "observations")) > _FEW_FILES
             self._version = version
 

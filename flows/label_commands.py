@@ -55,10 +55,10 @@ def import_labels(place: Path, rater: str, lake: str) -> None:
 @click.option("--number", "-n", type=click.IntRange(1), default=100, show_default=True, help="Faces, at most.")
 @click.option(
     "--order",
-    type=click.Choice(["entropy", "margin"]),
+    type=click.Choice(["entropy", "margin", "random"]),
     default="entropy",
     show_default=True,
-    help="What least sure means: entropy of the probabilities, or the two highest close together.",
+    help="What least sure means: entropy of the probabilities, or the two highest close together; or any face.",
 )
 @click.option("--output", "-o", type=click.Path(dir_okay=False), help="CSV to fill in and import.")
 @lake_option
@@ -69,12 +69,12 @@ def suggest(number: int, order: str, output: str | None, lake: str) -> None:
     With --output, a CSV whose empty column `expression` a person fills in; `mfer labels import` reads it.
     The dashboard's page Label shows such faces with their pictures.
     """
-    from storage.labels import uncertain_faces
+    from storage.labels import suggested_faces
     from storage.lake import Lake
 
-    faces = uncertain_faces(Lake.open(lake), number, order)
+    faces = suggested_faces(Lake.open(lake), number, order)
     columns = ("video", *_FACE, "expression", "model_says", "confidence", "entropy")
-    rows = [{**face, "video": face["path"], "expression": ""} for face in faces]
+    rows = [{**face, "video": face["path"], "model_says": face["expression"], "expression": ""} for face in faces]
     if output is not None:
         _write_csv(output, columns, rows)
         click.echo(f"{output}: {len(rows)} faces of {len({face['video_id'] for face in faces})} videos")
@@ -82,7 +82,7 @@ def suggest(number: int, order: str, output: str | None, lake: str) -> None:
     for face in faces:
         click.echo(
             f"{face['file_name']}  {face['time_s']:.3f} s  frame {face['frame_index']}  face {face['face_index']}"
-            f"  track {face['track_id']}: {face['model_says']} {face['confidence']:.2f}, entropy {face['entropy']:.2f}"
+            f"  track {face['track_id']}: {face['expression']} {face['confidence']:.2f}, entropy {face['entropy']:.2f}"
         )
 
 

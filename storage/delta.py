@@ -49,7 +49,7 @@ REMEDY = (
 )
 #: Rows that are rounded and handed to the Parquet writer at a time: what bounds memory beside the caller's table.
 _ROWS_PER_BATCH = 65_536
-_ROWS_PER_ROW_GROUP = 262_144
+_ROWS_PER_ROW_GROUP = 131_072
 _MAX_ATTEMPTS = 30
 #: For so long compaction keeps files of older versions, so that whoever reads one of those can end (Delta's default).
 KEEP_DAYS = 7
@@ -208,7 +208,8 @@ def append_once(location: Place, name: str, parts: Mapping[str, pa.Table], *, he
                 return asked - set(parts)  # all of them: a commit happens whole or not at all
             if not parts:
                 return set()
-            rows = pa.concat_tables(parts.values())
+            # in order of their names, so of videos: each row group has few, and whoever asks for one reads few groups
+            rows = pa.concat_tables(parts[key] for key in sorted(parts))
             properties_of_commit = CommitProperties(
                 app_transactions=[Transaction(key, 1) for key in parts],
                 custom_metadata={"writer": writer} if isinstance(location, ObjectPath) else None,

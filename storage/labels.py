@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -15,11 +15,23 @@ from storage.edits import VERDICTS
 from storage.lake import Lake
 from storage.objects import Place
 from storage.originals import FILES_SQL, find_object, find_original
-from storage.relations import read_errors, rows_of
+from storage.relations import quote, read_errors, rows_of
 from storage.schema import EXPRESSIONS, LANDMARKS, TABLES
+from storage.summary import MARGIN_SQL
 from storage.views import connect
 
-__all__ = ["Judgement", "LabelledFace", "LakeLabels", "Refusal", "add_labels", "read_labels", "uncertain_faces"]
+__all__ = [
+    "ORDERS",
+    "Judgement",
+    "LabelledFace",
+    "LakeLabels",
+    "Refusal",
+    "add_labels",
+    "least_certain_faces",
+    "read_labels",
+    "suggested_faces",
+    "uncertain_seconds",
+]
 
 _MARKS = [f"{point}_{axis}_px" for point in LANDMARKS for axis in "xy"]
 _BOX = [f"box_{side}_px" for side in ("x1", "y1", "x2", "y2")]
@@ -249,54 +261,104 @@ def _find_faces(lake: Lake, judgements: Sequence[Judgement]) -> dict[int, list[d
     return found
 
 
-#: How unsure a model is of a face, highest first.
+#: How unsure a model is of the least certain face of good quality of a track and second, from its row in ``seconds``,
+#: and of a face, from its row in ``scores``; highest first.
 _UNSURE = {
-    "entropy": "entropy",
-    "margin": "1 - (confidence - list_reverse_sort([coalesce(p, 0) FOR p IN [{}]])[2])".format(
-        ", ".join(f"p_{name}" for name in EXPRESSIONS)
+    "entropy": ("max_entropy", "entropy"),
+    "margin": ("1 - min_margin", f"1 - {MARGIN_SQL}"),
+    "random": (
+        "hash(s.video_id || '/' || s.track_id || '/' || second) / 18446744073709551615.0",
+        "hash(s.video_id || '/' || s.track_id || '/' || frame_index)",
     ),
 }
+ORDERS = tuple(_UNSURE)
+Rows = list[dict[str, Any]]
+#: Answers SQL over the views of a lake, with values for its question marks.
+Ask = Callable[[str, Sequence[Any]], Rows]
 
 
-def uncertain_faces(lake: Lake, n: int, order: str = "entropy") -> list[dict[str, Any]]:
-    """Faces of good quality that nobody has judged, the least certain first and in turns from every video and track.
+def uncertain_seconds(ask: Ask, n: int, order: str = "entropy", *, rater: str = "", in_turns: bool = False) -> Rows:
+    """Where faces of good quality are that nobody has judged, the least certain first.
 
-    Neighbouring frames show the same face: one per track and second is taken, the least certain one of each track
-    before the second of any, and the first of each video before the second of any.
+    Neighbouring frames show the same face: a second of a track counts once, as its least certain face does, and not
+    at all where one of its faces was judged. The view ``seconds`` says all that, so no face is read.
 
     Args:
-        lake: where.
-        n: faces, at most.
-        order: ``entropy`` of the probabilities, or ``margin`` between the two highest.
+        ask: the lake.
+        n: seconds, at most.
+        order: ``entropy`` of the probabilities, ``margin`` between the two highest, or ``random`` (any second is as
+            likely as another, and the same each time).
+        rater: whose judgements count; empty: anybody's.
+        in_turns: the least certain second of each track before the next one of any, and the first of each video before
+            the second of any.
+
+    Returns:
+        ``file_name``, ``video_id``, ``faces_id``, ``track_id``, ``second`` and ``unsure``, which falls from row to row
+        unless in turns.
 
     Raises:
         ValueError: an order that is none.
     """
     if order not in _UNSURE:
         raise ValueError(f"order is {order!r}; allowed: {', '.join(_UNSURE)}")
+    in_track = "row_number() OVER (PARTITION BY video_id, track_id ORDER BY unsure DESC, second)" if in_turns else "1"
+    in_video = "row_number() OVER (PARTITION BY video_id ORDER BY turn, unsure DESC, second)" if in_turns else "1"
+    return ask(
+        f"""
+        WITH open AS (
+            SELECT s.file_name, s.video_id, f.faces_id, s.track_id, s.second, {_UNSURE[order][0]} AS unsure
+            FROM seconds s JOIN raw.finished f USING (video_id, analysis_id)
+            ANTI JOIN (FROM labels {"WHERE rater = ?" if rater else ""}) l
+                 ON s.video_id = l.video_id AND f.faces_id = l.faces_id AND s.track_id = l.track_id
+                 AND s.second = floor(l.time_s)
+            WHERE s.n_faces_ok > 0
+        ), turned AS (SELECT *, {in_track} AS turn FROM open), placed AS (SELECT *, {in_video} AS place FROM turned)
+        SELECT * EXCLUDE (turn, place) FROM placed
+        ORDER BY place, unsure DESC, video_id, track_id, second LIMIT {int(n)}
+        """,
+        [rater] if rater else [],
+    )
+
+
+def least_certain_faces(ask: Ask, seconds: Sequence[Mapping[str, Any]], order: str = "entropy") -> Rows:
+    """The least certain face of good quality of each of some rows of ``uncertain_seconds``, in their order.
+
+    Returns:
+        Columns of the view ``scores`` and ``faces_id``; one row for each second whose faces are still there.
+    """
+    if not seconds:
+        return []
+    asked = ", ".join(
+        f"({place}, {quote(row['video_id'])}, {quote(row['faces_id'])}, {int(row['track_id'])}, {int(row['second'])})"
+        for place, row in enumerate(seconds)
+    )
+    videos = ", ".join({quote(row["video_id"]) for row in seconds})
+    times = [int(row["second"]) for row in seconds]
+    probs = ", ".join(f"p_{name}" for name in EXPRESSIONS)
+    return ask(
+        f"""
+        WITH asked(place, video_id, faces_id, track_id, second) AS (VALUES {asked})
+        SELECT s.file_name, s.path, s.video_id, a.faces_id, frame_index, time_s, face_index, s.track_id, model_id,
+               expression, confidence, entropy, {probs}
+        FROM scores s JOIN asked a ON s.video_id = a.video_id AND s.track_id = a.track_id AND floor(time_s) = a.second
+        WHERE quality_ok AND s.video_id IN ({videos}) AND time_s >= {min(times)} AND time_s < {max(times) + 1}
+        QUALIFY row_number() OVER (PARTITION BY place ORDER BY {_UNSURE[order][1]} DESC, frame_index, face_index) = 1
+        ORDER BY place
+        """,
+        [],
+    )
+
+
+def suggested_faces(lake: Lake, n: int, order: str = "entropy") -> Rows:
+    """``least_certain_faces`` of seconds that nobody has judged, in turns from every video and track.
+
+    Raises:
+        ValueError: an order that is none.
+        LakeError: the lake cannot be read.
+    """
     with read_errors(lake.location), connect(lake) as con:
-        rows: list[dict[str, Any]] = rows_of(
-            con,
-            f"""
-            WITH seconds AS (
-                SELECT s.path, s.file_name, s.video_id, f.faces_id, s.frame_index, s.time_s, s.face_index, s.track_id,
-                       s.expression AS model_says, s.confidence, s.entropy, {_UNSURE[order]} AS unsure
-                FROM scores s JOIN raw.finished f USING (video_id, analysis_id)
-                ANTI JOIN labels l ON s.video_id = l.video_id AND f.faces_id = l.faces_id
-                     AND s.frame_index = l.frame_index AND s.face_index = l.face_index
-                WHERE s.quality_ok QUALIFY row_number() OVER (
-                    PARTITION BY s.video_id, s.track_id, floor(s.time_s) ORDER BY unsure DESC, s.frame_index
-                ) = 1
-            ), in_track AS (
-                SELECT *, row_number() OVER (
-                    PARTITION BY video_id, track_id ORDER BY unsure DESC, frame_index
-                ) AS turn FROM seconds
-            ), in_video AS (
-                SELECT *, row_number() OVER (PARTITION BY video_id ORDER BY turn, unsure DESC, frame_index) AS place
-                FROM in_track
-            )
-            SELECT * EXCLUDE (turn, place, unsure) FROM in_video
-            ORDER BY place, unsure DESC, video_id, frame_index, face_index LIMIT {int(n)}
-            """,
-        ).to_pylist()
-    return rows
+
+        def ask(sql: str, values: Sequence[Any]) -> Rows:
+            return rows_of(con, sql, values).to_pylist()
+
+        return least_certain_faces(ask, uncertain_seconds(ask, n, order, in_turns=True), order)

@@ -7,9 +7,17 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-__all__ = ["FinishedVideo", "RunManifest", "VideoCounts", "VideoOutcome", "VideoPart"]
+__all__ = ["VIDEO_CODES", "FinishedVideo", "RunManifest", "VideoCounts", "VideoOutcome", "VideoPart"]
 
 STATUSES = ("ok", "partial", "failed", "skipped")
+#: What can be wrong with a video; docs/errors.md has a cause and a remedy for each.
+VIDEO_CODES = frozenset(
+    {
+        *("missing", "not_a_file", "empty_file", "unreadable", "not_a_video", "no_video_stream", "encrypted"),
+        *("no_frames", "too_large", "truncated", "frames_unread", "changed", "decode_failed", "decoder_refused"),
+        *("out_of_memory", "crashed", "hung", "interrupted", "internal"),
+    }
+)
 
 
 def _check_id(owner: object, name: str, value: str | None) -> None:
@@ -52,6 +60,8 @@ class VideoOutcome:
             raise ValueError(f"status must be one of {', '.join(STATUSES)}, got {self.status!r}")
         if self.status in ("failed", "partial") and not self.code:
             raise ValueError(f"a {self.status} video needs a code")
+        if self.code and self.code not in VIDEO_CODES:
+            raise ValueError(f"{self.code!r} is none of the codes of docs/errors.md")
         if self.video_id is not None:
             _check_id(self, "video_id", self.video_id)
         elif self.status in ("ok", "partial"):

@@ -87,6 +87,7 @@ def _engine(pid: int, with_objects: bool) -> duckdb.DuckDBPyConnection:
 
 def _connect(settings: dict[str, Any], with_objects: bool) -> duckdb.DuckDBPyConnection:
     con = duckdb.connect(config=settings)
+    con.execute("SET parquet_metadata_cache = true")  # data files never change: parse their ends once, not every time
     if with_objects:
         from storage.duck_files import LakeFiles
 

@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 #: Raised when the meaning or layout of a table changes; a lake of another version is refused.
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 #: The classes that have a column. storage imports nothing of ours, so they are named here; a column is NULL where a
 #: model lacks the class.
 EXPRESSIONS = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
@@ -214,6 +214,9 @@ SECONDS = LakeTable(
             _field("screen_time_s", _F64, "s", "sum of duration_s: how long the face was seen"),
             *_per_class("sum_p_", "_s", _F64, "s", "sum of p_{} times duration_s; over screen_time_s: the mean"),
             *_per_class("max_p_", "", _F32, "0..1", "highest probability of {}"),
+            _field("n_faces_ok", _I32, "", "faces in it whose quality allows to trust the scores (quality_ok)"),
+            _field("max_entropy", _F32, "nats", "entropy of the least certain of those; NULL without any"),
+            _field("min_margin", _F32, "0..1", "smallest distance between their two highest probabilities"),
         ]
     ),
 )

@@ -14,6 +14,7 @@ from storage.schema import EXPRESSIONS
 
 __all__ = [
     "EPISODE_MAX_GAP_S",
+    "MARGIN_SQL",
     "SECONDS_SUMS",
     "TrackPiece",
     "count_rows",
@@ -32,6 +33,10 @@ SEAM_MAX_GAP_S = 0.5
 #: A face that was not seen for longer ends a stretch of one expression, and with it an episode.
 EPISODE_MAX_GAP_S = 0.5
 
+#: How far a face's highest probability is above the next one, of columns of ``observations``.
+MARGIN_SQL = "(confidence - list_reverse_sort([coalesce(p, 0) FOR p IN [{}]])[2])".format(
+    ", ".join(f"p_{name}" for name in EXPRESSIONS)
+)
 #: Columns of ``seconds`` over the faces of one track and second.
 SECONDS_SUMS = ", ".join(
     [
@@ -39,6 +44,9 @@ SECONDS_SUMS = ", ".join(
         "sum(duration_s) AS screen_time_s",
         *(f"sum(p_{name} * duration_s) AS sum_p_{name}_s" for name in EXPRESSIONS),
         *(f"max(p_{name}) AS max_p_{name}" for name in EXPRESSIONS),
+        "CAST(count(*) FILTER (quality_ok) AS INTEGER) AS n_faces_ok",
+        "max(entropy) FILTER (quality_ok) AS max_entropy",
+        f"min({MARGIN_SQL}) FILTER (quality_ok) AS min_margin",
     ]
 )
 

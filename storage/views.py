@@ -112,7 +112,8 @@ _TRACKS = f"""
 _SECONDS = f"""
     SELECT f.file_name, s.track_id, s.second, s.screen_time_s, s.n_faces,
            {_each("s.sum_p_{0}_s / nullif(s.screen_time_s, 0) AS mean_p_{0}")},
-           {_each("s.max_p_{0}")}, {_each("s.sum_p_{0}_s")}, f.path, s.video_id, s.analysis_id
+           {_each("s.max_p_{0}")}, {_each("s.sum_p_{0}_s")}, s.n_faces_ok, s.max_entropy, s.min_margin,
+           f.path, s.video_id, s.analysis_id
     FROM {{seconds}} s JOIN raw.finished f USING (video_id, analysis_id) WHERE f.chosen
 """
 _STRETCHES = """

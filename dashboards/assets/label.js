@@ -15,7 +15,7 @@
     }
 
     get alive() { return document.body.contains(byId("label-picture")); }
-    get face() { return this.queue[this.at]; }
+    get face() { return this.queue[this.at]?.found ? this.queue[this.at] : undefined; }
 
     async load(rater, order) {
       this.rater = (rater || "").trim();
@@ -31,8 +31,32 @@
         this.queue = told.faces;
         this.nDone = told.n_done;
         this.at = 0;
-        this.show();
+        await this.next();
       } catch (error) { this.show(error.message); }
+    }
+
+    /* Shows the face that is due, and gets the one after it ready. */
+    async next(message) {
+      const { queue, at } = this;
+      try { await this.find(at); } catch (error) { // its video was erased, or analysed anew
+        if (queue !== this.queue) return;
+        this.at += 1;
+        return this.next(error.message);
+      }
+      if (queue !== this.queue || at !== this.at) return;
+      this.show(message);
+      this.find(at + 1).catch(() => {}); // said when it is due
+    }
+
+    /* The queue says where faces are; which one of a second it is, and what the model thinks, is asked for when it is due. */
+    async find(at) {
+      const place = this.queue[at];
+      if (!place || place.found) return place;
+      const { video_id, faces_id, track_id, second } = place;
+      const asked = new URLSearchParams({ video_id, faces_id, track_id, second, order: this.order });
+      Object.assign(place, await mfer.fetchJSON(`/api/labels/face?${asked}`), { found: true });
+      new Image().src = this.url(place);
+      return place;
     }
 
     url(face) { return `/picture/face/${face.video_id}/${face.frame_index}/${face.face_index}.jpg`; }
@@ -58,8 +82,6 @@
       picture.onerror = () => holder.replaceChildren(document.createTextNode("The video is gone or has changed: skip it (s)."));
       picture.src = this.url(face);
       holder.replaceChildren(picture);
-      const next = this.queue[this.at + 1];
-      if (next) new Image().src = this.url(next);
     }
 
     showOpinion() {
@@ -97,7 +119,7 @@
       this.busy = true;
       try {
         if (name === "undo") await this.undo();
-        else if (name === "skip") { if (this.face) this.at += 1; this.show(); }
+        else if (name === "skip") { if (this.face) this.at += 1; await this.next(); }
         else if (this.face) {
           const face = this.face;
           const verdict = this.facts.classes.includes(name) ? "expression" : name;
@@ -105,7 +127,7 @@
           this.done.push(this.at);
           this.nDone += 1;
           this.at += 1;
-          this.show(`Written: ${name.replaceAll("_", " ")}.`);
+          await this.next(`Written: ${name.replaceAll("_", " ")}.`);
           if (!this.face) await this.load(this.rater, this.order);
         }
       } catch (error) { this.show(`Not written: ${error.message}`); }

@@ -33,6 +33,7 @@
     const kept = mfer.choices();
     const video = { curves: facts.classes, show: ["raw", "smooth"], overlay: Object.keys(facts.overlay), window: 0.5, ...kept.video };
     const windows = element("select");
+    windows.setAttribute("aria-label", "smoothing");
     windows.name = "window";
     facts.windows.forEach(([value, text]) => windows.append(new Option(text, value, false, value === video.window)));
     const colours = facts.classes.map((name) => {

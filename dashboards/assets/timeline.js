@@ -3,7 +3,7 @@
   "use strict";
   const mfer = (window.mfer = window.mfer || {});
   const INK = "#e6e9ee", FAINT = "#8b95a5", GRID = "#2a313c", GROUND = "#14181f";
-  const ROW_PX = 150, TOP_PX = 12, BOTTOM_PX = 34, GAP = 0.06;
+  const ROW_PX = 150, TOP_PX = 22, BOTTOM_PX = 34, GAP = 0.06;
 
   mfer.fetchJSON = async function (url, told) {
     const options = told === undefined ? {} : {
@@ -92,7 +92,7 @@
         };
         layout.annotations.push({
           text: mfer.plain(this.name(track.track_id)), x: 0.002, y: top, xref: "paper", yref: "paper", xanchor: "left",
-          yanchor: "top", showarrow: false, bgcolor: "rgba(20,24,31,0.75)", font: { size: 12, color: INK },
+          yanchor: "bottom", showarrow: false, font: { size: 12, color: INK },
         });
         this.facts.classes.forEach((name, k) => {
           if (!this.options.curves.includes(name) || track.smooth[name].every((p) => p === null)) return;

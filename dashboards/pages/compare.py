@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,10 +20,11 @@ from storage.schema import EXPRESSIONS
 __all__ = ["layout", "register"]
 
 _MAX_GROUPS = 8
-#: Groups differ in line and pattern, as colours already stand for expressions.
-_DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "solid", "dash")
+#: Groups differ in line and pattern, as colours already stand for expressions: no two have the same.
+_LINES = [(shade, dash) for shade in ("#ffffff", "#8b95a5") for dash in ("solid", "dash", "dot", "dashdot")]
 _PATTERNS = ("", "/", "x", ".", "\\", "-", "|", "+")
-_GREYS = ("#ffffff", "#b9c2cf", "#8b95a5", "#ffffff", "#b9c2cf", "#8b95a5", "#ffffff", "#b9c2cf")
+#: Intervals are white: on bars that are less than opaque they have a contrast of three or more.
+_BAR_OPACITY = "8c"
 
 
 def layout(source: LakeSource) -> list[Any]:
@@ -70,27 +73,34 @@ def layout(source: LakeSource) -> list[Any]:
     ]
 
 
+def short_names(names: Sequence[str]) -> dict[str, str]:
+    """Names of groups as charts show them: folders without what all of them are in."""
+    paths = [name for name in names if os.path.isabs(name)]
+    common = os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else ""
+    return {name: os.path.relpath(name, common) if name in paths else name for name in names}
+
+
 def bars(figures: Figures, groups: dict[str, np.ndarray]) -> dict[str, Any]:
     """Figure of the mean probability of each expression in each group."""
-    traces = []
+    traces, shown = [], short_names(list(groups))
     for k, (name, rows) in enumerate(groups.items()):
-        found = interval_of_means(figures.mean[rows])
+        found, label = interval_of_means(figures.mean[rows]), plain_text(shown[name])
         traces.append(
             {
                 "type": "bar",
-                "name": f"{plain_text(name)} (n = {found.n_videos})",
+                "name": f"{label} (n = {found.n_videos})",
                 "x": list(EXPRESSIONS),
                 "y": _plain(found.mean),
                 "marker": {
-                    "color": [EXPRESSION_COLOURS[e] for e in EXPRESSIONS],
+                    "color": [EXPRESSION_COLOURS[e] + _BAR_OPACITY for e in EXPRESSIONS],
                     "pattern": {
                         "shape": _PATTERNS[k],
                         "fillmode": "overlay",
                         "fgcolor": "#14181f",
                         "size": 8,
-                        "solidity": 0.3,
+                        "solidity": 0.42,
                     },
-                    "line": {"color": "#e6e9ee", "width": 1},
+                    "line": {"color": [EXPRESSION_COLOURS[e] for e in EXPRESSIONS], "width": 1.5},
                 },
                 "error_y": {
                     "type": "data",
@@ -100,7 +110,7 @@ def bars(figures: Figures, groups: dict[str, np.ndarray]) -> dict[str, Any]:
                     "color": "#ffffff",
                     "thickness": 1.4,
                 },
-                "hovertemplate": "%{x} %{y:.1%}<extra>" + plain_text(name) + "</extra>",
+                "hovertemplate": "%{x} %{y:.1%}<extra>" + label + "</extra>",
             }
         )
     y = {**DARK_PLOT["yaxis"], "tickformat": ".0%", "rangemode": "tozero", "title": {"text": "mean probability"}}
@@ -111,9 +121,12 @@ def curves(figures: Figures, groups: dict[str, np.ndarray], expression: str) -> 
     """Figure of one expression over the share of the video that has passed, with bands."""
     across = ((np.arange(figures.parts.shape[1]) + 0.5) / figures.parts.shape[1]).tolist()
     traces: list[dict[str, Any]] = []
+    shown = short_names(list(groups))
     for k, (name, rows) in enumerate(groups.items()):
-        found = interval_of_means(figures.parts[rows, :, EXPRESSIONS.index(expression)])
-        line = {"color": _GREYS[k] if k else EXPRESSION_COLOURS[expression], "width": 2.2, "dash": _DASHES[k]}
+        found, label = interval_of_means(figures.parts[rows, :, EXPRESSIONS.index(expression)]), plain_text(shown[name])
+        line = {"color": _LINES[k][0], "width": 2.2, "dash": _LINES[k][1]}
+        if not k:
+            line["color"] = EXPRESSION_COLOURS[expression]
         edge = {"type": "scatter", "mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
         fill = "rgba(255,255,255,0.10)" if k else "rgba(255,255,255,0.16)"
         traces += [
@@ -122,16 +135,28 @@ def curves(figures: Figures, groups: dict[str, np.ndarray], expression: str) -> 
             {
                 "type": "scatter",
                 "mode": "lines",
-                "name": f"{plain_text(name)} (n = {found.n_videos})",
+                "name": f"{label} (n = {found.n_videos})",
                 "x": across,
                 "y": _plain(found.mean),
                 "line": line,
-                "hovertemplate": "%{y:.1%} at %{x:.0%} of the video<extra>" + plain_text(name) + "</extra>",
+                "hovertemplate": "%{y:.1%} at %{x:.0%} of the video<extra>" + label + "</extra>",
             },
         ]
     axes = {
-        "xaxis": {**DARK_PLOT["xaxis"], "tickformat": ".0%", "range": [0, 1], "title": {"text": "share of the video"}},
-        "yaxis": {**DARK_PLOT["yaxis"], "tickformat": ".0%", "rangemode": "tozero", "title": {"text": expression}},
+        "xaxis": {
+            **DARK_PLOT["xaxis"],
+            "tickformat": ".0%",
+            "range": [0, 1],
+            "tickvals": [0, 0.25, 0.5, 0.75, 1],
+            "ticklabeloverflow": "allow",
+            "title": {"text": "share of the video"},
+        },
+        "yaxis": {
+            **DARK_PLOT["yaxis"],
+            "tickformat": ".0%",
+            "rangemode": "tozero",
+            "title": {"text": f"probability of {expression}"},
+        },
     }
     return {"data": traces, "layout": {**DARK_PLOT, **axes, "height": 340, "showlegend": True}}
 
@@ -140,15 +165,15 @@ def _plain(values: np.ndarray) -> list[float | None]:
     return [None if value != value else round(value, 5) for value in values.tolist()]
 
 
-def _rows(figures: Figures, groups: dict[str, np.ndarray]) -> list[list[str]]:
-    rows = []
+def _rows(figures: Figures, groups: dict[str, np.ndarray]) -> list[list[Any]]:
+    rows, shown = [], short_names(list(groups))
     for name, chosen in groups.items():
         found = interval_of_means(figures.mean[chosen])
         cells = [
-            "" if m != m else f"{m:.1%}" + ("" if lo != lo else f" ({lo:.1%} to {hi:.1%})")
+            "" if m != m else [f"{m:.1%}", *([html.Br(), html.Small(f"{lo:.1%} to {hi:.1%}")] if lo == lo else [])]
             for m, lo, hi in zip(found.mean, found.low, found.high, strict=True)
         ]
-        rows.append([name, str(found.n_videos), *cells])
+        rows.append([html.Span(shown[name], title=name), str(found.n_videos), *cells])
     return rows
 
 
@@ -180,7 +205,9 @@ def register(app: Dash, source: LakeSource) -> None:
     )
     def offer(conditions: dict[str, str]) -> Any:
         names = sorted(set(conditions.values()))
-        return names, names[:_MAX_GROUPS]
+        shown = short_names(names)
+        options = [{"label": html.Span(shown[name], title=name), "value": name, "search": name} for name in names]
+        return options, names[:_MAX_GROUPS]
 
     @app.callback(
         Output("compare-bars", "figure"),

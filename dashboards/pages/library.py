@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 from dash import Dash, Input, Output, State, ctx, dcc, html, no_update
 
-from dashboards.data import library, remedies, strips, trusted_shares
+from dashboards.data import Strip, library, mean_expressions, remedies, strips, trusted_shares
 from dashboards.shell import chip, css_colour, seconds_text, when_text
 from dashboards.source import LakeSource
 from storage.schema import EXPRESSIONS
@@ -47,6 +47,7 @@ def choose(
     since: str = "",
     sort: str = "name",
     trusted: Mapping[str, float] = MappingProxyType({}),
+    means: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
 ) -> list[dict[str, Any]]:
     """The rows of ``data.library`` that match, in order; an empty setting matches everything.
 
@@ -61,8 +62,13 @@ def choose(
         since: the first day of analysis, YYYY-MM-DD.
         sort: one of the library's orders.
         trusted: share of faces of good quality by video_id; needed for the qualities that are about it.
+        means: mean probabilities by video_id; needed for ``expression`` and the orders by one.
     """
     words = text.lower().split()
+
+    def leading(row: dict[str, Any]) -> str | None:
+        mean = means.get(row["video_id"])
+        return max(mean, key=lambda name: mean[name]) if mean else None
 
     def matches(row: dict[str, Any]) -> bool:
         good = {
@@ -77,7 +83,7 @@ def choose(
             all(word in row["path"].lower() for word in words)
             and (not folder or row["folder"] == folder or row["folder"].startswith(folder.rstrip("/") + "/"))
             and (not status or row["status"] == status)
-            and (not expression or row["leading"] == expression)
+            and (not expression or leading(row) == expression)
             and (not since or (row["analysed_utc"] is not None and f"{row['analysed_utc']:%Y-%m-%d}" >= since))
             and good()
         )
@@ -89,7 +95,7 @@ def choose(
         "faces": lambda row: -(row["n_faces"] or 0),
         "share": lambda row: -(row["share"] or 0),
     }
-    key = keys.get(sort, lambda row: -row["means"].get(sort, 0.0))
+    key = keys.get(sort, lambda row: -means.get(row["video_id"], {}).get(sort, 0.0))
     return sorted(filter(matches, rows), key=key)
 
 
@@ -148,7 +154,13 @@ def chip_row() -> list[Any]:
 def found(source: LakeSource, settings: dict[str, str], page: int) -> list[Any]:
     """One page of the rows that match, with how many there are."""
     asks_for_faces = settings.get("quality") in ("ok0.9", "ok0.5", "poor")
-    rows = choose(library(source), **settings, trusted=trusted_shares(source) if asks_for_faces else {})
+    asks_for_means = settings.get("expression") or settings.get("sort") in EXPRESSIONS
+    rows = choose(
+        library(source),
+        **settings,
+        trusted=trusted_shares(source) if asks_for_faces else {},
+        means=mean_expressions(source) if asks_for_means else {},
+    )
     n_pages = max(1, -(-len(rows) // PER_PAGE))
     page = min(max(page, 0), n_pages - 1)
     shown = rows[page * PER_PAGE : (page + 1) * PER_PAGE]
@@ -163,7 +175,7 @@ def found(source: LakeSource, settings: dict[str, str], page: int) -> list[Any]:
         className="turn",
         style={} if n_pages > 1 else {"visibility": "hidden"},
     )
-    cards: list[Any] = [_card(row, pictures.get(row["video_id"], [])) for row in shown]
+    cards: list[Any] = [_card(row, pictures.get(row["video_id"])) for row in shown]
     if not cards:
         message = (
             "No file matches." if library(source) else "This lake is empty: mfer analyze VIDEOS --lake LAKE fills it."
@@ -172,7 +184,7 @@ def found(source: LakeSource, settings: dict[str, str], page: int) -> list[Any]:
     return [html.Div([html.Span(count), turn], className="count"), html.Div(cards, className="cards")]
 
 
-def _card(row: dict[str, Any], strip: list[str | None]) -> html.Article:
+def _card(row: dict[str, Any], strip: Strip | None) -> html.Article:
     opens = row["analysis_id"] is not None
     name = dcc.Link(row["file_name"], href=f"/video?id={row['video_id']}") if opens else html.Span(row["file_name"])
     share = "" if row["share"] is None else f"face in {row['share']:.0%} of {row['n_frames']:,} frames"
@@ -188,13 +200,12 @@ def _card(row: dict[str, Any], strip: list[str | None]) -> html.Article:
         html.P(" · ".join(fact for fact in facts if fact)),
     ]
     if strip:
-        means = ", ".join(
-            f"{name} {row['means'][name]:.0%}" for name in sorted(row["means"], key=row["means"].get)[:-4:-1]
-        )
+        highest = sorted(strip.means.items(), key=lambda mean: -mean[1])[:3]
+        means = ", ".join(f"{name} {share:.0%}" for name, share in highest)
         parts.append(
             html.Div(
                 className="strip",
-                style={"background": gradient(strip)},
+                style={"background": gradient(strip.parts)},
                 title=f"mean: {means}",
                 role="img",
                 **{"aria-label": f"leading expressions over time; mean {means}"},
@@ -213,7 +224,7 @@ def _failure(row: dict[str, Any]) -> html.Div:
     return html.Div(lines, className="failure")
 
 
-def gradient(strip: list[str | None]) -> str:
+def gradient(strip: Sequence[str | None]) -> str:
     """CSS for a strip of colours side by side; neighbours of one colour are joined."""
     n, stops, first = len(strip), [], 0
     for part in range(1, n + 1):

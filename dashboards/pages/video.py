@@ -252,7 +252,12 @@ def _edits(facts: dict[str, Any]) -> html.Section:
                     html.Label(
                         [
                             "Text",
-                            dcc.Input(id="edit-text", type="text", placeholder="a name, an event, or a face's number"),
+                            dcc.Input(
+                                id="edit-text",
+                                type="text",
+                                placeholder="a name, an event, or a face's number",
+                                style={"width": "20rem"},
+                            ),
                         ],
                         className="inline",
                     ),

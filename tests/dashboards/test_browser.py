@@ -354,7 +354,7 @@ def test_labels_arrive_by_key_and_can_be_undone(page: Page) -> None:
         shown = page.js(face)
         page.key(key)
         judged.append(shown)
-        page.until(lambda shown=shown: page.js(face) not in (shown, None), "the next face")
+        page.until(lambda shown=shown: page.js(face) not in (shown, ""), "the next face")
         row = run_sql(page.lake, query).to_pylist()[-1]
         assert f"{row['video_id']}/{row['frame_index']}/{row['face_index']}" == shown
         assert (row["verdict"], row["expression"]) == (verdict, expression)
@@ -393,6 +393,80 @@ def test_a_video_that_the_browser_cannot_play_is_shown_as_single_frames(page: Pa
     assert "cannot play" in page.find("#video-message").text
     page.click_at(0.5)
     page.until(lambda: page.js("document.getElementById('overlay').dataset.frame") in ("9", "10"), "another frame")
+
+
+CONTROLS = """
+    return [...document.querySelectorAll("a[href], button, input, select, textarea, summary, video, [tabindex='0']")]
+        .filter((part) => !part.disabled && part.tabIndex >= 0 && part.checkVisibility({visibilityProperty: true})
+            && part.getBoundingClientRect().width > 0 && !part.closest("#timeline, [aria-hidden=true]"))
+"""
+
+
+def tab_stops(page: Page) -> list[Any]:
+    """What Tab comes to from the top of the page, each with a frame around it."""
+    found: list[Any] = []
+    for _ in range(400):
+        page.key(Keys.TAB)
+        at = page.js("document.activeElement")
+        if at.tag_name == "body" or (at in found and at != found[-1]):
+            break
+        if at not in found:
+            found.append(at)
+            style = (
+                "const s = getComputedStyle(arguments[0]); return s.outlineStyle !== 'none' || s.boxShadow !== 'none'"
+            )
+            shown = page.driver.execute_script(style, at) or at.tag_name == "video"  # whose own parts show it
+            assert shown, at.get_attribute("outerHTML")[:200]
+    return found
+
+
+@pytest.mark.parametrize("path", ["/", "/video", "/compare", "/query", "/label", "/models", "/settings"])
+def test_every_control_is_reached_by_tab_and_has_a_name(page: Page, path: str) -> None:
+    if path == "/video":
+        page.open_video()
+    else:
+        page.open(path)
+    page.until(lambda: page.js("!document.querySelector('._dash-loading')"), "the page")
+    reached = tab_stops(page)
+    missed = [part for part in page.driver.execute_script(CONTROLS) if part not in reached]
+    assert not [part.get_attribute("outerHTML")[:200] for part in missed]
+    tree = page.driver.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
+    of_people = {"button", "link", "textbox", "searchbox", "checkbox", "combobox", "spinbutton", "ColorWell"}
+    controls = [node for node in tree if not node["ignored"] and node["role"]["value"] in of_people]
+    assert len(controls) >= 6
+    assert not [node["role"]["value"] for node in controls if not node.get("name", {}).get("value")]
+
+
+def test_a_video_is_found_opened_sought_and_left_by_keys_alone(page: Page) -> None:
+    page.open("/")
+    search = page.find("#library-text")
+    page.until(lambda: [page.key(Keys.TAB), page.js("document.activeElement")][1] == search, "the search")
+    page.key("carphone")
+    page.until(lambda: page.find("#library-found").text.startswith("1 of "), "the hit")
+    link = page.find("article.card h2 a")
+    page.until(lambda: [page.key(Keys.TAB), page.js("document.activeElement")][1] == link, "the hit's link")
+    page.key(Keys.ENTER)
+    page.until(lambda: page.js("document.querySelectorAll('#timeline .scatterlayer .trace').length > 4"), "curves")
+    page.ready()
+    page.key("n")  # the next episode, and on by single frames
+    page.ready()
+    frame = page.js("document.getElementById('overlay').dataset.frame")
+    page.key(Keys.ARROW_RIGHT)
+    page.until(lambda: page.js("document.getElementById('overlay').dataset.frame") == str(int(frame) + 1), "a frame on")
+    episode = page.find("#episode-list button")
+    page.until(lambda: [page.key(Keys.TAB), page.js("document.activeElement")][1] == episode, "an episode")
+    page.key(Keys.ENTER)
+    page.until(lambda: abs(page.time_s - float(episode.get_attribute("data-seek"))) < 0.1, "its beginning")
+    page.key("?")
+    page.until(lambda: page.js("document.getElementById('key-help').open"), "the list of keys")
+    page.key(Keys.ESCAPE)
+    page.until(lambda: not page.js("document.getElementById('key-help').open"), "it to close")
+    link = page.find("nav a[href='/compare']")
+    page.until(
+        lambda: [page.key(Keys.SHIFT + Keys.TAB + Keys.NULL), page.js("document.activeElement")][1] == link, "a page"
+    )
+    page.key(Keys.ENTER)
+    page.until(lambda: page.js("document.querySelectorAll('#compare-bars .barlayer .trace').length > 0"), "bars")
 
 
 def test_pages_speak_to_no_other_host_and_log_no_error(page: Page) -> None:

@@ -6,6 +6,9 @@ import os
 import re
 import shutil
 import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,7 +19,7 @@ from click.testing import CliRunner
 
 from dashboards.app import create_app, is_loopback
 from dashboards.curves import Curves, smooth, view_of
-from dashboards.data import health, library, remedies, strips, trusted_shares, uncertain_faces, video_facts
+from dashboards.data import health, library, mean_expressions, remedies, strips, trusted_shares, video_facts
 from dashboards.groups import by_condition, interval_of_means, read_conditions, read_figures
 from dashboards.pages import compare, label, query, video
 from dashboards.pages import health as health_page
@@ -26,6 +29,7 @@ from dashboards.source import LakeSource
 from flows.cli import main
 from pipelines.decode import open_video
 from storage.identity import video_id_of
+from storage.labels import least_certain_faces, uncertain_seconds
 from storage.lake import Lake
 from storage.records import RunManifest, VideoOutcome
 from storage.schema import EXPRESSIONS
@@ -142,12 +146,14 @@ def test_library_filters_and_orders(source: LakeSource) -> None:
     shares = trusted_shares(source)
     found = run_sql(source.lake, "SELECT video_id, avg(quality_ok::INT) AS share FROM scores GROUP BY ALL").to_pylist()
     assert shares == {row["video_id"]: row["share"] for row in found}
-    leading = {row["leading"] for row in rows} - {None}
-    for name in leading:
-        assert all(row["leading"] == name for row in library_page.choose(rows, expression=name))
-    most = library_page.choose(rows, sort="happiness")
-    means = [row["means"].get("happiness", 0) for row in most]
-    assert means == sorted(means, reverse=True)
+    means = mean_expressions(source)
+    leading = {row["video_id"]: max(means[row["video_id"]], key=means[row["video_id"]].get) for row in rows[1:]}
+    for name in EXPRESSIONS:
+        found = [row["video_id"] for row in library_page.choose(rows, expression=name, means=means)]
+        assert sorted(found) == sorted(video for video, first in leading.items() if first == name)
+    most = library_page.choose(rows, sort="happiness", means=means)
+    happy = [means[row["video_id"]]["happiness"] for row in most if row["video_id"]]
+    assert happy == sorted(happy, reverse=True)
     assert [r["path"] for r in library_page.choose(rows, since="2026-01-02")] == ["/films/<b>broken</b>.mp4"]
 
 
@@ -157,7 +163,9 @@ def test_strip_follows_the_leading_expression_and_is_empty_where_no_face_was(
     lake = Lake.open(tmp_path / "lake", create=True)
     add_video(lake, 0, face_rows(500, without_face=tuple(range(100, 200))), duration_s=20.0)
     own = LakeSource(lake)
-    strip = strips(own, library(own), 20)[video_id(0)]
+    found = strips(own, library(own), 20)[video_id(0)]
+    assert found.means == pytest.approx(mean_expressions(own)[video_id(0)])
+    strip = found.parts
     assert [name is None for name in strip] == [4 <= second < 8 for second in range(20)]
     means = run_sql(lake, "SELECT * FROM seconds WHERE second = 12").to_pylist()[0]
     assert strip[12] == max(EXPRESSIONS, key=lambda name: means[f"mean_p_{name}"])
@@ -181,6 +189,17 @@ def test_group_intervals_are_over_videos_and_not_frames(source: LakeSource) -> N
     assert len(compare.curves(figures, groups, "fear")["data"]) == 6
 
 
+def test_eight_groups_can_be_told_apart_without_colour(source: LakeSource) -> None:
+    figures = read_figures(source)
+    groups = {f"/films/{name}": np.arange(k % 3, 6, 3) for k, name in enumerate("abcdefgh")}
+    bars, curves = (found["data"] for found in (compare.bars(figures, groups), compare.curves(figures, groups, "fear")))
+    assert len({bar["marker"]["pattern"]["shape"] for bar in bars}) == 8
+    lines = [(curve["line"]["color"], curve["line"]["dash"]) for curve in curves if "name" in curve]
+    assert len({*lines}) == 8
+    assert [bar["name"] for bar in bars] == [f"{name} (n = 2)" for name in "abcdefgh"]
+    assert compare.short_names(["/a/b", "/a/b/c", "stress"]) == {"/a/b": "b", "/a/b/c": "b/c", "stress": "stress"}
+
+
 def test_conditions_come_from_a_csv_whatever_its_separator() -> None:
     paths = ["/a/one.mp4", "/b/one.mp4", "/b/two.mp4"]
     found, unknown = read_conditions("file_name;condition\none.mp4;calm\nthree.mp4;calm\n", paths)
@@ -192,14 +211,18 @@ def test_conditions_come_from_a_csv_whatever_its_separator() -> None:
         read_conditions("name,group\na,b\n", paths)
 
 
-def test_least_certain_faces_come_first_and_once_per_second(shared: Lake, source: LakeSource) -> None:
+def test_least_certain_seconds_come_first_and_each_once(shared: Lake, source: LakeSource) -> None:
     for order in ("entropy", "margin", "random"):
-        faces = uncertain_faces(source, "ann", order)
-        unsure = [face["unsure"] for face in faces]
+        seconds = uncertain_seconds(source.dicts, 100, order, rater="ann")
+        unsure = [row["unsure"] for row in seconds]
         assert unsure == sorted(unsure, reverse=True)
-        assert len({(f["video_id"], f["track_id"], int(f["time_s"])) for f in faces}) == len(faces) > 10
+        assert len({(row["video_id"], row["track_id"], row["second"]) for row in seconds}) == len(seconds) > 10
+        faces = least_certain_faces(source.dicts, seconds, order)
+        assert [(f["video_id"], f["track_id"], int(f["time_s"])) for f in faces] == [
+            (row["video_id"], row["track_id"], row["second"]) for row in seconds
+        ]
     most = run_sql(shared, "SELECT max(entropy) AS m FROM scores WHERE quality_ok")["m"][0].as_py()
-    assert uncertain_faces(source, "ann")[0]["unsure"] == most
+    assert uncertain_seconds(source.dicts, 100, rater="ann")[0]["unsure"] == most
 
 
 @pytest.mark.parametrize("title", query.EXAMPLES)
@@ -243,7 +266,7 @@ def test_every_page_has_a_layout_and_shows_failures_with_their_remedy(shared: La
 
 def test_every_code_has_cause_and_remedy() -> None:
     codes = {code for code, _ in remedies()}
-    assert {"missing", "truncated", "frames_unread", "disk_full", "internal"} <= codes
+    assert {"missing", "truncated", "frames_unread", "crashed", "internal"} <= codes
     assert all(cause and remedy for cause, remedy in remedies().values())
 
 
@@ -416,7 +439,9 @@ def test_judgements_arrive_with_who_when_and_which_face(film: tuple[Lake, Path, 
     lake, _, name = film
     asking = client(lake)
     queue = asking.get("/api/labels/queue?rater=ann").json
-    face = queue["faces"][0]
+    place = queue["faces"][0]
+    face = asking.get("/api/labels/face", query_string={**place, "order": "entropy"}).json
+    assert (face["track_id"], int(face["time_s"])) == (place["track_id"], place["second"])
     told = {"face": face, "verdict": "expression", "expression": "fear", "rater": "ann"}
     assert asking.post("/api/labels", json=told).status_code == 200
     row = run_sql(lake, "SELECT * FROM labels").to_pylist()[0]
@@ -425,9 +450,28 @@ def test_judgements_arrive_with_who_when_and_which_face(film: tuple[Lake, Path, 
     assert abs((datetime.now(UTC) - row["created_utc"]).total_seconds()) < 600
     again = asking.get("/api/labels/queue?rater=ann").json
     assert again["n_done"] == 1
-    assert face["frame_index"] not in [other["frame_index"] for other in again["faces"]]
+    assert (face["track_id"], place["second"]) not in [(r["track_id"], r["second"]) for r in again["faces"]]
+    assert asking.get("/api/labels/face?video_id=x&faces_id=y&track_id=0&second=0").status_code == 404
     for wrong in ({**told, "expression": "joy"}, {**told, "rater": " "}, {**told, "face": {"video_id": name}}, {}):
         assert asking.post("/api/labels", json=wrong).status_code in (400, 404)
+
+
+def test_what_two_requests_need_at_once_is_made_once(shared: Lake) -> None:
+    source, made = LakeSource(shared), []
+    begun = threading.Barrier(2)
+
+    def make() -> int:
+        made.append(1)
+        time.sleep(0.2)
+        return 7
+
+    def ask() -> int:
+        begun.wait()
+        return source.kept(("answer",), make)
+
+    with ThreadPoolExecutor(2) as pool:
+        assert [each.result() for each in [pool.submit(ask), pool.submit(ask)]] == [7, 7]
+    assert len(made) == 1
 
 
 def test_scores_of_a_view_can_be_downloaded(shared: Lake) -> None:

@@ -16,7 +16,7 @@ OLD_LAKE = Path(__file__).parent.parent / "storage" / "lake_v1"
 @pytest.fixture
 def lake(tmp_path: Path) -> Path:
     location = Path(shutil.copytree(OLD_LAKE, tmp_path / "lake"))
-    assert mfer("lake", "upgrade", "--lake", location).output == f"{location}: schema version 3\n"
+    assert mfer("lake", "upgrade", "--lake", location).output == f"{location}: schema version 4\n"
     return location
 
 

@@ -21,7 +21,7 @@ from pipelines.models import find_model
 from pipelines.settings import AnalysisSettings, DetectorSettings
 from storage.edits import add_edit, add_label
 from storage.forget import forget_video
-from storage.labels import uncertain_faces
+from storage.labels import suggested_faces
 from storage.lake import Lake
 from storage.models import WEIGHTS, ModelStore
 from storage.views import run_sql
@@ -95,7 +95,7 @@ def request(made: Path, lake: Lake, **changes: object) -> RefreshRequest:
 
 def label_everything(lake: Lake, video: str, person: str, expression: str = "happiness") -> None:
     """The man looks happy, as in the base set, says a person; and who he is, which decides train or test."""
-    faces = [face for face in uncertain_faces(lake, 100) if face["file_name"] == f"{video}.mp4"]
+    faces = [face for face in suggested_faces(lake, 100) if face["file_name"] == f"{video}.mp4"]
     assert faces
     keys = ("video_id", "faces_id", "frame_index", "time_s", "face_index", "track_id")
     for face in faces:

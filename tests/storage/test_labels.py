@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from storage.edits import add_edit, add_label
-from storage.labels import Judgement, add_labels, read_labels, uncertain_faces
+from storage.labels import Judgement, add_labels, least_certain_faces, read_labels, suggested_faces, uncertain_seconds
 from storage.lake import Lake
-from storage.views import run_sql
+from storage.relations import rows_of
+from storage.schema import EXPRESSIONS
+from storage.views import connect, run_sql
 from tests.storage.lake_rows import ANALYSIS_B, FACES, MODEL_B, add_video, face_rows, video_id
 
 
@@ -143,19 +146,41 @@ def test_what_is_no_judgement_is_refused(wrong: dict[str, Any], reason: str) -> 
 def test_suggested_faces_are_spread_over_videos_and_tracks_and_begin_with_the_least_sure(
     lake: Lake, order: str
 ) -> None:
-    faces = uncertain_faces(lake, 6, order)
+    faces = suggested_faces(lake, 6, order)
     assert Counter(face["video_id"] for face in faces) == {video_id(n): 2 for n in (1, 2, 3)}
     assert len({(face["video_id"], face["track_id"]) for face in faces}) == 6
     assert [face["video_id"] for face in faces[:3]] != [faces[0]["video_id"]] * 3
     if order == "entropy":
-        assert faces[0]["entropy"] == max(face["entropy"] for face in uncertain_faces(lake, 100))
-    assert len(uncertain_faces(lake, 100, order)) == 12  # a face a track and second
+        assert faces[0]["entropy"] == max(face["entropy"] for face in suggested_faces(lake, 100))
+    assert len(suggested_faces(lake, 100, order)) == 12  # a face a track and second
+
+
+@pytest.mark.parametrize("order", ["entropy", "margin"])
+def test_the_summary_finds_the_faces_that_a_look_at_all_of_them_finds(lake: Lake, order: str) -> None:
+    probs = ", ".join(f"p_{name}" for name in EXPRESSIONS)
+    unsure = {"entropy": "entropy", "margin": f"1 - (confidence - list_reverse_sort([{probs}])[2])"}[order]
+    least_sure = run_sql(
+        lake,
+        f"SELECT video_id, frame_index, face_index, {unsure} AS unsure FROM scores WHERE quality_ok"
+        " QUALIFY row_number() OVER (PARTITION BY video_id, track_id, floor(time_s) ORDER BY unsure DESC, frame_index)"
+        " = 1 ORDER BY unsure DESC LIMIT 7",
+    ).to_pylist()
+    with connect(lake) as con:
+
+        def ask(sql: str, values: Sequence[Any]) -> list[dict[str, Any]]:
+            return rows_of(con, sql, values).to_pylist()
+
+        seconds = uncertain_seconds(ask, 7, order)
+        faces = least_certain_faces(ask, seconds, order)
+    key = ("video_id", "frame_index", "face_index")
+    assert [[face[name] for name in key] for face in faces] == [[face[name] for name in key] for face in least_sure]
+    assert [row["unsure"] for row in seconds] == pytest.approx([face["unsure"] for face in least_sure])
 
 
 def test_faces_that_somebody_judged_are_not_suggested_again(lake: Lake) -> None:
-    first = uncertain_faces(lake, 1)[0]
+    first = suggested_faces(lake, 1)[0]
     judge(lake, int(first["video_id"], 16), first["frame_index"], first["face_index"], "fear", "bob")
     key = ("video_id", "frame_index", "face_index")
-    assert [first[k] for k in key] not in [[face[k] for k in key] for face in uncertain_faces(lake, 100)]
+    assert [first[k] for k in key] not in [[face[k] for k in key] for face in suggested_faces(lake, 100)]
     with pytest.raises(ValueError, match="entropy, margin"):
-        uncertain_faces(lake, 1, "random")
+        suggested_faces(lake, 1, "size")

@@ -421,7 +421,7 @@ def test_a_lake_of_version_1_that_an_earlier_program_wrote_is_brought_up_to_date
     location = shutil.copytree(OLD_LAKE, tmp_path / "lake")
     with pytest.raises(LakeError, match="mfer lake upgrade"):
         Lake.open(location)
-    assert upgrade_lake(location) == [2, 3]
+    assert upgrade_lake(location) == [2, 3, 4]
     lake = Lake.open(location)
     expected = json.loads((OLD_LAKE.parent / "lake_v1.json").read_text())
     n_rows = {view: len(found) for view, found in rows.everything(lake).items()}
@@ -441,7 +441,7 @@ def test_an_older_lake_names_the_command_and_is_brought_up_step_by_step(tmp_path
     marker.write_text('{"schema_version": -1}')
     with pytest.raises(LakeError, match="mfer lake upgrade"):
         Lake.open(location)
-    with pytest.raises(LakeError, match="no upgrade to 3 is known"):
+    with pytest.raises(LakeError, match="no upgrade to 4 is known"):
         upgrade_lake(location)
     done = []
 
@@ -455,7 +455,7 @@ def test_an_older_lake_names_the_command_and_is_brought_up_step_by_step(tmp_path
     with pytest.raises(LakeError, match="disk is full"):
         upgrade_lake(location, steps=steps)
     assert json.loads(marker.read_text()) == {"schema_version": 0}  # the first step stays done
-    assert upgrade_lake(location, steps=steps) == [1, 2, 3]
+    assert upgrade_lake(location, steps=steps) == [1, 2, 3, 4]
     assert done == [-1, 0]
     assert upgrade_lake(location) == []
     assert len(rows.everything(Lake.open(location))["videos"]) == 2
