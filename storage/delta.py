@@ -21,7 +21,8 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from storage.errors import LakeError
 from storage.lease import lease
 from storage.objects import NAMED_BYTES, ObjectPath, Place, StoreError, plain_reason, storage_options
-from storage.schema import OBSERVATIONS, TABLES, LakeTable, conform, round_for_storage
+from storage.rounding import round_for_storage
+from storage.schema import OBSERVATIONS, TABLES, LakeTable, conform
 
 __all__ = [
     "KEEP_DAYS",

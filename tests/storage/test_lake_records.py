@@ -21,7 +21,8 @@ from storage.errors import LakeError
 from storage.identity import analysis_id, faces_id, path_text, video_id_of
 from storage.lake import Lake
 from storage.records import FinishedVideo, RunManifest, VideoOutcome
-from storage.schema import EXPRESSIONS, OBSERVATIONS, TABLES, conform, meaning_of, round_for_storage, unit_of
+from storage.rounding import round_for_storage
+from storage.schema import EXPRESSIONS, OBSERVATIONS, TABLES, conform, meaning_of, unit_of
 from storage.summary import TrackPiece, join_segments
 
 
