@@ -249,7 +249,8 @@ def _loss_check(name: str, subject: str, loss: Figure, limit: float, large: bool
     if large:
         reason = f"may lose {limit:.3f}, loses at most {loss.high:.3f} with 95 % confidence"
     else:
-        reason = f"too few faces to show that it is no worse; loses at least {loss.low:.3f} with 95 % confidence"
+        told = f"a loss of {loss.low:.3f} or more" if loss.low > 0 else "no loss"
+        reason = f"may lose {limit:.3f}, the few faces show {told} with 95 % confidence"
     return Check(name, subject, _outcome(passed), *_numbers(loss), limit, reason)
 
 
