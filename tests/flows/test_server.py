@@ -235,6 +235,8 @@ def test_systemd_runs_the_units_on_a_machine_of_its_own(tmp_path: Path, write_ta
     machine = ROOT / "tests" / "systemd_machine.sh"
     command = ["unshare", "--mount", "bash", machine, ROOT, sys.prefix, tmp_path / "work", tmp_path / "videos"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
+    if done.returncode == 77:
+        pytest.skip(f"no machine can be started inside this one: {done.stderr[-300:]}")
     said = done.stdout
     assert done.returncode == 0, said + done.stderr
     assert "'Completed'" in said, said + done.stderr
