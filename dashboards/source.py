@@ -71,6 +71,7 @@ class LakeSource:
         its curves and its faces at once: whoever comes second waits for what the first one makes.
         """
         with self._lock:
+            self._renew()
             making = self._making.setdefault(key, threading.RLock())
         with making:
             with self._lock:

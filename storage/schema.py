@@ -128,12 +128,7 @@ OBSERVATIONS = LakeTable(
     pa.schema(
         [
             _VIDEO_ID,
-            _field(
-                "frame_index",
-                _I64,
-                "",
-                "number of the frame in the file, from 0, in order of presentation",
-            ),
+            _field("frame_index", _I64, "", "number of the frame in the file, from 0, in order of presentation"),
             _field("pts_s", _F64, "s", "presentation time as the file states it"),
             _field("time_s", _F64, "s", "pts_s minus the stream's start: what a player shows"),
             _field("duration_s", _F64, "s", "time that the sampled frame stands for: until the next sampled frame"),

@@ -88,8 +88,8 @@ def test_copies_and_failures_have_a_row_each(lake: Lake) -> None:
 
 def test_the_latest_run_decides_the_outcome_of_a_path(lake: Lake) -> None:
     path = "/films/clip 1.mp4"
-    lake.append_run(manifest("z"), [outcome(1, path, "failed", code="decode", stage="decode")])
-    assert ask(lake, "SELECT status, code, stage FROM videos") == [("failed", "decode", "decode")]
+    lake.append_run(manifest("z"), [outcome(1, path, "failed", code="decode_failed", stage="decode")])
+    assert ask(lake, "SELECT status, code, stage FROM videos") == [("failed", "decode_failed", "decode")]
     rows.add_video(lake, 1)
     lake.append_run(manifest("b"), [outcome(1, path)])
     lake.append_run(manifest("a"), [outcome(1, path, "skipped")])
