@@ -28,17 +28,7 @@ from mfer.metrics import figures, wilson_interval
 from pipelines.models import find_model
 from pipelines.prepare import prepare_faces
 from pipelines.scorer import ScoringNet
-
-#: fer's names for the classes.
-_NAMES = {
-    "angry": "anger",
-    "disgust": "disgust",
-    "fear": "fear",
-    "happy": "happiness",
-    "sad": "sadness",
-    "surprise": "surprise",
-    "neutral": "neutral",
-}
+from storage.exports import FER_CLASSES
 
 
 def fer_probabilities(pictures: np.ndarray, class_names: tuple[str, ...]) -> np.ndarray:
@@ -49,7 +39,7 @@ def fer_probabilities(pictures: np.ndarray, class_names: tuple[str, ...]) -> np.
         np.save(given, pictures)
         subprocess.run([*command, given, found], env={**os.environ, **env}, check=True, capture_output=True)
         with np.load(found) as result:
-            prob, names = result["prob"], [_NAMES[name] for name in result["names"].tolist()]
+            prob, names = result["prob"], [FER_CLASSES[name] for name in result["names"].tolist()]
     ordered = np.zeros((len(pictures), len(class_names)), np.float32)
     ordered[:, [class_names.index(name) for name in names]] = prob
     return ordered
@@ -75,7 +65,7 @@ def main() -> None:
     evened = probabilities[net.card.model_id] / np.sqrt(share)
     probabilities["the same, shares evened out by half"] = evened / evened.sum(1, keepdims=True)
     majority, target = prepared.faces.majority, prepared.faces.target
-    known = np.array([name in _NAMES.values() for name in names])
+    known = np.array([name in FER_CLASSES.values() for name in names])
     in_both = known[majority]
     rows: dict[str, Any] = {}
     for name, prob in probabilities.items():

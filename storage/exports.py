@@ -26,7 +26,7 @@ from storage.selection import ChosenVideo, choose_videos
 from storage.subtitles import write_elan, write_srt
 from storage.views import connect
 
-__all__ = ["EXPORT_FORMATS", "export_videos"]
+__all__ = ["EXPORT_FORMATS", "FER_CLASSES", "export_videos"]
 
 #: Rows that are sorted in memory at a time; a longer video is sorted alone.
 _ROWS_AT_A_TIME = 200_000
@@ -60,7 +60,7 @@ _OPENFACE = f"""
     FROM {_FACES_OF_FRAMES} ORDER BY f.path, f.video_id, f.frame_index, s.face_index
 """
 #: fer's seven classes, in its order.
-_FER_CLASSES = {
+FER_CLASSES = {
     "angry": "anger",
     "disgust": "disgust",
     "fear": "fear",
@@ -71,7 +71,7 @@ _FER_CLASSES = {
 }
 _FER = f"""
     SELECT f.frame_index, s.face_index, s.box_x1_px, s.box_y1_px, s.box_x2_px, s.box_y2_px,
-           {", ".join(f"s.p_{name}" for name in _FER_CLASSES.values())}, f.video_id
+           {", ".join(f"s.p_{name}" for name in FER_CLASSES.values())}, f.video_id
     FROM {_FACES_OF_FRAMES} ORDER BY f.path, f.video_id, f.frame_index, s.face_index
 """
 _SCORES = f"FROM ({_NAMED}) ORDER BY path, video_id, frame_index, face_index"
@@ -251,7 +251,7 @@ def _write_fer(video: ChosenVideo, batches: Iterable[pa.RecordBatch], path: Path
     """A row a frame, with columns for as many faces as the fullest frame has; faces by falling area."""
     batches = list(batches)
     last_face = pc.max(pa.Table.from_batches(batches)["face_index"]).as_py() or 0
-    columns = [f"{name}{k}" for k in range(last_face + 1) for name in ("box", *_FER_CLASSES)]
+    columns = [f"{name}{k}" for k in range(last_face + 1) for name in ("box", *FER_CLASSES)]
     faces = (row for batch in batches for row in batch.to_pylist())
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
@@ -262,7 +262,7 @@ def _write_fer(video: ChosenVideo, batches: Iterable[pa.RecordBatch], path: Path
                 if (k := row["face_index"]) is not None:
                     x1, y1, x2, y2 = (round(row[f"box_{side}_px"]) for side in ("x1", "y1", "x2", "y2"))
                     frame[f"box{k}"] = [x1, y1, x2 - x1, y2 - y1]
-                    frame |= {f"{name}{k}": row[f"p_{ours}"] for name, ours in _FER_CLASSES.items()}
+                    frame |= {f"{name}{k}": row[f"p_{ours}"] for name, ours in FER_CLASSES.items()}
             writer.writerow(frame)
 
 
