@@ -12,6 +12,7 @@ root=$work/root units=$work/root/etc/systemd/system
 for path in "$project" "$prefix" "$(readlink -f "$prefix/bin/python")"; do # the user mfer has to get there
   while [ "$path" != / ]; do path=$(dirname "$path") && chmod o+x "$root$path"; done
 done
+chmod o+r "$root$project"
 rm -f "$units"/*.wants/* "$root/etc/fstab"
 mkdir -p "$root/opt/mfer" "$root/srv" "$units/multi-user.target.wants"
 cp -r "$videos" "$root/srv/videos" && chmod -R a+rX "$root/srv"
@@ -35,7 +36,7 @@ StandardOutput=file:/said
 StandardError=file:/traced
 UNIT
 binds=()
-case $project in /tmp/*) binds+=("--bind-ro=$project") ;; esac # the machine's /tmp is its own
+case $project in /tmp/*) binds+=("--bind-ro=$root$project:$project") ;; esac # the machine's /tmp is its own
 ln -s /lib/systemd/system/postgresql.service "$units/walk.service" "$units/multi-user.target.wants"
 timeout --kill-after=10 900 systemd-nspawn --quiet --register=no --keep-unit --private-network --console=pipe \
   "${binds[@]}" --directory="$root" --boot systemd.unit=multi-user.target >"$work/booted" 2>&1 || true
