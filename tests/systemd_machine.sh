@@ -36,7 +36,10 @@ StandardOutput=file:/said
 StandardError=file:/traced
 UNIT
 binds=()
-case $project in /tmp/*) binds+=("--bind-ro=$root$project:$project") ;; esac # the machine's /tmp is its own
+case $project in /tmp/*) # the machine's /tmp is its own
+  mkdir "$work/project" && mount --bind "$root$project" "$work/project"
+  binds+=("--bind-ro=$work/project:$project") ;;
+esac
 ln -s /lib/systemd/system/postgresql.service "$units/walk.service" "$units/multi-user.target.wants"
 timeout --kill-after=10 900 systemd-nspawn --quiet --register=no --keep-unit --private-network --console=pipe \
   "${binds[@]}" --directory="$root" --boot systemd.unit=multi-user.target >"$work/booted" 2>&1 || true
