@@ -2,6 +2,9 @@
 # go to standard output. tests/systemd_machine.sh puts it there.
 set -ex
 export PATH=/opt/mfer/.venv/bin:$PATH COLUMNS=200
+# A checkout under /tmp, say, is not to be seen by units that have a /tmp of their own.
+hardened=(--uid=mfer --property=PrivateTmp=yes --property=EnvironmentFile=/etc/mfer.env)
+systemd-run --quiet --wait --collect "${hardened[@]}" /opt/mfer/.venv/bin/mfer --version || { echo unreachable && exit 0; }
 runuser -u postgres -- createuser mfer
 runuser -u postgres -- createdb --owner mfer mfer
 systemctl enable --now mfer-server mfer-flows mfer-dashboard
