@@ -272,8 +272,8 @@ def data_files(
         bounds = zip(files["min.video_id"].to_pylist(), files["max.video_id"].to_pylist(), strict=True)
         keep = [low is None or high is None or _any_between(wanted, low, high) for low, high in bounds]
         files = files.filter(pa.array(keep, pa.bool_()))
-    # DuckDB takes the first file's rows for those of each: after a small one it would join the wrong way round
-    files = files.sort_by([("size_bytes", "descending")])
+    else:  # DuckDB takes the first file's rows for those of each: after a small one it would join the wrong way round
+        files = files.sort_by([("size_bytes", "descending")])
     # the log's own URIs are percent-encoded, also for local files: join the relative paths ourselves
     paths = [str(location / TABLES[name].place / path) for path in files["path"].to_pylist()]
     if isinstance(location, ObjectPath):
