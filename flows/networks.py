@@ -35,7 +35,6 @@ _FIRST_BYTES = 4 * 2**20
 _BEAT_S = 1.0
 
 Arrays = tuple[np.ndarray, ...]
-Request = tuple[str, tuple[int, ...]]  # name of a network, and shape of the uint8 pixels in shared memory
 
 
 class _Pixels:
@@ -105,7 +104,6 @@ class NetworkHost(Child):
 
     def __init__(self, run: FolderRun, model: Path, device: str) -> None:
         super().__init__("flows.networks")
-        self.device = device
         self.tell((run, model, device))
 
     def admit(self, worker: Child) -> None:

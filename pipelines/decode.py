@@ -120,8 +120,9 @@ class Decoding:
     """One way of reading a video.
 
     ``frame_index`` int64 [S] are the frames that are wanted; segment k of n holds its rows ``segment_bounds[k]`` to
-    ``segment_bounds[k + 1]``, int64 [n+1]. ``decoder`` is the one in use. Frames that could not be read come as
-    ``unread_index`` of the batches; where ``may_read_none``, that may be all of them.
+    ``segment_bounds[k + 1]``, int64 [n+1]. ``decoder`` is the one in use, and ``device`` where torchcodec decodes.
+    Frames that could not be read come as ``unread_index`` of the batches; where ``may_read_none``, that may be all of
+    them.
     """
 
     video: Video
