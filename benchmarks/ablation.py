@@ -28,7 +28,7 @@ from mfer.metrics import figures, softmax
 from mfer.prepared import PreparedFaces
 from mfer.recipe import Recipe
 from mfer.train import Trainer, predict_logits
-from pipelines.prepare import prepare_faces
+from pipelines.learning.prepare import prepare_faces
 
 SEEDS = (0, 1, 2)
 #: Each variant is compared with the one it is built on: (architecture and loss settings, name of that one).

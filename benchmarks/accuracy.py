@@ -25,10 +25,10 @@ from benchmarks.machine import machine
 from benchmarks.peers import peer_command
 from mfer.data import read_faces
 from mfer.metrics import figures, wilson_interval
-from pipelines.models import find_model
-from pipelines.prepare import prepare_faces
-from pipelines.scorer import ScoringNet
-from storage.exports import FER_CLASSES
+from pipelines.learning.prepare import prepare_faces
+from pipelines.scoring.lookup import find_model
+from pipelines.scoring.scorer import ScoringNet
+from storage.exports.formats import FER_CLASSES
 
 
 def fer_probabilities(pictures: np.ndarray, class_names: tuple[str, ...]) -> np.ndarray:

@@ -12,12 +12,11 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "storage")]
-
-import lake_rows as rows  # noqa: E402
+sys.path.insert(0, str(ROOT))
 
 from storage.lake import Lake  # noqa: E402
-from storage.views import run_sql  # noqa: E402
+from storage.sql.views import run_sql  # noqa: E402
+from tests.storage import lake_rows as rows  # noqa: E402
 
 QUERIES = (
     "SELECT avg(p_fear) FROM smoothed()",

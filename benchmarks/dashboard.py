@@ -27,8 +27,8 @@ import psutil
 from benchmarks.machine import add_result, machine
 from benchmarks.scale import fill, name_of
 from storage.lake import Lake, Segment
-from storage.views import run_sql
-from tests.dashboards.browser import open_browser
+from storage.sql.views import run_sql
+from tests.dashboards.web.browser import open_browser
 from tests.storage.lake_rows import ANALYSIS_A, face_rows, finished
 
 _FPS = 25
@@ -75,7 +75,7 @@ class Watch:
 @contextmanager
 def served(place: Path) -> Iterator[tuple[str, psutil.Process]]:
     """The command in a process of its own: its address and the process."""
-    command = "from flows.cli import main; main()"
+    command = "from flows.cli.main import main; main()"
     words = [sys.executable, "-c", command, "dashboard", "--lake", str(place), "--port", "0"]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
         try:

@@ -21,10 +21,10 @@ from rich.progress import track
 from benchmarks.clips import DETECTION_CLIPS, FPS
 from benchmarks.machine import machine
 from pipelines.batches import Detections, FrameBatch
-from pipelines.decode import decode, open_video
-from pipelines.find import FaceFinder
+from pipelines.faces.finder import FaceFinder
+from pipelines.faces.track import box_iou
 from pipelines.settings import DetectorSettings, TrackerSettings
-from pipelines.track import box_iou
+from pipelines.video.decode import decode, open_video
 
 _SAME_IOU = 0.4
 _NEAR_FRAMES = 6

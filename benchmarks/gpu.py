@@ -21,12 +21,13 @@ import torch
 
 from benchmarks.clips import FPS, one_face_720p
 from benchmarks.machine import machine
-from flows.analyze import FolderRun, analyze_folder
+from flows.analyze import analyze_folder
+from flows.run import FolderRun
 from mfer.card import Architecture
 from mfer.network import MFER
-from pipelines.cascade import Cascade
-from pipelines.decode import decode, open_video
-from pipelines.encode import write_video
+from pipelines.faces.cascade import Cascade
+from pipelines.video.decode import decode, open_video
+from pipelines.video.encode import write_video
 
 
 def rate(work: Callable[[], int], device: str, seconds: float) -> float:

@@ -21,10 +21,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from benchmarks.machine import machine
-from flows.analyze import FolderRun, Progress, analyze_folder
-from pipelines.encode import write_video
-from pipelines.models import find_model
+from flows.analyze import analyze_folder
+from flows.run import FolderRun, Progress
+from pipelines.scoring.lookup import find_model
 from pipelines.settings import AnalysisSettings
+from pipelines.video.encode import write_video
 from storage.lake import Lake
 from storage.records import VideoOutcome
 from tests.faces import carphone_frames
@@ -76,7 +77,7 @@ def unsupervised(folder: Path, lake: Path) -> dict[str, float]:
     import torch
 
     from pipelines.score import VideoAnalyzer, VideoFile
-    from pipelines.scorer import Scorer
+    from pipelines.scoring.scorer import Scorer
 
     torch.set_num_threads(1)
     opened = Lake.open(lake, create=True)

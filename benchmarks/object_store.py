@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -19,13 +18,11 @@ from statistics import median
 from typing import Any
 
 from benchmarks.machine import machine
-from storage.apart import run_sql_apart
 from storage.lake import Lake
-from storage.views import connect
+from storage.sql.sandbox import run_sql_apart
+from storage.sql.views import connect
 from tests.object_store import Fault, Proxy, environment, new_prefix, running_proxy, running_server
-
-sys.path.append(str(Path(__file__).resolve().parent.parent / "tests" / "storage"))
-import lake_rows as rows  # the rows of the tests
+from tests.storage import lake_rows as rows
 
 _N_VIDEOS = 20
 _N_FRAMES = 7_500  # five minutes at 25 frames a second

@@ -29,14 +29,14 @@ from mfer.data import read_faces
 from mfer.faces import LabelledFaces
 from mfer.metrics import wilson_interval
 from pipelines.batches import AlignedFaces, Detections, FrameBatch
-from pipelines.decode import decode, open_video
-from pipelines.detect import FaceDetector
-from pipelines.encode import write_video
-from pipelines.models import find_model
-from pipelines.prepare import prepare_faces
-from pipelines.quality import measure_quality
-from pipelines.scorer import Scorer
+from pipelines.faces.mtcnn_reference import FaceDetector
+from pipelines.faces.quality import measure_quality
+from pipelines.learning.prepare import prepare_faces
+from pipelines.scoring.lookup import find_model
+from pipelines.scoring.scorer import Scorer
 from pipelines.settings import DetectorSettings
+from pipelines.video.decode import decode, open_video
+from pipelines.video.encode import write_video
 
 __all__ = ["HARMS", "Reading", "read_frames"]
 

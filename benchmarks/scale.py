@@ -23,10 +23,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.machine import add_result, machine
-from storage.delta import data_files
+from storage.delta.tables import data_files
 from storage.lake import Lake, Segment
 from storage.records import RunManifest, VideoOutcome
-from storage.views import connect
+from storage.sql.views import connect
 from tests.storage.lake_rows import ANALYSIS_A, MODEL_A, face_rows, finished
 
 _FPS = 25

@@ -2,9 +2,9 @@
 
     python -m benchmarks.scaling [--hours 10000] [--json benchmarks/results/scaling.json]
 
-A simulation of `flows/ray_engine.py`: videos are given out by falling size; a long one shares its segments out after
-the first; a worker reads all packets before the part that it begins with; a lost machine costs what its workers were
-at, which others take, and comes back after a while. Rates are those of benchmarks/results/speed.json (one core,
+A simulation of `flows/workers/ray_engine.py`: videos are given out by falling size; a long one shares its segments out
+after the first; a worker reads all packets before the part that it begins with; a lost machine costs what its workers
+were at, which others take, and comes back after a while. Rates are those of benchmarks/results/speed.json (one core,
 720p, one face).
 """
 

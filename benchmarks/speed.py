@@ -25,7 +25,7 @@ from typing import Any
 from benchmarks.clips import FPS, one_face_720p, six_faces_1080p
 from benchmarks.machine import machine
 from benchmarks.peers import peer_command
-from pipelines.encode import write_video
+from pipelines.video.encode import write_video
 
 _ROOT = Path(__file__).resolve().parent.parent
 _MFER = str(Path(sys.executable).with_name("mfer"))

@@ -9,126 +9,34 @@ import subprocess
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.child import ProcessLimits
-from flows.pool import WorkerPool
-from flows.worker import Task
+from flows.run import FolderRun, Progress, RunSummary
+from flows.workers.messages import Task
+from flows.workers.pool import WorkerPool
 from mfer.card import read_card
 from mfer.errors import ConfigError
 from pipelines.errors import VideoError
-from pipelines.models import find_model
-from pipelines.settings import AnalysisSettings
+from pipelines.scoring.lookup import find_model
 from pipelines.sources import absolute, find_videos
+from storage.delta.object_store import Place, is_uri
 from storage.errors import LakeError
-from storage.identity import analysis_id, faces_id, path_text
+from storage.identity import analysis_id, faces_id
 from storage.lake import Lake
-from storage.objects import Place, is_uri
 from storage.records import RunManifest, VideoOutcome
 
 if TYPE_CHECKING:
-    from flows.ray_engine import RayEngine
+    from flows.workers.ray_engine import RayEngine
 
-__all__ = ["FolderRun", "RunSummary", "analyze_folder"]
+__all__ = ["analyze_folder"]
 
-ENGINES = ("local", "ray")
-NETWORKS = ("auto", "own", "shared")
 _LIBRARIES = ("torch", "torchvision", "timm", "facenet-pytorch", "av", "decord2", "pyarrow", "deltalake", "duckdb")
-
-
-@dataclass(frozen=True)
-class FolderRun:
-    """What to analyse and how: plain values, so that it crosses process and flow borders.
-
-    ``paths`` are files and folders; ``model`` a name as in ``mfer models list``; ``device`` is ``auto``, ``cpu`` or a
-    CUDA device; ``runtime`` runs the model: ``auto``, ``torch`` or ``onnx``; ``workers`` are processes, each with one
-    video at a time and within ``limits``. ``networks`` are each worker's ``own`` or ``shared``, in one process more
-    that works for all of them; ``auto`` shares them on a GPU. ``engine`` is ``local``, or ``ray`` for a cluster at
-    ``ray_address``, where long videos are shared out by segments.
-    """
-
-    paths: tuple[str, ...]
-    lake: str
-    model: str = "default"
-    device: str = "auto"
-    workers: int = 1
-    settings: AnalysisSettings = field(default_factory=AnalysisSettings)
-    runtime: str = "auto"
-    limits: ProcessLimits = field(default_factory=ProcessLimits)
-    engine: str = "local"
-    ray_address: str | None = None
-    networks: str = "auto"
-
-    def __post_init__(self) -> None:
-        if self.engine not in ENGINES:
-            raise ConfigError(f"engine is {self.engine!r}; allowed: {', '.join(ENGINES)}")
-        if self.networks not in NETWORKS:
-            raise ConfigError(f"networks are {self.networks!r}; allowed: {', '.join(NETWORKS)}")
-
-    def shares_networks(self, device: str) -> bool:
-        """Whether the workers use networks of one process on that device."""
-        return self.networks == "shared" or (self.networks == "auto" and device != "cpu" and self.workers > 1)
-
-
-@dataclass(frozen=True)
-class RunSummary:
-    """What a run did, for people and for ``--json``; ``cpu_s`` are the workers' CPU seconds by stage."""
-
-    run_id: str
-    lake: str
-    model_id: str
-    analysis_id: str
-    outcomes: tuple[VideoOutcome, ...]
-    n_ignored: int
-    elapsed_s: float
-    was_interrupted: bool = False
-    cpu_s: Mapping[str, float] = field(default_factory=dict)
-
-    def count(self, status: str) -> int:
-        return sum(outcome.status == status for outcome in self.outcomes)
-
-    @property
-    def exit_code(self) -> int:
-        """130 after Ctrl-C, 1 where a video failed or is partial, else 0."""
-        return 130 if self.was_interrupted else int(bool(self.count("failed") or self.count("partial")))
-
-    def to_dict(self) -> dict[str, Any]:
-        frames = sum(outcome.n_frames for outcome in self.outcomes)
-        with_face = sum(outcome.n_frames_with_face for outcome in self.outcomes)
-        return {
-            "run_id": self.run_id,
-            "lake": self.lake,
-            "model_id": self.model_id,
-            "analysis_id": self.analysis_id,
-            **{status: self.count(status) for status in ("ok", "partial", "failed", "skipped")},
-            "ignored_files": self.n_ignored,
-            "frames": frames,
-            "frames_with_face": with_face,
-            "share_of_frames_with_face": with_face / frames if frames else None,
-            "faces": sum(outcome.n_faces for outcome in self.outcomes),
-            "interrupted": self.was_interrupted,
-            "elapsed_s": round(self.elapsed_s, 3),
-            "frames_per_s": round(frames / self.elapsed_s, 2) if self.elapsed_s else None,
-            "videos": [{**asdict(outcome), "path": path_text(outcome.path)} for outcome in self.outcomes],
-        }
-
-
-class Progress:
-    """What a run tells while it works; the default says nothing."""
-
-    def begin(self, n_videos: int) -> None: ...
-
-    def frames(self, path: str, n_done: int, n_frames: int) -> None: ...
-
-    def video(self, outcome: VideoOutcome) -> None: ...
-
-    def stopping(self) -> None: ...
 
 
 def analyze_folder(run: FolderRun, progress: Progress | None = None) -> RunSummary:
@@ -221,7 +129,7 @@ def _engine(run: FolderRun, model: Path, progress: Progress) -> WorkerPool | Ray
     if run.engine == "local":
         return WorkerPool(run, model, progress)
     try:
-        from flows.ray_engine import RayEngine
+        from flows.workers.ray_engine import RayEngine
     except ImportError as error:
         message = f"the engine ray needs a package that is missing ({error}); install mfer[ray]"
         raise ConfigError(message) from error

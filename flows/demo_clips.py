@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from mfer.errors import ConfigError
-from pipelines.encode import write_video
+from pipelines.video.encode import write_video
 
 __all__ = ["astronaut_path", "carphone_path", "write_demo_videos"]
 

@@ -13,12 +13,12 @@ from mfer.checkpoint import load_model
 from mfer.crop import normalise
 from mfer.errors import ConfigError
 from mfer.explain import grad_cam, overlay
-from pipelines.decode import decode, open_video
-from pipelines.detect import FaceDetector
+from pipelines.faces.mtcnn_reference import FaceDetector
 from pipelines.remote import local_copy
-from pipelines.scorer import Scorer
+from pipelines.scoring.scorer import Scorer
 from pipelines.settings import DetectorSettings
-from storage.objects import place_of
+from pipelines.video.decode import decode, open_video
+from storage.delta.object_store import place_of
 
 __all__ = ["explain_moment"]
 

@@ -19,8 +19,8 @@ from mfer.checkpoint import load_model
 from mfer.crop import align_matrix, normalise, warp_faces
 from mfer.errors import ModelError
 from mfer.network import CalibratedMFER
-from pipelines.detect import FaceDetector
-from pipelines.runtime import export
+from pipelines.faces.mtcnn_reference import FaceDetector
+from pipelines.scoring.onnx import export
 
 __all__ = ["export_onnx"]
 

@@ -6,14 +6,15 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from flows.analyze import FolderRun, Progress, RunSummary, analyze_folder
+from flows.analyze import analyze_folder
+from flows.run import FolderRun, Progress, RunSummary
 from mfer.errors import ConfigError
 from pipelines.settings import AnalysisSettings, DetectorSettings, QualitySettings, TrackerSettings
+from storage.delta.relations import read_errors, rows_of
 from storage.identity import faces_id
 from storage.lake import Lake
 from storage.originals import FILES_SQL, find_object, find_original
-from storage.relations import read_errors, rows_of
-from storage.views import connect
+from storage.sql.views import connect
 
 __all__ = ["Reanalysis", "reanalyze"]
 

@@ -30,12 +30,12 @@ from mfer.evaluate import Evaluation
 from mfer.gate import Decision, GateRules, PairedScores, decide_promotion
 from mfer.prepared import PreparedFaces
 from mfer.recipe import Recipe
-from pipelines.collect import LakeFaces, collect_faces, known_faces
-from pipelines.golden import compare_speed, score_clips
-from pipelines.models import find_model
-from pipelines.prepare import prepare_faces
-from pipelines.scorer import choose_device
-from storage.labels import read_labels
+from pipelines.learning.collect import LakeFaces, collect_faces, known_faces
+from pipelines.learning.golden import compare_speed, score_clips
+from pipelines.learning.prepare import prepare_faces
+from pipelines.scoring.lookup import find_model
+from pipelines.scoring.scorer import choose_device
+from storage.annotations.labels import read_labels
 from storage.lake import Lake
 from storage.models import ModelStore
 

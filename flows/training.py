@@ -33,8 +33,8 @@ from mfer.recipe import Recipe
 from mfer.report import write_report
 from mfer.train import Trained, Trainer
 from pipelines.batches import AlignedFaces, Detections
-from pipelines.prepare import prepare_faces
-from pipelines.quality import measure_quality
+from pipelines.faces.quality import measure_quality
+from pipelines.learning.prepare import prepare_faces
 
 __all__ = [
     "DataParts",

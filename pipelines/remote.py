@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import IO
 
 from pipelines.errors import VideoError
-from pipelines.pulse import beat
+from pipelines.heartbeat import beat
+from storage.delta.object_store import READ_BYTES, ObjectPath, Place, Status
 from storage.errors import LakeError
-from storage.objects import READ_BYTES, ObjectPath, Place, Status
 
 __all__ = ["local_copy", "objects_below"]
 

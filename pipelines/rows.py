@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.batches import Detections, ExpressionScores, FrameBatch
-from pipelines.quality import FaceQuality
+from pipelines.faces.quality import FaceQuality
 from storage.schema import LANDMARKS, OBSERVATIONS
 
 __all__ = ["ROW_SCHEMA", "FrameTimes", "observation_rows"]

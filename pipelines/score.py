@@ -27,23 +27,23 @@ import torch
 
 from mfer.errors import ConfigError
 from pipelines.batches import FrameBatch
-from pipelines.containers import require_file
-from pipelines.decode import Decoding, decode, open_video
 from pipelines.errors import VideoError
-from pipelines.find import FaceFinder, FoundFaces, StoredFaces
-from pipelines.packets import Video
+from pipelines.faces.finder import FaceFinder, FoundFaces, StoredFaces
+from pipelines.faces.quality import measure_quality
+from pipelines.heartbeat import Phase, beat
 from pipelines.profile import stage, staged
-from pipelines.pulse import Phase, beat
-from pipelines.quality import measure_quality
 from pipelines.remote import local_copy
 from pipelines.rows import ROW_SCHEMA, FrameTimes, observation_rows
-from pipelines.scorer import Scorer
+from pipelines.scoring.scorer import Scorer
 from pipelines.settings import AnalysisSettings, Decoder
-from pipelines.stream import ahead
+from pipelines.video.containers import require_file
+from pipelines.video.decode import Decoding, decode, open_video
+from pipelines.video.prefetch import ahead
+from pipelines.video.scan import Video
+from storage.delta.object_store import Place
 from storage.errors import LakeError
 from storage.identity import analysis_id, faces_id, path_text, video_id_of
 from storage.lake import Lake, Segment
-from storage.objects import Place
 from storage.records import FinishedVideo, VideoOutcome, VideoPart
 
 __all__ = ["VideoAnalyzer", "VideoFile"]

@@ -42,7 +42,7 @@ class DetectorSettings:
 
     ``mode`` ``exact`` runs the package on every frame. ``tracked`` detects every ``interval_s`` seconds, at cuts, and
     ``refresh_s`` seconds after a face was lost, and follows the faces in between with MTCNN's last network, which has
-    to give a followed face the probability ``keep_prob``; see ``pipelines/follow.py`` and docs/performance.md.
+    to give a followed face the probability ``keep_prob``; see ``pipelines/faces/propagate.py`` and docs/performance.md.
     """
 
     min_face_px: int = 20

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pipelines.errors import VideoError
 from pipelines.remote import objects_below
-from storage.objects import ObjectPath, Place, is_uri
+from storage.delta.object_store import ObjectPath, Place, is_uri
 
 __all__ = ["VIDEO_EXTENSIONS", "FoundVideos", "absolute", "find_videos"]
 

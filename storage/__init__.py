@@ -1,7 +1,9 @@
 """The lake: what the rows mean, commits that happen exactly once, views for SQL and the model store.
 
-Import from the modules (``storage.lake``, ``storage.views``, ``storage.models``): the package itself imports
+Import from the modules (``storage.lake``, ``storage.sql.views``, ``storage.models``): the package itself imports
 nothing, so that a command line that only prints its help stays fast. ``storage.connect`` is the short way to ask.
+Open ``lake.py`` and ``schema.py`` first. ``delta/`` keeps tables, ``sql/`` asks, ``annotations/`` are what people add,
+``maintenance/`` is rare work, ``exports/`` are files for other programs. Imports no other package of ours.
 """
 
 from __future__ import annotations
@@ -26,6 +28,6 @@ def connect(lake: str | Path) -> duckdb.DuckDBPyConnection:
         LakeError: there is no lake, or it cannot be read.
     """
     from storage.lake import Lake
-    from storage.views import connect as connect_to
+    from storage.sql.views import connect as connect_to
 
     return connect_to(Lake.open(lake))

@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from storage.delta.relations import read_errors, relation_sql, rows_of, shared_connection
 from storage.lake import Lake
-from storage.relations import read_errors, relation_sql, rows_of, shared_connection
 from storage.schema import EXPRESSIONS, TABLES
-from storage.views import connect
+from storage.sql.views import connect
 
 __all__ = [
     "ALL_SOURCES",

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from storage.objects import Place
+from storage.delta.object_store import Place
 
 __all__ = ["analysis_id", "canonical_json", "faces_id", "path_shown", "path_text", "printable", "video_id_of"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,16 +13,15 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from storage import delta
-from storage.delta import MARKER
+from storage.delta import tables
+from storage.delta.object_store import ObjectPath, Place, place_of, replace_bytes
+from storage.delta.relations import quote, read_errors, relation_sql, rows_of, shared_connection
+from storage.delta.tables import MARKER
 from storage.errors import LakeError
 from storage.identity import canonical_json, path_text
-from storage.objects import ObjectPath, Place, place_of
 from storage.records import FinishedVideo, RunManifest, VideoCounts, VideoOutcome
-from storage.relations import quote, read_errors, relation_sql, rows_of, shared_connection
 from storage.schema import FACE_COLUMNS, OBSERVATIONS, SCHEMA_VERSION, TABLES
 from storage.summary import count_rows, sum_seconds, sum_stretches, sum_track_pieces
-from storage.upgrade import schema_version, write_marker
 
 __all__ = ["Lake", "Segment"]
 
@@ -69,6 +69,24 @@ def _check_observations(part: Segment) -> None:
         raise ValueError("every frame has exactly one row with face_index 0 or NULL")
 
 
+def schema_version(location: Place) -> int:
+    """The version that a lake's marker states. Raises LakeError where there is no marker or it cannot be read."""
+    marker = location / MARKER
+    if not marker.is_file():
+        raise LakeError(
+            f"{location} is not a lake (it has no {MARKER}); name a lake, or analyse videos to make one", "not_a_lake"
+        )
+    try:
+        return int(json.loads(marker.read_text(encoding="utf-8"))["schema_version"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise LakeError(f"{marker} is damaged: {error}; restore it from a copy", "damaged") from error
+
+
+def write_marker(location: Place, version: int) -> None:
+    """Make a folder a lake of a version, in one step."""
+    replace_bytes(location / MARKER, (json.dumps({"schema_version": version}) + "\n").encode())
+
+
 class Lake:
     """A lake in a folder or below a prefix of an object store.
 
@@ -91,7 +109,7 @@ class Lake:
         handle, a full disk or a place that cannot be written.
         """
         lake = cls(place_of(location))
-        with delta.lake_errors(lake.location, "opening"):
+        with tables.lake_errors(lake.location, "opening"):
             if create and not (lake.location / MARKER).exists():
                 lake._create()
             lake._check_version()
@@ -129,7 +147,7 @@ class Lake:
                 message = f"{self.location} is not empty ({sorted(foreign)[0]}) and not a lake; name another folder"
                 raise LakeError(message, "not_a_lake")
         for table in TABLES.values():
-            delta.create_table(self.location, table)
+            tables.create_table(self.location, table)
         write_marker(self.location, SCHEMA_VERSION)  # last: what has the marker has all tables
 
     @staticmethod
@@ -166,7 +184,7 @@ class Lake:
         for part in segments:
             _check_observations(part)
             parts[part.transaction] = _fill_in(part)
-        done = delta.append_once(self.location, "observations", parts)
+        done = tables.append_once(self.location, "observations", parts)
         return {(s.analysis_id, s.video_id, s.segment) for s in segments if s.transaction in done}
 
     def commit_video(self, video: FinishedVideo) -> VideoCounts:
@@ -182,7 +200,7 @@ class Lake:
             LakeError: a segment of a video is not committed (``incomplete``), or the lake cannot be read or written.
         """
         self._check_segments(videos)
-        version = delta.open_table(self.location, "observations").version()
+        version = tables.open_table(self.location, "observations").version()
         by_analysis: dict[str, list[FinishedVideo]] = {}
         for video in videos:
             by_analysis.setdefault(video.analysis_id, []).append(video)
@@ -192,7 +210,7 @@ class Lake:
         return [counts[video.video_id, video.analysis_id] for video in videos]
 
     def _check_segments(self, videos: Sequence[FinishedVideo]) -> None:
-        observations = delta.open_table(self.location, "observations")
+        observations = tables.open_table(self.location, "observations")
         for video in videos:
             for segment in range(video.n_segments):
                 name = segment_transaction(video.analysis_id, video.video_id, segment)
@@ -224,15 +242,15 @@ class Lake:
             found = _counts(video, row_counts, n_tracks=pc.count_distinct(own["track_id"]).as_py())
             counts[video.video_id, analysis_id] = found
             video_of[transaction] = _video_row(video, found, version)
-        delta.append_once(self.location, "tracks", tracks_of)
+        tables.append_once(self.location, "tracks", tracks_of)
         for name, parts in summed_of.items():
-            delta.append_once(self.location, name, parts)
-        delta.append_once(self.location, "videos", video_of)
+            tables.append_once(self.location, name, parts)
+        tables.append_once(self.location, "videos", video_of)
         return counts
 
     def append_run(self, manifest: RunManifest, outcomes: Sequence[VideoOutcome]) -> bool:
         """Write what a run did, one row per path; False where the run of that run_id is there already."""
-        version = delta.open_table(self.location, "runs").version()
+        version = tables.open_table(self.location, "runs").version()
         of_run = {
             "run_id": manifest.run_id,
             "model_id": manifest.model_id,
@@ -245,13 +263,13 @@ class Lake:
         }
         rows = [{**asdict(outcome), "path": path_text(outcome.path), **of_run} for outcome in outcomes]
         table = pa.Table.from_pylist(rows, schema=TABLES["runs"].schema)
-        return bool(delta.append_once(self.location, "runs", {manifest.run_id: table}))
+        return bool(tables.append_once(self.location, "runs", {manifest.run_id: table}))
 
     def append(self, table: str, rows: pa.Table, *, transaction: str) -> bool:
         """Append rows to ``labels``, ``edits``, ``models`` or ``drift`` exactly once under a transaction name."""
         if table not in ("labels", "edits", "models", "drift"):
             raise ValueError(f"rows of {table} are written by their own commits")
-        return bool(delta.append_once(self.location, table, {transaction: rows}))
+        return bool(tables.append_once(self.location, table, {transaction: rows}))
 
     def compact(self) -> dict[str, tuple[int, int]]:
         """Rewrite many small files as few, so that queries stay fast; no view changes.
@@ -261,18 +279,18 @@ class Lake:
         Returns:
             Table to number of data files before and after.
         """
-        return {name: delta.compact(self.location, name) for name in TABLES}
+        return {name: tables.compact(self.location, name) for name in TABLES}
 
     # -- look up --------------------------------------------------------------------------------------------------
 
     def done_segments(self, analysis_id: str, video_id: str, n_segments: int) -> set[int]:
         """Which of a video's segments are committed."""
-        observations = delta.open_table(self.location, "observations")
+        observations = tables.open_table(self.location, "observations")
         names = [segment_transaction(analysis_id, video_id, segment) for segment in range(n_segments)]
         return {segment for segment, name in enumerate(names) if observations.transaction_version(name) is not None}
 
     def video_is_done(self, analysis_id: str, video_id: str) -> bool:
-        return delta.is_committed(self.location, "videos", f"{analysis_id}/{video_id}")
+        return tables.is_committed(self.location, "videos", f"{analysis_id}/{video_id}")
 
     def done_videos(self, analysis_id: str) -> set[str]:
         """video_ids that are finished in an analysis; one read, for whole folders."""

@@ -19,11 +19,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from storage import delta
+from storage.delta import tables
+from storage.delta.object_store import READ_BYTES, ObjectPath, Place
+from storage.delta.relations import read_errors, relation_sql, rows_of, shared_connection
 from storage.errors import LakeError
 from storage.lake import Lake
-from storage.objects import READ_BYTES, ObjectPath, Place
-from storage.relations import read_errors, relation_sql, rows_of, shared_connection
 from storage.schema import TABLES
 
 __all__ = ["CARD", "WEIGHTS", "ModelEvent", "ModelStore", "StoredModel"]
@@ -130,7 +130,7 @@ class ModelStore:
             raise LakeError(f"{name!r} cannot name a model; use letters, digits, '.', '_' and '-'", "unknown_model")
         text = json.dumps(card, indent=2, sort_keys=True, allow_nan=False) + "\n"
         target = self._folder / name
-        with delta.lake_errors(self.lake.location, "publishing a model into"):
+        with tables.lake_errors(self.lake.location, "publishing a model into"):
             model_id = f"{name}@{_sha256(Path(weights_path))[:_HASH_DIGITS]}"
             if isinstance(target, ObjectPath):
                 (target / WEIGHTS).create(Path(weights_path))
@@ -196,7 +196,7 @@ class ModelStore:
         place = self.place_of(model_id)
         if isinstance(place, Path):
             return place
-        with delta.lake_errors(self.lake.location, "fetching a model from"):
+        with tables.lake_errors(self.lake.location, "fetching a model from"):
             return _fetched(place, self._published(model_id)["model_id"])
 
     def place_of(self, model_id: str) -> Place:

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from storage.delta.object_store import ObjectPath, is_uri
 from storage.identity import video_id_of
-from storage.objects import ObjectPath, is_uri
 
 __all__ = ["FILES_SQL", "content_of", "find_object", "find_original"]
 
-#: Every path that the lake knows of every content, in a connection of ``storage.views.connect``.
+#: Every path that the lake knows of every content, in a connection of ``storage.sql.views.connect``.
 FILES_SQL = """
     SELECT DISTINCT video_id, path, size_bytes, mtime_ns FROM (
         SELECT video_id, path, size_bytes, mtime_ns FROM raw.videos

@@ -29,7 +29,7 @@ def write_talk(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """A function that writes a clip of the talking man: frames ``shown`` of the original, None for a black one."""
     import numpy as np
 
-    from pipelines.encode import write_video
+    from pipelines.video.encode import write_video
     from tests.faces import carphone_frames
 
     def write(path: Path, shown: list[int | None], fps: float = 25) -> Path:

@@ -505,7 +505,7 @@ def _no_frames(path: Path) -> Path:
 
 
 def _hostile() -> list[Kind]:
-    """More is claimed than there is (pipelines/limits.py)."""
+    """More is claimed than there is (pipelines/video/limits.py)."""
     huge = _then(poke(b"strh", 40, "<I", 1_000_000_000), codec="mpeg4", options=MPEG4)
     return [
         Kind("canvas_of_4_gigapixels.gif", _bytes(gif(65_535, 65_535, 3)), code="not_a_video"),

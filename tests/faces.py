@@ -14,7 +14,7 @@ from PIL import Image
 
 from flows.demo_clips import astronaut_path, carphone_path
 from pipelines.batches import Detections, FrameBatch
-from pipelines.detect import FaceDetector
+from pipelines.faces.mtcnn_reference import FaceDetector
 from pipelines.settings import DetectorSettings
 
 __all__ = ["as_batch", "astronaut", "astronaut_face", "carphone_faces", "carphone_frames", "detector"]

@@ -21,8 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.decode import Video, decode, open_video
 from pipelines.errors import VideoError
+from pipelines.video.decode import Video, decode, open_video
 from tests.clips import write_clip
 
 __all__ = ["Finding", "fuzz", "mutate"]

@@ -1,4 +1,4 @@
-"""The arrows between the packages, one place for each foreign library, and a command line that answers at once."""
+"""Arrows between packages and between their folders, a place for each foreign library, a quick command line."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from importlib import metadata
 from pathlib import Path
 
@@ -22,26 +23,62 @@ MAY_IMPORT = {
     "dashboards": {"pipelines", "storage"},
     "flows": {"dashboards", "pipelines", "storage", "mfer"},
 }
+#: What each folder inside a package may import of that package's other folders and of its plain modules. A plain module
+#: is a room of its own: it may import any folder with which it forms no circle.
+ROOM_MAY_IMPORT = {
+    "flows/cli": {
+        *(f"flows/{name}.py" for name in ("analyze", "demo_clips", "explain", "export", "reanalyze", "refresh", "run")),
+        "flows/prefect_flows",
+        "flows/training.py",
+    },
+    "flows/prefect_flows": {"flows/analyze.py", "flows/refresh.py", "flows/run.py"},
+    "flows/workers": {"flows/run.py"},
+    "pipelines/video": {f"pipelines/{name}.py" for name in ("batches", "errors", "heartbeat", "settings")},
+    "pipelines/faces": {"pipelines/batches.py", "pipelines/profile.py", "pipelines/scoring", "pipelines/settings.py"},
+    "pipelines/scoring": {"pipelines/batches.py"},
+    "pipelines/learning": {
+        *(f"pipelines/{name}.py" for name in ("batches", "errors", "remote", "settings", "sources")),
+        *(f"pipelines/{name}" for name in ("faces", "scoring", "video")),
+    },
+    "storage/delta": {"storage/errors.py", "storage/rounding.py", "storage/schema.py"},
+    "storage/sql": {
+        *(f"storage/{name}.py" for name in ("errors", "identity", "lake", "schema", "summary")),
+        "storage/delta",
+    },
+    "storage/annotations": {
+        *(f"storage/{name}.py" for name in ("lake", "originals", "schema", "summary")),
+        *("storage/delta", "storage/sql"),
+    },
+    "storage/maintenance": {
+        *(f"storage/{name}.py" for name in ("errors", "identity", "lake", "models", "records", "schema", "summary")),
+        "storage/delta",
+    },
+    "storage/exports": {
+        *("storage/errors.py", "storage/lake.py", "storage/schema.py"),
+        *("storage/delta", "storage/sql"),
+    },
+    "dashboards/outputs": set(),
+    "dashboards/web": {"dashboards/outputs"},
+}
 HOME_OF = {
     "av": {
-        f"pipelines/{name}.py"
-        for name in ("containers", "decode", "encode", "orientation", "packets", "remake", "stills")
+        f"pipelines/video/{name}.py"
+        for name in ("containers", "encode", "orientation", "pyav", "reencode", "scan", "stills")
     },
-    "decord": {"pipelines/decode.py"},
-    "torchcodec": {"pipelines/decode_torchcodec.py"},
-    "facenet_pytorch": {"pipelines/detect.py"},
-    "prefect": {"flows"},
-    "ray": {"flows"},
+    "decord": {"pipelines/video/decord.py"},
+    "torchcodec": {"pipelines/video/torchcodec.py"},
+    "facenet_pytorch": {"pipelines/faces/mtcnn_reference.py"},
+    "prefect": {"flows/prefect_flows"},
+    "ray": {"flows/workers/ray_engine.py"},
     "duckdb": {"storage"},
     "deltalake": {"storage"},
-    "obstore": {"storage/objects.py"},
-    "fsspec": {"storage/duck_files.py"},
+    "obstore": {"storage/delta/object_store.py"},
+    "fsspec": {"storage/delta/duckdb_fs.py"},
     "timm": {"mfer"},
-    "dash": {"dashboards"},
-    "plotly": {"dashboards"},
-    "flask": {"dashboards"},
+    "dash": {"dashboards/web"},
+    "plotly": {"dashboards/web"},
+    "flask": {"dashboards/web"},
 }
-MAX_LINES = 420
 
 
 def modules() -> Iterator[Path]:
@@ -80,7 +117,7 @@ def test_each_foreign_library_has_one_place() -> None:
         wrong += [
             f"{path}:{line} imports {name}, whose place is {', '.join(sorted(HOME_OF[name]))}"
             for name, line in imports_of(module)
-            if name in HOME_OF and not {path.as_posix(), path.parts[0]} & HOME_OF[name]
+            if name in HOME_OF and not {path.as_posix(), *(place.as_posix() for place in path.parents)} & HOME_OF[name]
         ]
     assert not wrong, "\n".join(wrong)
 
@@ -89,9 +126,64 @@ def test_packages_import_nothing_from_tests_or_benchmarks() -> None:
     assert not [str(m) for m in modules() if any(name in ("tests", "benchmarks") for name, _ in imports_of(m))]
 
 
-def test_modules_stay_short() -> None:
-    lengths = {str(module.relative_to(ROOT)): len(module.read_text().splitlines()) for module in modules()}
-    assert not {name: length for name, length in lengths.items() if length > MAX_LINES}
+def module_arrows() -> dict[str, set[str]]:
+    """Every module of ours, by its path, with those that it imports, also inside functions and for types alone."""
+    paths = {module.relative_to(ROOT).as_posix() for module in modules()}
+    arrows: dict[str, set[str]] = {}
+    for path in sorted(paths):
+        names = set()
+        for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                names |= {f"{node.module}.{alias.name}" for alias in node.names} | {str(node.module)}
+        arrows[path] = ({f"{name.replace('.', '/')}.py" for name in names} & paths) - {path}
+    return arrows
+
+
+def room_of(path: str) -> str:
+    """The folder inside a package that a module is in; a plain module of a package is a room of its own."""
+    parts = path.split("/")
+    return "/".join(parts[:2]) if len(parts) > 2 else path
+
+
+def room_arrows() -> dict[str, set[str]]:
+    """Every room with those of the same package that it imports."""
+    arrows: dict[str, set[str]] = {}
+    for path, imported in module_arrows().items():
+        rooms = {room_of(other) for other in imported if other.split("/")[0] == path.split("/")[0]}
+        arrows.setdefault(room_of(path), set()).update(rooms - {room_of(path)})
+    return arrows
+
+
+def circle(arrows: dict[str, set[str]]) -> tuple[str, ...]:
+    """What is left of a circle of arrows; empty where there is none."""
+    try:
+        list(TopologicalSorter(arrows).static_order())
+    except CycleError as error:
+        return tuple(error.args[1])
+    return ()
+
+
+def test_folders_inside_a_package_import_as_drawn() -> None:
+    folders = {room: found for room, found in room_arrows().items() if not room.endswith(".py")}
+    assert folders.keys() == ROOM_MAY_IMPORT.keys()
+    assert {room: new for room, found in folders.items() if (new := found - ROOM_MAY_IMPORT[room])} == {}
+
+
+def test_no_modules_and_no_folders_import_each_other_in_a_circle() -> None:
+    assert circle(module_arrows()) == ()
+    assert circle(room_arrows()) == ()
+
+
+@pytest.mark.parametrize("package", ["dashboards", "flows", "mfer", "pipelines", "storage"])
+def test_a_folder_s_own_file_imports_nothing_heavy_and_says_what_lives_there(package: str) -> None:
+    folders = sorted(path.parent for path in (ROOT / package).rglob("__init__.py"))
+    for folder in folders:
+        assert ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8"))), folder
+    names = [".".join(folder.relative_to(ROOT).parts) for folder in folders]
+    done = python(f"import sys, {', '.join(names)}; print(*{{name.partition('.')[0] for name in sys.modules}})")
+    assert not {"torch", "prefect", "duckdb", "pyarrow", "numpy", "av", "dash"} & set(done.stdout.split())
 
 
 def test_lake_and_network_name_the_same_classes() -> None:
@@ -104,14 +196,14 @@ def python(code: str) -> subprocess.CompletedProcess[str]:
 
 def test_command_line_imports_nothing_heavy() -> None:
     heavy = {"torch", "prefect", "duckdb", "pyarrow", "rich", "numpy", "av", "matplotlib"}
-    done = python("import sys, flows.cli; print(*{name.partition('.')[0] for name in sys.modules})")
+    done = python("import sys, flows.cli.main; print(*{name.partition('.')[0] for name in sys.modules})")
     assert not heavy & set(done.stdout.split())
 
 
 @pytest.mark.parametrize("words", [[], ["analyze"], ["sql"], ["models"], ["demo"], ["dashboard"]], ids=" ".join)
 def test_help_answers_without_loading_anything_heavy(words: list[str]) -> None:
     done = python(
-        "import sys\nfrom flows.cli import main\n"
+        "import sys\nfrom flows.cli.main import main\n"
         f"try: main({[*words, '--help']!r})\n"
         "finally: sys.stderr.write(' '.join({name.partition('.')[0] for name in sys.modules}))"
     )

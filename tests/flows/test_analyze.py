@@ -15,12 +15,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from flows.analyze import FolderRun, Progress, RunSummary, analyze_folder
+from flows.analyze import analyze_folder
+from flows.run import FolderRun, Progress, RunSummary
 from pipelines.settings import AnalysisSettings, DetectorSettings
 from storage.identity import video_id_of
 from storage.lake import Lake
 from storage.records import VideoOutcome
-from storage.views import run_sql
+from storage.sql.views import run_sql
 from tests.clips import write_clip
 
 DETECTOR = DetectorSettings(min_face_px=36)
@@ -202,7 +203,8 @@ def write_talks(folder: Path, write_talk: Callable[..., Path], n_videos: int, n_
 #: A run that says what it is at: "frames PATH DONE ALL" and "video PATH".
 _TELLING_RUN = """
 import sys
-from flows.analyze import FolderRun, Progress, analyze_folder
+from flows.analyze import analyze_folder
+from flows.run import FolderRun, Progress
 from pipelines.settings import AnalysisSettings, DetectorSettings
 
 class Told(Progress):

@@ -15,14 +15,15 @@ from pathlib import Path
 import psutil
 import pytest
 
-from storage.check import check_lake
 from storage.lake import Lake
+from storage.maintenance.check import check_lake
 from tests.flows.test_analyze import assert_same, rows
 
 #: A run as people script it. Its settings make six segments of each video.
 _RUN = """
 import sys
-from flows.analyze import FolderRun, analyze_folder
+from flows.analyze import analyze_folder
+from flows.run import FolderRun
 from pipelines.settings import AnalysisSettings, DetectorSettings
 
 folder, lake, model, workers = sys.argv[1:]

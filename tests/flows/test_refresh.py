@@ -11,20 +11,21 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from flows.analyze import FolderRun, analyze_folder
-from flows.cli import main
+from flows.analyze import analyze_folder
+from flows.cli.main import main
 from flows.refresh import RefreshOutcome, RefreshRequest, refresh_model
+from flows.run import FolderRun
 from mfer.card import read_card
 from mfer.errors import ConfigError
 from mfer.gate import GateRules
-from pipelines.models import find_model
+from pipelines.scoring.lookup import find_model
 from pipelines.settings import AnalysisSettings, DetectorSettings
-from storage.edits import add_edit, add_label
-from storage.forget import forget_video
-from storage.labels import suggested_faces
+from storage.annotations.edits import add_edit, add_label
+from storage.annotations.labels import suggested_faces
 from storage.lake import Lake
+from storage.maintenance.forget import forget_video
 from storage.models import WEIGHTS, ModelStore
-from storage.views import run_sql
+from storage.sql.views import run_sql
 from tests.labelled import made_faces, write_parquet
 from tests.models import tiny_model
 

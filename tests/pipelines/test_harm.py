@@ -9,8 +9,8 @@ import pytest
 from PIL import Image, ImageFilter
 
 from benchmarks.quality import HARMS, Reading, read_frames
-from pipelines.models import find_model
-from pipelines.scorer import Scorer
+from pipelines.scoring.lookup import find_model
+from pipelines.scoring.scorer import Scorer
 from tests.faces import astronaut_face, carphone_frames, detector
 
 

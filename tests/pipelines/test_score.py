@@ -15,16 +15,16 @@ import torch
 
 from mfer.classes import EXPRESSIONS
 from pipelines.batches import AlignedFaces, Detections, FrameBatch
-from pipelines.decode import decode, open_video
-from pipelines.detect import FaceDetector
-from pipelines.find import FoundFaces
+from pipelines.faces.finder import FoundFaces
+from pipelines.faces.mtcnn_reference import FaceDetector
 from pipelines.score import VideoAnalyzer, VideoFile
-from pipelines.scorer import Scorer
+from pipelines.scoring.scorer import Scorer
 from pipelines.settings import AnalysisSettings, DetectorSettings
+from pipelines.video.decode import decode, open_video
 from storage.lake import Lake
 from storage.records import VideoOutcome
 from storage.schema import LANDMARKS
-from storage.views import run_sql
+from storage.sql.views import run_sql
 from tests.clips import write_clip
 from tests.faces import as_batch, astronaut_face
 from tests.models import tiny_model
@@ -290,7 +290,7 @@ import resource, sys
 from pathlib import Path
 from pipelines.settings import DetectorSettings
 from pipelines.score import VideoAnalyzer, VideoFile
-from pipelines.scorer import Scorer
+from pipelines.scoring.scorer import Scorer
 from pipelines.settings import AnalysisSettings
 from storage.lake import Lake
 lake, model, clip = (Path(arg) for arg in sys.argv[1:])

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from pipelines.score import VideoAnalyzer, VideoFile
-from pipelines.scorer import Scorer
+from pipelines.scoring.scorer import Scorer
 from pipelines.settings import AnalysisSettings, DetectorSettings
-from storage.check import check_lake
 from storage.lake import Lake
+from storage.maintenance.check import check_lake
 from storage.records import VideoOutcome, VideoPart
-from storage.views import run_sql
+from storage.sql.views import run_sql
 
 WHOLE = AnalysisSettings(detector=DetectorSettings(min_face_px=36))
 IN_SEGMENTS = replace(WHOLE, segment_s=0.4)

@@ -14,7 +14,7 @@ import pyarrow as pa
 from storage.lake import Lake
 from storage.records import FinishedVideo
 from storage.schema import EXPRESSIONS, LANDMARKS
-from storage.views import VIEWS, connect
+from storage.sql.views import VIEWS, connect
 
 MODEL_A = "mfer_atto.ferplus_v1@0123456789ab"
 MODEL_B = "mfer_atto.ferplus_v2@ba9876543210"
@@ -130,7 +130,7 @@ def everything(lake: Lake) -> dict[str, list[tuple[object, ...]]]:
 
 
 def start(code: str, *arguments: object) -> subprocess.Popen[str]:
-    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    paths = os.pathsep.join([str(Path(__file__).resolve().parents[2]), *sys.path])
     return subprocess.Popen(
         [sys.executable, "-c", code, *map(str, arguments)],
         env={**os.environ, "PYTHONPATH": paths},

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from storage.delta.relations import rows_of
 from storage.drift import ALL_SOURCES, MEASURES, DriftRules, check_drift, compare_videos
 from storage.lake import Lake
 from storage.records import RunManifest, VideoOutcome
-from storage.relations import rows_of
-from storage.views import connect
+from storage.sql.views import connect
 from tests.storage.lake_rows import ANALYSIS_B, MODEL_A, MODEL_B, add_video, face_rows, video_id
 
 NOW = datetime(2026, 3, 2, tzinfo=UTC)

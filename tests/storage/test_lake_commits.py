@@ -6,7 +6,6 @@ import pickle
 import signal
 from pathlib import Path
 
-import lake_rows as rows
 import pyarrow as pa
 import pytest
 
@@ -14,7 +13,8 @@ from storage.errors import LakeError
 from storage.lake import Lake, Segment
 from storage.records import VideoCounts
 from storage.schema import TABLES
-from storage.views import connect
+from storage.sql.views import connect
+from tests.storage import lake_rows as rows
 
 
 @pytest.fixture
@@ -139,16 +139,16 @@ def test_a_lake_crosses_a_process_border(lake: Lake) -> None:
 
 KILLED = """
 import os, signal, sys, lake_rows as rows
-from storage import delta
+from storage.delta import tables
 from storage.lake import Lake
-write, after = delta.append_once, sys.argv[2]
+write, after = tables.append_once, sys.argv[2]
 def append_then_die(location, name, parts):
     if name == after.removeprefix("before "):
         if not after.startswith("before "):
             write(location, name, parts)
         os.kill(os.getpid(), signal.SIGKILL)
     return write(location, name, parts)
-delta.append_once = append_then_die
+tables.append_once = append_then_die
 rows.add_video(Lake.open(sys.argv[1]), 1)
 """
 

@@ -8,13 +8,13 @@ import resource
 import subprocess
 from pathlib import Path
 
-import lake_rows as rows
 import pytest
 
-from storage.delta import data_files
+from storage.delta.tables import data_files
 from storage.errors import LakeError
 from storage.lake import Lake
-from storage.views import connect, run_sql
+from storage.sql.views import connect, run_sql
+from tests.storage import lake_rows as rows
 
 
 def refusal(location: Path, create: bool = False) -> LakeError:

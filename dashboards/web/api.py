@@ -1,0 +1,291 @@
+"""What the pages' scripts fetch and post: videos, pictures, curves, edits and judgements."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import flask
+import numpy as np
+from werkzeug.exceptions import BadRequest, NotFound
+
+from dashboards.web import data
+from dashboards.web.clips import cut_clip
+from dashboards.web.curves import FRAME_STATUSES, view_of
+from dashboards.web.media import Pictures
+from dashboards.web.source import LakeSource
+from storage.annotations.edits import add_edit, add_label, undo_edit
+from storage.annotations.labels import ORDERS, least_certain_faces, uncertain_seconds
+from storage.schema import EXPRESSIONS
+
+__all__ = ["make_api"]
+
+#: Draws where in the faces of a moment the model looked: (video, seconds, PNG to write).
+Explain = Callable[[str, float, Path], str]
+_MAX_BUCKETS = 2000
+_MAX_WINDOW_S = 60.0
+#: Faces in one answer: a chunk of some seconds, of a crowd too.
+_MAX_FACES = 20_000
+_DAY_S = 86_400
+#: Faces to judge in one queue.
+_MAX_QUEUE = 100
+#: Videos in the list beside the player.
+_MAX_LISTED = 200
+
+
+def make_api(source: LakeSource, author: str) -> flask.Blueprint:
+    """The routes below ``/api``, ``/media`` and ``/picture``; ``author`` signs edits."""
+    api = flask.Blueprint("api", __name__)
+    pictures = Pictures(source)
+
+    @api.get("/media/<video_id>")
+    def media(video_id: str) -> flask.Response:
+        path = source.file_of(video_id)  # never a path from outside: only a content that the lake names
+        if path is None:
+            raise NotFound("the lake names no such video, or its file is gone or has changed")
+        return flask.send_file(path, conditional=True, max_age=0)
+
+    @api.get("/picture/thumbnail/<video_id>.jpg")
+    def thumbnail(video_id: str) -> flask.Response:
+        return _jpeg(pictures.thumbnail(video_id), _DAY_S)
+
+    @api.get("/picture/still/<video_id>.jpg")
+    def still(video_id: str) -> flask.Response:
+        return _jpeg(pictures.still(video_id, _number("t", 0.0)))
+
+    @api.get("/picture/face/<video_id>/<int:frame_index>/<int:face_index>.jpg")
+    def face(video_id: str, frame_index: int, face_index: int) -> flask.Response:
+        return _jpeg(pictures.face(video_id, frame_index, face_index))
+
+    @api.get("/api/video/<video_id>/curves")
+    def curves(video_id: str) -> dict[str, Any]:
+        tracks = data.tracks_of(source, video_id, _analysis(source, video_id)).curves
+        from_s, to_s = _number("from", 0.0), _number("to", 0.0)
+        if not to_s > from_s:
+            raise BadRequest("from must be before to")
+        n_buckets = int(min(max(_number("buckets", 600), 10), _MAX_BUCKETS))
+        window_s = min(max(_number("window", 0.5), 0.0), _MAX_WINDOW_S)
+        wanted = [int(word) for word in flask.request.args.get("tracks", "").split(",") if word.lstrip("-").isdigit()]
+        return {
+            "from_s": from_s,
+            "to_s": to_s,
+            "tracks": [view_of(tracks[k], from_s, to_s, n_buckets, window_s) for k in wanted if k in tracks],
+            "baseline": {
+                k: [None if math.isnan(p) else round(p, 4) for p in tracks[k].baseline().tolist()]
+                for k in wanted
+                if k in tracks
+            },
+        }
+
+    @api.get("/api/video/<video_id>/faces")
+    def faces(video_id: str) -> dict[str, Any]:
+        tracks = data.tracks_of(source, video_id, _analysis(source, video_id))
+        return _faces_between(tracks, _number("from", 0.0), _number("to", 0.0))
+
+    @api.get("/api/video/<video_id>/scores.csv")
+    def scores_csv(video_id: str) -> flask.Response:
+        chosen = _known(source, video_id)[0]["analysis_id"] == _analysis(source, video_id)
+        rows = source.rows(
+            f"SELECT * FROM {'scores' if chosen else '(SELECT * EXCLUDE (chosen) FROM scores_all)'} WHERE video_id = ?"
+            " AND analysis_id = ? AND time_s + duration_s > ? AND time_s < ? ORDER BY time_s, face_index",
+            [video_id, _analysis(source, video_id), _number("from", 0.0), _number("to", 1e9)],
+            video_id=video_id,
+        )
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(rows.column_names)
+        writer.writerows(zip(*(column.to_pylist() for column in rows.columns), strict=True))
+        headers = {"Content-Disposition": f'attachment; filename="scores_{video_id}.csv"'}
+        return flask.Response(text.getvalue(), mimetype="text/csv", headers=headers)
+
+    @api.get("/api/video/<video_id>/clip.mp4")
+    def clip(video_id: str) -> flask.Response:
+        blur = flask.request.args.get("blur") == "1"
+        content = cut_clip(source, video_id, _number("from", 0.0), _number("to", 0.0), blur=blur)
+        headers = {"Content-Disposition": f'attachment; filename="clip_{video_id}.mp4"'}
+        return flask.Response(content, mimetype="video/mp4", headers=headers)
+
+    @api.get("/api/videos")
+    def videos() -> dict[str, Any]:
+        words = flask.request.args.get("text", "").lower().split()
+        near = flask.request.args.get("near", "")
+        rows = [row for row in data.library(source) if row["analysis_id"]]
+        rows = [row for row in rows if all(word in row["path"].lower() for word in words)]
+        here = next((k for k, row in enumerate(rows) if row["video_id"] == near), 0)
+        first = max(0, min(here - _MAX_LISTED // 2, len(rows) - _MAX_LISTED))
+        shown = [
+            {
+                "video_id": row["video_id"],
+                "path": row["path"],
+                "folder": os.path.basename(row["folder"]),
+                "file_name": row["file_name"],
+            }
+            for row in rows[first : first + _MAX_LISTED]
+        ]
+        return {"videos": shown, "n_videos": len(rows)}
+
+    @api.get("/api/video/<video_id>/edits")
+    def edits(video_id: str) -> dict[str, Any]:
+        return data.video_edits(source, video_id)
+
+    @api.post("/api/video/<video_id>/edits")
+    def edit(video_id: str) -> dict[str, Any]:
+        told = _told({"kind", "faces_id", "track_id", "value", "start_s", "end_s", "undo"})
+        _known(source, video_id)
+        try:
+            if "undo" in told:
+                undo_edit(source.lake, video_id, str(told["undo"]), author)
+            else:
+                add_edit(source.lake, video_id, told.pop("kind", None), author=author, **told)
+        except (TypeError, ValueError) as error:
+            raise BadRequest(str(error)) from error
+        return data.video_edits(source, video_id)
+
+    @api.get("/api/labels/queue")
+    def queue() -> dict[str, Any]:
+        rater, order = flask.request.args.get("rater", "").strip(), flask.request.args.get("order", "entropy")
+        if not rater or order not in ORDERS:
+            raise BadRequest(f"who judges? and order must be one of {', '.join(ORDERS)}")
+        done = source.dicts("SELECT count(*) AS n FROM labels WHERE rater = ?", [rater])[0]["n"]
+        return {"faces": uncertain_seconds(source.dicts, _MAX_QUEUE, order, rater=rater), "n_done": done}
+
+    @api.get("/api/labels/face")
+    def face_to_judge() -> dict[str, Any]:
+        asked: dict[str, Any] = {name: flask.request.args.get(name, "") for name in ("video_id", "faces_id")}
+        asked |= {name: _number(name, 0) for name in ("track_id", "second")}
+        order = flask.request.args.get("order", ORDERS[0])
+        if order not in ORDERS:
+            raise BadRequest(f"order must be one of {', '.join(ORDERS)}")
+        found = least_certain_faces(source.dicts, [asked], order)
+        if not found:
+            raise NotFound("the lake has no face of good quality there any more")
+        return found[0]
+
+    @api.post("/api/labels")
+    def label() -> dict[str, Any]:
+        told = _told({"face", "verdict", "expression", "rater", "shown_model_id"})
+        face = told.get("face")
+        if not isinstance(face, dict):
+            raise BadRequest("a judgement names its face")
+        names = ("video_id", "faces_id", "frame_index", "time_s", "face_index", "track_id")
+        _known(source, str(face.get("video_id")))
+        try:
+            label_id = add_label(
+                source.lake,
+                {name: face[name] for name in names},
+                str(told.get("verdict")),
+                told.get("expression"),
+                str(told.get("rater") or ""),
+                shown_model_id=told.get("shown_model_id"),
+            )
+        except KeyError as error:
+            raise BadRequest(f"the face lacks {error}") from error
+        except (TypeError, ValueError) as error:
+            raise BadRequest(str(error)) from error
+        return {"label_id": label_id}
+
+    return api
+
+
+def add_explain(api: flask.Blueprint, source: LakeSource, explain: Explain) -> None:
+    """The route that draws a Grad-CAM, where the program that started the dashboard can."""
+
+    @api.get("/picture/explain/<video_id>.png")
+    def explained(video_id: str) -> flask.Response:
+        import tempfile
+
+        path = source.file_of(video_id)
+        if path is None:
+            raise NotFound("the lake names no such video, or its file is gone or has changed")
+        with tempfile.TemporaryDirectory() as folder:
+            png = Path(folder) / "explained.png"
+            try:
+                explain(str(path), _number("t", 0.0), png)
+            except (ValueError, RuntimeError) as error:  # ConfigError and ModelError: for people
+                raise BadRequest(str(error)) from error
+            return flask.Response(png.read_bytes(), mimetype="image/png")
+
+
+def _jpeg(picture: bytes | None, max_age_s: int = 60) -> flask.Response:
+    if picture is None:
+        raise NotFound("the file is gone, has changed since it was analysed, or cannot be read there")
+    headers = {"Cache-Control": f"private, max-age={max_age_s}"}
+    return flask.Response(picture, mimetype="image/jpeg", headers=headers)
+
+
+def _number(name: str, default: float) -> float:
+    try:
+        value = float(flask.request.args.get(name, default))
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise BadRequest(f"{name} must be a number")
+    return value
+
+
+def _told(allowed: set[str]) -> dict[str, Any]:
+    told = flask.request.get_json()
+    if not isinstance(told, dict) or set(told) - allowed:
+        raise BadRequest(f"send a JSON object with {', '.join(sorted(allowed))}")
+    return told
+
+
+def _known(source: LakeSource, video_id: str) -> list[dict[str, Any]]:
+    def ask() -> list[dict[str, Any]]:
+        query = "SELECT analysis_id, chosen FROM raw.finished WHERE video_id = ? ORDER BY chosen DESC"
+        return source.dicts(query, [video_id], video_id=video_id)
+
+    analyses = source.kept(("analyses", video_id), ask)
+    if not analyses:
+        raise NotFound("the lake has no finished analysis of such a video")
+    return analyses
+
+
+def _analysis(source: LakeSource, video_id: str) -> str:
+    """The analysis that is asked for, or the chosen one."""
+    known = [row["analysis_id"] for row in _known(source, video_id)]
+    wanted = flask.request.args.get("analysis") or known[0]
+    if wanted not in known:
+        raise NotFound("the video has no such analysis")
+    return str(wanted)
+
+
+def _faces_between(tracks: data.VideoTracks, from_s: float, to_s: float) -> dict[str, Any]:
+    """Frames and faces of a stretch, by column: what is drawn over the playing video."""
+    frames = tracks.frames
+    a, b = np.searchsorted(frames.time_s + frames.duration_s, from_s), np.searchsorted(frames.time_s, to_s)
+    found: list[dict[str, Any]] = []
+    for track in tracks.curves.values():
+        first, last = np.searchsorted(track.time_s, [from_s - 1e-6, to_s])
+        if last == first:
+            continue
+        last = min(int(last), int(first) + _MAX_FACES)
+        shown = slice(max(int(first) - 1, 0), last)
+        found.append(
+            {
+                "track_id": track.track_id,
+                "frame": track.frame_index[shown].tolist(),
+                "face": track.face_index[shown].tolist(),
+                "ok": track.ok[shown].tolist(),
+                "box": np.round(track.box_px[shown], 1).tolist(),
+                "prob": [
+                    [None if p != p else p for p in row]
+                    for row in np.round(track.prob[shown].astype(np.float64), 3).tolist()
+                ],
+            }
+        )
+    return {
+        "from_s": from_s,
+        "to_s": to_s,
+        "time_s": np.round(frames.time_s[a:b], 6).tolist(),
+        "duration_s": np.round(frames.duration_s[a:b], 6).tolist(),
+        "frame": frames.frame_index[a:b].tolist(),
+        "status": [FRAME_STATUSES[k] for k in frames.status[a:b]],
+        "classes": list(EXPRESSIONS),
+        "tracks": found,
+    }

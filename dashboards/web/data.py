@@ -1,0 +1,223 @@
+"""What each page asks of the lake."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from dashboards.web.curves import Curves, Frames, read_curves, read_frames
+from dashboards.web.source import LakeSource
+from storage.schema import EXPRESSIONS
+
+__all__ = [
+    "Strip",
+    "VideoTracks",
+    "folder_of",
+    "health",
+    "library",
+    "mean_expressions",
+    "remedies",
+    "strips",
+    "tracks_of",
+    "trusted_shares",
+    "video_edits",
+    "video_facts",
+]
+
+_SUMS = ", ".join(f"sum(sum_p_{name}_s) AS {name}" for name in EXPRESSIONS)
+#: Videos whose faces stay in memory: three hours with one face are 25 MB.
+_MAX_VIDEOS = 4
+
+
+def folder_of(path: str) -> str:
+    return os.path.dirname(path) or "."
+
+
+def library(source: LakeSource) -> list[dict[str, Any]]:
+    """Every path with outcome, counts, share of frames with a face, folder, and when it was analysed."""
+
+    def ask() -> list[dict[str, Any]]:
+        rows = source.dicts("""
+            WITH ended AS (SELECT run_id, max(finished_utc) AS analysed_utc FROM runs GROUP BY run_id)
+            SELECT v.*, e.analysed_utc FROM videos v LEFT JOIN ended e USING (run_id) ORDER BY v.path
+        """)
+        for row in rows:
+            row["folder"] = folder_of(row["path"])
+            row["share"] = row["n_frames_with_face"] / row["n_frames"] if row["n_frames"] else None
+        return rows
+
+    return source.kept(("library",), ask)
+
+
+def mean_expressions(source: LakeSource) -> dict[str, dict[str, float]]:
+    """The mean probabilities over all faces of each video that shows one, weighted by time, by video_id."""
+
+    def ask() -> dict[str, dict[str, float]]:
+        rows = source.dicts(f"SELECT video_id, sum(screen_time_s) AS seen_s, {_SUMS} FROM seconds GROUP BY video_id")
+        return {row["video_id"]: _means(row) for row in rows if row["seen_s"]}
+
+    return source.kept(("means",), ask)
+
+
+def _means(sums: Mapping[str, Any]) -> dict[str, float]:
+    return {name: (sums[name] or 0.0) / sums["seen_s"] for name in EXPRESSIONS}
+
+
+def trusted_shares(source: LakeSource) -> dict[str, float]:
+    """The share of each video's faces that are of good quality (``quality_ok``), by video_id."""
+
+    def ask() -> dict[str, float]:
+        rows = source.dicts("SELECT video_id, sum(n_faces_ok) / sum(n_faces) AS share FROM seconds GROUP BY video_id")
+        return {row["video_id"]: row["share"] for row in rows}
+
+    return source.kept(("trusted",), ask)
+
+
+@dataclass(frozen=True)
+class Strip:
+    """A video at a glance: the leading expression of each of its parts, None where no face was seen, and its mean
+    probabilities. The leading one of a part has the highest mean over all faces, weighted by time."""
+
+    parts: tuple[str | None, ...]
+    means: Mapping[str, float]
+
+
+def strips(source: LakeSource, videos: list[dict[str, Any]], n_parts: int = 60) -> dict[str, Strip]:
+    """Some rows of ``library`` at a glance, by video_id; without those that have no length."""
+    lasting = {row["video_id"]: row["duration_s"] for row in videos if row["video_id"] and row["duration_s"]}
+    if not lasting:
+        return {}
+    listed = ", ".join(f"('{name}', {max(float(seconds), 1e-3)!r})" for name, seconds in lasting.items())
+    rows = source.dicts(f"""
+        WITH asked(video_id, lasts_s) AS (VALUES {listed})
+        SELECT s.video_id, least(CAST(floor(second * {n_parts} / lasts_s) AS INTEGER), {n_parts - 1}) AS part,
+               sum(screen_time_s) AS seen_s, {_SUMS}
+        FROM seconds s JOIN asked a USING (video_id)
+        WHERE s.video_id IN ({", ".join(f"'{name}'" for name in lasting)}) GROUP BY ALL
+    """)
+    found: dict[str, dict[int, str]] = {name: {} for name in lasting}
+    sums = {name: dict.fromkeys(("seen_s", *EXPRESSIONS), 0.0) for name in lasting}
+    for row in rows:
+        found[row["video_id"]][row["part"]] = max(EXPRESSIONS, key=lambda name: row[name] or 0.0)
+        for name in sums[row["video_id"]]:
+            sums[row["video_id"]][name] += row[name] or 0.0
+    strips: dict[str, Strip] = {}
+    for name, parts in found.items():
+        seconds = max(lasting[name], 1e-3)  # a short video has more parts than seconds: each shows its second's
+        starts = [int(int(part * seconds / n_parts) * n_parts / seconds) for part in range(n_parts)]
+        shown = tuple(parts.get(part, parts.get(start)) for part, start in zip(range(n_parts), starts, strict=True))
+        strips[name] = Strip(shown, _means(sums[name]) if sums[name]["seen_s"] else {})
+    return strips
+
+
+def video_facts(source: LakeSource, video_id: str) -> dict[str, Any] | None:
+    """A video as its page needs it, with its analyses, tracks (longest first), names and episodes; None: unknown."""
+    rows = source.dicts("SELECT * FROM videos WHERE video_id = ? ORDER BY path", [video_id], video_id=video_id)
+    rows = [row for row in rows if row["analysis_id"]]
+    if not rows:
+        return None
+    facts = rows[0] | {"paths": [row["path"] for row in rows]}
+    one: dict[str, Any] = {"values": [video_id], "video_id": video_id}
+    facts["analyses"] = source.dicts(
+        "SELECT analysis_id, model_id, n_frames, faces_id, chosen FROM raw.finished WHERE video_id = ?"
+        " ORDER BY chosen DESC, model_id, analysis_id",
+        **one,
+    )
+    facts["tracks"] = source.dicts(
+        "SELECT track_id, start_s, end_s, n_faces FROM tracks WHERE video_id = ?"
+        " ORDER BY end_s - start_s DESC, track_id",
+        **one,
+    )
+    facts["episodes"] = source.dicts(
+        "SELECT track_id, start_s, end_s, expression, mean_confidence FROM episodes WHERE video_id = ?"
+        " ORDER BY start_s",
+        **one,
+    )
+    return facts
+
+
+def video_edits(source: LakeSource, video_id: str) -> dict[str, Any]:
+    """What people said about a video: edits that stand, oldest first, and the name and person of each track."""
+    edits = source.dicts(
+        "SELECT edit_id, kind, value, track_id, start_s, end_s, author FROM edits WHERE video_id = ?"
+        " ORDER BY created_utc",
+        [video_id],
+        video_id=video_id,
+    )
+    people = source.dicts("SELECT track_id, person, name FROM people WHERE video_id = ?", [video_id], video_id=video_id)
+    return {"edits": edits, "people": people}
+
+
+@dataclass(frozen=True)
+class VideoTracks:
+    """Every face and frame of one analysis of one video, in memory; ``frames`` are those of the chosen analysis."""
+
+    curves: dict[int, Curves]
+    frames: Frames
+
+    def __len__(self) -> int:
+        return sum(len(track) for track in self.curves.values())
+
+
+def tracks_of(source: LakeSource, video_id: str, analysis_id: str) -> VideoTracks:
+    """Read a video once; the last ones that were looked at stay in memory."""
+
+    def read() -> VideoTracks:
+        classes = ", ".join(f"p_{name}" for name in EXPRESSIONS)
+        faces = source.rows(
+            f"SELECT coalesce(p.part, s.track_id) AS track_id, time_s, duration_s, quality_ok, frame_index, face_index,"
+            f" {classes}, box_x1_px, box_y1_px, box_x2_px, box_y2_px FROM scores_all s LEFT JOIN raw.parts p"
+            " ON s.video_id = p.video_id AND s.analysis_id = p.analysis_id AND s.track_id = p.track_id"
+            " AND time_s >= p.from_s AND time_s < p.until_s WHERE s.video_id = ? AND s.analysis_id = ?"
+            " ORDER BY 1, time_s",
+            [video_id, analysis_id],
+            video_id=video_id,
+        )
+        frames = source.rows(
+            "SELECT time_s, duration_s, frame_index, frame_status FROM frames WHERE video_id = ? ORDER BY time_s",
+            [video_id],
+            video_id=video_id,
+        )
+        return VideoTracks(read_curves(faces), read_frames(frames))
+
+    return source.kept(("tracks", video_id, analysis_id), read, _MAX_VIDEOS)
+
+
+def health(source: LakeSource) -> dict[str, list[dict[str, Any]]]:
+    """Runs with their throughput, failures by code, analyses, the lake's models and drift."""
+    return {
+        "runs": source.dicts("""
+            SELECT run_id, min(started_utc) AS started_utc, count(*) AS n_paths,
+                   count(*) FILTER (status = 'ok') AS ok, count(*) FILTER (status = 'partial') AS partial,
+                   count(*) FILTER (status = 'failed') AS failed, count(*) FILTER (status = 'skipped') AS skipped,
+                   CAST(sum(n_frames) AS BIGINT) AS n_frames, CAST(sum(n_faces) AS BIGINT) AS n_faces,
+                   date_diff('millisecond', min(started_utc), max(finished_utc)) / 1000.0 AS wall_s,
+                   CAST(sum(n_frames) FILTER (status <> 'skipped') AS BIGINT) AS n_new_frames,
+                   any_value(device) AS device, any_value(model_id) AS model_id
+            FROM runs GROUP BY run_id ORDER BY started_utc DESC LIMIT 100
+        """),
+        "failures": source.dicts("""
+            SELECT code, status, count(*) AS n_paths, min(path) AS example, min(message) AS message
+            FROM videos WHERE status IN ('failed', 'partial') GROUP BY ALL ORDER BY n_paths DESC, code
+        """),
+        "analyses": source.dicts("SELECT * EXCLUDE (settings) FROM analyses ORDER BY n_videos DESC, analysis_id"),
+        "models": source.dicts("SELECT * FROM models ORDER BY published_utc"),
+        "events": source.dicts("SELECT * EXCLUDE (card) FROM raw.models ORDER BY sequence DESC"),
+        "drift": source.dicts("SELECT * FROM raw.drift ORDER BY created_utc DESC LIMIT 100"),
+    }
+
+
+@cache
+def remedies() -> dict[tuple[str, str], tuple[str, str]]:
+    """(code, status) to cause and remedy, from docs/errors.md; empty where the documents are not installed."""
+    document = Path(__file__).resolve().parents[2] / "docs" / "errors.md"
+    if not document.is_file():
+        return {}
+    row = re.compile(r"^\| `(\w+)` \| (\w+) \| [^|]* \| ([^|]*) \| ([^|]*) \|$", re.MULTILINE)
+    found = row.findall(document.read_text(encoding="utf-8"))
+    return {(code, status): (cause.strip(), remedy.strip()) for code, status, cause, remedy in found}

@@ -1,0 +1,159 @@
+"""Groups of videos side by side: means with intervals by bootstrap over videos, not frames.
+
+Frames of one video are not independent of each other; the video is what was sampled, so videos are drawn again.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dashboards.web.source import LakeSource
+from storage.schema import EXPRESSIONS
+
+__all__ = ["Figures", "Interval", "by_condition", "interval_of_means", "read_conditions", "read_figures"]
+
+N_DRAWS = 2000
+#: Parts into which each video is cut for the curves, whatever its length.
+N_PARTS = 40
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over videos with its 95 % interval (percentile bootstrap; Efron and Tibshirani 1993, chapter 13).
+
+    mean, low, high float64 [...]: NaN where no video has a value, and low and high also where only one has.
+    """
+
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    n_videos: int
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What each of V videos shows: its path, its mean probabilities float64 [V,8], and the same over its parts
+    float64 [V,N_PARTS,8], NaN where no face was seen; weighted by time over all its faces."""
+
+    video_ids: tuple[str, ...]
+    paths: tuple[str, ...]
+    mean: np.ndarray
+    parts: np.ndarray
+
+
+def read_figures(source: LakeSource) -> Figures:
+    """Figures of every finished video; excluded stretches are left out, as in the view ``seconds``."""
+
+    def read() -> Figures:
+        sums = ", ".join(f"sum(sum_p_{name}_s) AS {name}" for name in EXPRESSIONS)
+        # a video with fewer seconds than parts shows each part its second
+        rows = source.rows(f"""
+            WITH lasting AS (
+                SELECT video_id, min(path) AS path, greatest(any_value(duration_s), 0.001) AS lasts_s
+                FROM videos WHERE analysis_id IS NOT NULL GROUP BY video_id
+            ), parted AS (
+                SELECT l.path, l.video_id, CAST(floor((s.second + 0.5) * {N_PARTS} / lasts_s) AS INTEGER) AS part,
+                       s.* EXCLUDE (path, video_id)
+                FROM lasting l JOIN seconds s USING (video_id) WHERE lasts_s >= {N_PARTS}
+                UNION ALL
+                SELECT l.path, l.video_id, CAST(p.part AS INTEGER), s.* EXCLUDE (path, video_id)
+                FROM lasting l CROSS JOIN range({N_PARTS}) p(part)
+                     JOIN seconds s ON s.video_id = l.video_id
+                          AND s.second = floor((p.part + 0.5) * lasts_s / {N_PARTS})
+                WHERE lasts_s < {N_PARTS}
+            )
+            SELECT path, video_id, least(part, {N_PARTS - 1}) AS part, sum(screen_time_s) AS seen_s, {sums}
+            FROM parted GROUP BY ALL ORDER BY path, part
+        """)
+        ids = rows["video_id"].to_pylist()
+        paths = dict(zip(ids, rows["path"].to_pylist(), strict=True))
+        row_of = {video_id: k for k, video_id in enumerate(paths)}
+        total = np.zeros((len(paths), N_PARTS, len(EXPRESSIONS)))
+        seen = np.zeros((len(paths), N_PARTS, 1))
+        at = (np.array([row_of[name] for name in ids], dtype=int), rows["part"].to_numpy())
+        total[at] = np.stack([rows[name].to_numpy().astype(np.float64) for name in EXPRESSIONS], axis=1)
+        seen[at] = rows["seen_s"].to_numpy()[:, None]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return Figures(tuple(paths), tuple(paths.values()), total.sum(1) / seen.sum(1), total / seen)
+
+    return source.kept(("figures",), read)
+
+
+def interval_of_means(values: np.ndarray, seed: int = 0) -> Interval:
+    """Mean over videos and its interval.
+
+    Args:
+        values: float64 [V,...], NaN where a video has no value: it counts where it has one.
+        seed: of the draws; the same gives the same interval.
+    """
+    n = len(values)
+    there = ~np.isnan(values)
+    filled = np.where(there, values, 0.0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = filled.sum(0) / there.sum(0)
+        if n < 2:
+            unknown = np.full(mean.shape, np.nan)
+            return Interval(mean, unknown, unknown, n)
+        # how often each video is drawn: [draws, V] times [V, ...]
+        drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=N_DRAWS).astype(np.float64)
+        flat, mask = filled.reshape(n, -1), there.reshape(n, -1).astype(np.float64)
+        means = (drawn @ flat) / (drawn @ mask)
+        means[:, np.isnan(means).all(0)] = 0.0  # no video has a value there: hidden below
+        low, high = np.nanpercentile(means, [2.5, 97.5], axis=0) if means.size else means[:2]
+    few = there.sum(0) < 2
+    low, high = low.reshape(mean.shape), high.reshape(mean.shape)
+    return Interval(mean, np.where(few, np.nan, low), np.where(few, np.nan, high), n)
+
+
+def by_condition(figures: Figures, condition_of: Mapping[str, str]) -> dict[str, np.ndarray]:
+    """Rows of each condition, by its name; ``condition_of`` maps paths to conditions."""
+    rows: dict[str, list[int]] = {}
+    for k, path in enumerate(figures.paths):
+        if path in condition_of:
+            rows.setdefault(condition_of[path], []).append(k)
+    return {name: np.array(rows[name]) for name in sorted(rows)}
+
+
+def read_conditions(text: str, paths: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Which condition each path has, from a CSV with a column ``condition`` and one of ``path`` or ``file_name``.
+
+    Args:
+        text: the CSV, with a head line; comma, semicolon or tab.
+        paths: those of the lake.
+
+    Returns:
+        Path to condition, and the names of the CSV that no path has.
+
+    Raises:
+        ValueError: the columns are missing; the message names those that are there.
+    """
+    try:
+        dialect: Any = csv.Sniffer().sniff(text[:2000], delimiters=",;\t")
+    except csv.Error:
+        dialect = csv.excel
+    reader = csv.DictReader(io.StringIO(text.lstrip("\ufeff")), dialect=dialect)
+    names = [name.strip() for name in reader.fieldnames or []]
+    reader.fieldnames = names
+    key = next((name for name in ("path", "file_name") if name in names), None)
+    if key is None or "condition" not in names:
+        raise ValueError(
+            f"the CSV needs a column condition and one of path or file_name; it has {', '.join(names) or 'none'}"
+        )
+    known: dict[str, list[str]] = {}
+    for path in paths:
+        known.setdefault(path if key == "path" else path.rpartition("/")[2], []).append(path)
+    found: dict[str, str] = {}
+    unknown = []
+    for row in reader:
+        name, condition = (row[key] or "").strip(), (row["condition"] or "").strip()
+        if name in known and condition:
+            found |= dict.fromkeys(known[name], condition)
+        elif name:
+            unknown.append(name)
+    return found, unknown

@@ -1,0 +1,305 @@
+"""One video: player and curves in step, this moment, episodes, and what people said about it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dash import ClientsideFunction, Dash, Input, Output, dcc, html
+
+from dashboards.outputs.palette import EXPRESSION_COLOURS
+from dashboards.web.data import video_facts
+from dashboards.web.shell import chip, seconds_text
+from dashboards.web.source import LakeSource
+from storage.schema import EXPRESSIONS
+
+__all__ = ["OVER_PICTURE", "VALUES", "WINDOWS", "layout", "register"]
+
+#: Faces whose curves are drawn at first: those seen longest.
+_FACES_AT_FIRST = 3
+_MAX_FACES = 60
+_MAX_EPISODES = 400
+WINDOWS = {0.0: "none", 0.2: "0.2 s", 0.5: "0.5 s", 1.0: "1 s", 3.0: "3 s", 10.0: "10 s"}
+#: What curves show, and what is drawn over the picture.
+VALUES = {"raw": "raw", "smooth": "smoothed", "baseline": "minus the face's own median"}
+OVER_PICTURE = {"boxes": "boxes", "names": "names", "expression": "expression"}
+_KEYS = {
+    "Space": "play, pause",
+    "← →": "one analysed frame back, on",
+    "Shift + ← →": "5 seconds back, on",
+    "p, n": "previous, next episode",
+    "b": "boxes on, off",
+    "z": "whole video in the curves",
+    "e": "mark an event here (its text is in the field)",
+    "x": "begin to exclude here; again: until here",
+    "u": "take the last edit back",
+    "?": "this list",
+}
+
+
+def layout(source: LakeSource, video_id: str, *, can_explain: bool = False) -> list[Any]:
+    """The page of a video, by its content; says so where the lake has none."""
+    facts = video_facts(source, video_id)
+    if facts is None:
+        unknown = "The lake has no finished analysis of this video."
+        return [html.H1("Unknown video"), html.P([unknown, " ", dcc.Link("Back to the library", href="/")])]
+    lines = [
+        seconds_text(facts["duration_s"]),
+        f"{facts['width_px']}x{facts['height_px']} {facts['codec']}",
+        f"{facts['n_frames']:,} frames, {facts['n_frames_with_face']:,} with a face",
+        f"model {facts['model_id']}",
+    ]
+    return [
+        html.Div(
+            [
+                _side(),
+                html.Div(
+                    [
+                        html.H1(facts["file_name"], title=facts["path"]),
+                        html.P(" · ".join(lines), className="faint"),
+                        _stage(facts),
+                        html.Div(
+                            [
+                                dcc.Graph(
+                                    id="timeline",
+                                    config={
+                                        "displaylogo": False,
+                                        "displayModeBar": False,
+                                        "scrollZoom": True,
+                                        "doubleClick": False,
+                                        "responsive": True,
+                                    },
+                                    figure={
+                                        "layout": {"paper_bgcolor": "#14181f", "plot_bgcolor": "#14181f", "height": 196}
+                                    },
+                                ),
+                                html.Div(id="timeline-cursor"),
+                            ],
+                            id="timeline-holder",
+                            **{"aria-label": "probabilities over time; click to go to a moment, drag to zoom"},
+                        ),
+                        html.P(
+                            "Click: go there. Drag or wheel: zoom. Pale bands: uncertain. Gaps: no face.",
+                            className="faint",
+                        ),
+                        _controls(facts, can_explain),
+                        html.Div([_edits(facts), _episodes(facts)], className="columns"),
+                    ],
+                    className="video-main",
+                ),
+            ],
+            className="video-page",
+        ),
+        dcc.Store(id="video-facts", data=_told(facts)),
+        html.Div(id="video-sink", hidden=True),
+        html.Dialog(id="explain-dialog"),
+        html.Dialog(
+            [
+                html.H2("Keys"),
+                html.Dl([part for key, does in _KEYS.items() for part in (html.Dt(key), html.Dd(does))]),
+                html.P("Escape closes this.", className="faint"),
+            ],
+            id="key-help",
+        ),
+    ]
+
+
+def _told(facts: dict[str, Any]) -> dict[str, Any]:
+    """What the page's script needs to know."""
+    kept = ("video_id", "analysis_id", "faces_id", "duration_s", "width_px", "height_px", "codec")
+    starts = sorted({episode["start_s"] for episode in facts["episodes"]})
+    return {name: facts[name] for name in kept} | {
+        "classes": list(EXPRESSIONS),
+        "colours": EXPRESSION_COLOURS,
+        "episode_starts": starts,
+        "episodes": [list(episode.values()) for episode in facts["episodes"][:_MAX_EPISODES]],
+    }
+
+
+def _side() -> html.Aside:
+    """The list beside the player, which the page's script fills: hundreds of components would take their time."""
+    search = dcc.Input(id="side-search", type="search", placeholder="filter all videos by name")
+    parts = [html.Label(["Videos", search]), html.Ul(id="side-list"), html.P(id="side-count", className="faint")]
+    return html.Aside(parts, className="side")
+
+
+def _stage(facts: dict[str, Any]) -> html.Div:
+    ratio = {"aspectRatio": f"{max(facts['width_px'], 1)} / {max(facts['height_px'], 1)}"}
+    player = html.Div(
+        [
+            html.Video(
+                src=f"/media/{facts['video_id']}",
+                id="player",
+                controls=True,
+                preload="auto",
+                **{"aria-label": "the video"},
+            ),
+            html.Canvas(id="overlay", **{"aria-hidden": "true"}),
+        ],
+        id="player-holder",
+        style=ratio,
+    )
+    moment = html.Aside(
+        [html.P(id="moment-time"), html.P(id="moment-frame"), html.Div(id="moment-bars")],
+        className="moment",
+        **{"aria-label": "this moment"},
+    )
+    return html.Div(
+        [html.Div([player, html.P(id="video-message", role="status")], className="screen"), moment], className="stage"
+    )
+
+
+def _controls(facts: dict[str, Any], can_explain: bool) -> html.Div:
+    faces = [
+        {
+            "label": f"face {track['track_id']} ({seconds_text(track['end_s'] - track['start_s'])})",
+            "value": track["track_id"],
+        }
+        for track in facts["tracks"][:_MAX_FACES]
+    ]
+    others = [
+        {"label": row["model_id"], "value": row["analysis_id"]}
+        for row in facts["analyses"]
+        if row["analysis_id"] != facts["analysis_id"] and row["faces_id"] == facts["faces_id"]
+    ]
+    compare = html.Label(
+        ["Other model, dotted", dcc.Dropdown(others, id="other-analysis", placeholder="none", searchable=False)],
+        style={} if others else {"display": "none"},
+    )
+    return html.Div(
+        [
+            html.Fieldset(
+                [
+                    html.Legend("Curves"),
+                    dcc.Checklist(
+                        [{"label": chip(name), "value": name} for name in EXPRESSIONS],
+                        list(EXPRESSIONS),
+                        id="curve-options",
+                        inline=True,
+                    ),
+                ]
+            ),
+            html.Fieldset(
+                [
+                    html.Legend("Faces"),
+                    dcc.Checklist(
+                        faces, [face["value"] for face in faces[:_FACES_AT_FIRST]], id="track-options", inline=True
+                    ),
+                ],
+                className="faces",
+            ),
+            html.Fieldset(
+                [
+                    html.Legend("Values"),
+                    dcc.Checklist(
+                        [{"label": text, "value": key} for key, text in VALUES.items()],
+                        ["raw", "smooth"],
+                        id="show-options",
+                        inline=True,
+                    ),
+                    html.Label(
+                        [
+                            "Smoothing",
+                            dcc.Dropdown(
+                                [{"label": text, "value": value} for value, text in WINDOWS.items()],
+                                0.5,
+                                id="window",
+                                clearable=False,
+                                searchable=False,
+                            ),
+                        ],
+                        className="inline",
+                    ),
+                    compare,
+                ]
+            ),
+            html.Fieldset(
+                [
+                    html.Legend("Over the picture"),
+                    dcc.Checklist(
+                        [{"label": text, "value": key} for key, text in OVER_PICTURE.items()],
+                        list(OVER_PICTURE),
+                        id="overlay-options",
+                        inline=True,
+                    ),
+                ]
+            ),
+            html.Div(
+                [
+                    html.Button("whole video", **{"data-does": "whole"}),
+                    html.A("CSV of this view", id="download-csv", className="button", download=""),
+                    html.Button("PNG of the curves", **{"data-does": "png"}),
+                    html.Button("clip of this view", **{"data-does": "clip"}),
+                    *([html.Button("why? (Grad-CAM)", **{"data-does": "explain"})] if can_explain else []),
+                    html.Button("keys (?)", **{"data-does": "keys"}),
+                ],
+                className="buttons",
+            ),
+        ],
+        className="controls",
+    )
+
+
+def _edits(facts: dict[str, Any]) -> html.Section:
+    faces = [html.Option("whole picture", value="")] + [
+        html.Option(f"face {track['track_id']}", value=str(track["track_id"])) for track in facts["tracks"][:_MAX_FACES]
+    ]
+    return html.Section(
+        [
+            html.H2("What you say about it"),
+            html.Div(
+                [
+                    html.Label(["Of", html.Select(faces, id="edit-face")], className="inline"),
+                    html.Label(
+                        [
+                            "Text",
+                            dcc.Input(
+                                id="edit-text",
+                                type="text",
+                                placeholder="a name, an event, or a face's number",
+                                style={"width": "20rem"},
+                            ),
+                        ],
+                        className="inline",
+                    ),
+                ],
+                className="buttons",
+            ),
+            html.Div(
+                [
+                    html.Button("name the face", **{"data-does": "nameFace"}),
+                    html.Button("same person as face number", **{"data-does": "mergeFace"}),
+                    html.Button("somebody else from here on", **{"data-does": "splitFace"}),
+                    html.Button("mark an event (e)", **{"data-does": "markEvent"}),
+                    html.Button("exclude from / to here (x)", **{"data-does": "exclude"}),
+                ],
+                className="buttons",
+            ),
+            html.Ul(id="edit-list"),
+            html.P(
+                "Kept beside the scores, never in them. scores, episodes and seconds leave excluded stretches out; a "
+                "face that was split has a new number from there on.",
+                className="faint",
+            ),
+        ]
+    )
+
+
+def _episodes(facts: dict[str, Any]) -> html.Section:
+    n_episodes = len(facts["episodes"])
+    note = []
+    if n_episodes > _MAX_EPISODES:
+        note = [html.P(f"{n_episodes - _MAX_EPISODES} more: SELECT * FROM episodes", className="faint")]
+    if not n_episodes:
+        note = [html.P("No expression leads for half a second or longer.", className="faint")]
+    listed = html.Ol(id="episode-list", className="episodes")
+    return html.Section([html.H2(f"Episodes ({n_episodes})"), listed, *note])
+
+
+def register(app: Dash) -> None:
+    names = ("curve-options", "track-options", "show-options", "overlay-options", "window", "other-analysis")
+    app.clientside_callback(
+        ClientsideFunction("video", "show"),
+        Output("video-sink", "children"),
+        Input("video-facts", "data"),
+        *(Input(name, "value") for name in names),
+    )

@@ -1,0 +1,278 @@
+"""The ``mfer`` command: every journey without a server. Heavy imports wait inside the commands: help is quick."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from flows.cli.analyze import analyze
+from flows.cli.dashboard import dashboard
+from flows.cli.drift import drift
+from flows.cli.labels import labels
+from flows.cli.lake import lake as lake_commands
+from flows.cli.models import models
+from flows.cli.options import lake_option, n_cores, plain_errors
+from flows.cli.output import export, render, report
+
+if TYPE_CHECKING:
+    pass
+
+__all__ = ["main"]
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="mfer")
+def main() -> None:
+    """Folders of video to a table of apparent facial expressions that SQL can query.
+
+    \b
+    mfer analyze VIDEOS --lake LAKE        faces and eight expression probabilities of every frame
+    mfer sql "SELECT * FROM videos"        ask the tables
+    mfer inspect VIDEO --at 3.5            why a moment has the score it has, or none
+    mfer dashboard                         look at videos, curves and groups in the browser
+    mfer demo                              all of it on real material, offline
+
+    A score is how a face looks to people (apparent expression), not what a person feels.
+    """
+
+
+main.add_command(analyze)
+main.add_command(export)
+main.add_command(report)
+main.add_command(render)
+main.add_command(dashboard)
+main.add_command(lake_commands)
+main.add_command(models)
+main.add_command(labels)
+main.add_command(drift)
+
+
+@main.command()
+@click.argument("query")
+@lake_option
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "csv", "json", "parquet"]),
+    default="table",
+    show_default=True,
+    help="parquet needs --output.",
+)
+@click.option("--output", "-o", type=click.Path(dir_okay=False), help="Write to a file instead of the terminal.")
+@click.option("--limit-rows", type=click.IntRange(1), help="Refuse longer answers.  [default: 5 million]")
+@click.option("--timeout", type=click.FloatRange(0, min_open=True), help="Seconds to work at it.  [default: 300]")
+@click.option("--memory-mb", type=click.IntRange(64), help="Memory to work with.  [default: 4096]")
+@plain_errors
+def sql(
+    query: str,
+    lake: str,
+    form: str,
+    output: str | None,
+    limit_rows: int | None,
+    timeout: float | None,
+    memory_mb: int | None,
+) -> None:
+    """Ask the lake one SELECT.
+
+    \b
+    Views: scores, scores_all, frames, tracks, seconds, episodes, videos, runs, analyses, labels, edits, people, models,
+    drift.
+    mfer sql "SHOW TABLES"    mfer sql "DESCRIBE scores"
+    docs/tables.md says what every column means. The query reads the lake and nothing else; at a limit
+    it ends with an error and never with half an answer.
+    """
+    from flows.cli.results import write_result
+    from storage.lake import Lake
+    from storage.sql.sandbox import run_sql_apart
+    from storage.sql.views import MAX_ROWS, MEMORY_MB, TIMEOUT_S
+
+    limits = {"max_rows": limit_rows or MAX_ROWS, "memory_mb": memory_mb or MEMORY_MB}
+    rows = run_sql_apart(Lake.open(lake), query, timeout_s=timeout or TIMEOUT_S, **limits)
+    write_result(rows, form, output)
+
+
+@main.command()
+@click.argument("video", type=click.Path())
+@click.option("--at", "at_s", type=float, help="Seconds into the video, as a player shows them.")
+@lake_option
+@plain_errors
+def inspect(video: str, at_s: float | None, lake: str) -> None:
+    """Say what is known of a video, and why a moment has a score or none."""
+    from flows.cli.inspect import inspect_video
+
+    click.echo(inspect_video(video, lake, at_s))
+
+
+@main.command()
+@click.argument("video", type=click.Path())
+@click.option("--at", "at_s", type=float, required=True, help="Seconds into the video, as a player shows them.")
+@click.option("--model", default="default", show_default=True, help="Name, id or folder; see `mfer models list`.")
+@click.option(
+    "--output", "-o", type=click.Path(dir_okay=False, path_type=Path), default=Path("explain.png"), show_default=True
+)
+@lake_option
+@plain_errors
+def explain(video: str, at_s: float, model: str, output: Path, lake: str) -> None:
+    """Draw where in the faces of one moment the model found their expression (Grad-CAM)."""
+    from flows.cli.inspect import open_lake
+    from flows.explain import explain_moment
+    from pipelines.scoring.lookup import find_model
+
+    click.echo(explain_moment(video, at_s, find_model(model, open_lake(lake)), output))
+
+
+@main.command()
+@click.option("--recipe", default="ferplus_cpu", show_default=True, help="A shipped recipe's name, or a .toml file.")
+@click.option(
+    "--data", required=True, type=click.Path(path_type=Path), help="Labelled faces; docs/training.md lists layouts."
+)
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path), help="Folder of the run; started again, it resumes."
+)
+@click.option("--name", help="Name of the model; default: architecture.data_v1.")
+@click.option("--initial", type=click.Path(path_type=Path), help="A model's folder to start from.")
+@click.option("--epochs", type=click.IntRange(1), help="Instead of the recipe's.")
+@click.option("--batch-size", type=click.IntRange(2), help="Instead of the recipe's.")
+@click.option("--learning-rate", type=float, help="Instead of the recipe's.")
+@click.option("--seed", type=int, help="Instead of the recipe's.")
+@click.option("--device", default="auto", show_default=True)
+@click.option("--shards", type=click.IntRange(1), default=n_cores, show_default="cores", help="CPU threads.")
+@plain_errors
+def train(
+    recipe: str,
+    data: Path,
+    out: Path,
+    name: str | None,
+    initial: Path | None,
+    epochs: int | None,
+    batch_size: int | None,
+    learning_rate: float | None,
+    seed: int | None,
+    device: str,
+    shards: int,
+) -> None:
+    """Train a model from labelled faces by a recipe.
+
+    The outcome is a folder that --model can name, with weights and card. A killed run goes on from
+    its last state with the same command, to the same result.
+    """
+    from flows.cli.progress import training_progress
+    from flows.training import train_model
+    from mfer.recipe import Recipe
+    from pipelines.scoring.scorer import choose_device
+
+    chosen = Recipe.load(recipe).replace(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, seed=seed)
+    with training_progress() as progress:
+        card = train_model(
+            chosen,
+            data,
+            out,
+            device=choose_device(device),
+            shards=shards,
+            name=name,
+            initial=initial,
+            progress=progress,
+        )
+    click.echo(f"{card.model_id} in {out}\n{json.dumps(card.metrics, indent=2)}")
+    click.echo(f"Next: mfer analyze VIDEOS --model {out}")
+
+
+@main.command()
+@click.option("--model", default="default", show_default=True, help="Name, id or folder; see `mfer models list`.")
+@click.option(
+    "--data", required=True, type=click.Path(path_type=Path), help="Labelled faces; docs/training.md lists layouts."
+)
+@click.option("--split", type=click.Choice(["all", "selection", "report", "train"]), default="all", show_default=True)
+@click.option("--flip", is_flag=True, help="Average each face with its mirror image.")
+@click.option("--report", type=click.Path(path_type=Path), help="Folder for an HTML page with pictures.")
+@click.option("--confusion", type=click.Path(path_type=Path), help="PNG of the confusion matrix.")
+@click.option("--device", default="auto", show_default=True)
+@lake_option
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
+@plain_errors
+def evaluate(
+    model: str,
+    data: Path,
+    split: str,
+    flip: bool,
+    report: Path | None,
+    confusion: Path | None,
+    device: str,
+    lake: str,
+    as_json: bool,
+) -> None:
+    """Measure a model on labelled faces.
+
+    Accuracy, mean and per-class recall, confusion matrix, calibration error and likelihood, with
+    bootstrap intervals. Of a validation set, --split report is the half that chose nothing.
+    """
+    from flows.cli.inspect import open_lake
+    from flows.cli.progress import training_progress
+    from flows.training import evaluate_model
+    from pipelines.scoring.lookup import find_model
+    from pipelines.scoring.scorer import choose_device
+
+    with training_progress(quiet=as_json) as progress:
+        found = evaluate_model(
+            find_model(model, open_lake(lake)),
+            data,
+            split,
+            device=choose_device(device),
+            report=report,
+            flip=flip,
+            progress=progress,
+        )
+    if confusion:
+        from mfer.charts import save_confusion
+
+        save_confusion(found, confusion)
+    click.echo(found.to_json() if as_json else found.table())
+
+
+@main.command()
+@click.option("--out", type=click.Path(path_type=Path), default=Path("demo_out"), show_default=True)
+@plain_errors
+def demo(out: Path) -> None:
+    """Analyse a talking face and a photograph, ask three questions in SQL and draw a timeline.
+
+    Everything comes with installed packages; nothing is downloaded.
+    """
+    from flows.cli.demo import run_demo
+
+    sys.exit(run_demo(out))
+
+
+@main.command()
+@lake_option
+@click.option("--inbox", type=click.Path(), help="Folder to analyse on a schedule; what is done is skipped.")
+@click.option("--cron", default="0 * * * *", show_default=True, help="When to look into the inbox.")
+@click.option("--every", "every_s", type=float, help="Seconds from one look into the inbox to the next, instead.")
+@click.option("--data", type=click.Path(), help="Base set to refresh the production model with on a schedule.")
+@click.option("--refresh-cron", default="0 3 * * 0", show_default=True, help="When to refresh it.")
+@click.option("--drift-cron", default="0 6 * * 1", show_default=True, help="When to look for drift.")
+@plain_errors
+def serve(
+    lake: str,
+    inbox: str | None,
+    cron: str,
+    every_s: float | None,
+    data: str | None,
+    refresh_cron: str,
+    drift_cron: str,
+) -> None:
+    """Serve the Prefect flows analyze-folder, refresh-model and check-drift until stopped, with a server if none runs.
+
+    \b
+    In another terminal, in this folder:
+    prefect deployment run 'analyze-folder/default' -p folder=VIDEOS --watch
+    prefect deployment run 'refresh-model/default' -p data=FACES --watch
+    prefect deployment run 'check-drift/default' --watch
+    """
+    from flows.prefect_flows.deployments import Schedules
+    from flows.prefect_flows.deployments import serve as serve_deployments
+
+    serve_deployments(lake, Schedules(inbox, cron, every_s, data, refresh_cron, drift_cron))

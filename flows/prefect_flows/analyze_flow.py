@@ -1,0 +1,242 @@
+"""The Prefect flow ``analyze-folder``: ``mfer analyze`` with a server that shows, records and schedules."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+from collections import Counter
+from typing import Any, cast
+from uuid import UUID
+
+import httpx
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import (
+    create_link_artifact,
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
+from pydantic import PositiveFloat, PositiveInt
+
+from flows.analyze import analyze_folder
+from flows.run import FolderRun, Progress, RunSummary
+from mfer.errors import ConfigError
+from pipelines.settings import AnalysisSettings, DetectorSettings
+from storage.delta.object_store import is_uri, place_of
+from storage.identity import path_shown
+from storage.lake import Lake
+from storage.records import VideoOutcome
+
+__all__ = ["analyze_folder_flow", "final_state", "outcome_rows", "summary_markdown"]
+
+_PROGRESS_INTERVAL_S = 3.0
+#: A page stays quick to draw; every outcome is in the lake.
+_MAX_TABLE_ROWS = 1000
+_MAX_NAMED_VIDEOS = 10
+_WORST_FIRST = ("failed", "partial", "ok", "skipped")
+
+
+@flow(name="analyze-folder", flow_run_name="analyze-folder {folder}", retries=0, persist_result=False)
+def analyze_folder_flow(
+    folder: str,
+    lake: str = "lake",
+    model: str = "default",
+    fps: PositiveFloat | None = None,
+    every: PositiveInt = 1,
+    min_face: PositiveInt = 20,
+    device: str = "auto",
+    decoder: str = "auto",
+    workers: PositiveInt | None = None,
+    detect: str = "tracked",
+    runtime: str = "auto",
+    report: str | None = None,
+    engine: str = "local",
+    ray_address: str | None = None,
+) -> State[Any]:
+    """Analyse a folder of videos, or one video, into a lake.
+
+    A video that was analysed before with the same settings and model is skipped. The final state is Completed, or
+    CompletedWithFailures where some videos failed or could not be read completely, or Failed where every video failed
+    or the run had to stop; its message says which and why. docs/deployments.md says how to run it.
+
+    Args:
+        folder: where the videos are, a pattern such as /data/2026-*/*.mp4, or s3://BUCKET/PREFIX; a relative path
+            starts where the worker or ``mfer serve`` runs.
+        lake: folder of the tables, or s3://BUCKET/PREFIX.
+        model: a name as in ``mfer models list``, or a model's folder.
+        fps: frames per second to analyse; default: every frame.
+        every: analyse every n-th frame; not together with fps.
+        min_face: side in pixels from which faces are looked for.
+        device: auto, cpu, cuda or cuda:N.
+        decoder: auto, decord or pyav.
+        workers: videos at a time, each in a process of its own; default: 1, with ray all that its cluster takes.
+        detect: tracked, or exact: MTCNN on every frame.
+        runtime: auto, torch or onnx.
+        report: an HTML file to write about the folder's finished videos, as ``mfer report`` does.
+        engine: local, or ray: on a Ray cluster, which shares long videos out by segments.
+        ray_address: the cluster, auto or HOST:PORT; default: a new one on the machine of the run.
+    """
+    if report is not None and is_uri(report):
+        raise ConfigError(f"report is {report}; allowed is a file on the machine of the run")
+    settings = AnalysisSettings(every, fps, DetectorSettings(min_face, mode=detect), decoder=decoder)
+    path = folder if is_uri(folder) else os.path.abspath(os.path.expanduser(folder))
+    run = FolderRun(
+        (path,),
+        os.path.expanduser(lake),
+        model,
+        device,
+        workers or (1 if engine == "local" else sys.maxsize),
+        settings,
+        runtime,
+        engine=engine,
+        ray_address=ray_address,
+    )
+    summary = analyze(run)
+    publish(summary)
+    if report is not None:
+        write_run_report(summary, os.path.abspath(os.path.expanduser(report)))
+    return final_state(summary)
+
+
+@task(cache_policy=NO_CACHE, retries=0, persist_result=False)
+def analyze(run: FolderRun) -> RunSummary:
+    """Analyse, with a log line per video and a progress artifact."""
+    return analyze_folder(run, _RunProgress())
+
+
+@task(cache_policy=NO_CACHE, retries=0, persist_result=False)
+def publish(summary: RunSummary) -> None:
+    """Show what happened on the pages of the run."""
+    create_table_artifact(outcome_rows(summary), key="outcomes", description="What happened to each video")
+    create_markdown_artifact(summary_markdown(summary), key="summary", description="The run and what to ask next")
+
+
+@task(cache_policy=NO_CACHE, retries=0, persist_result=False)
+def write_run_report(summary: RunSummary, output: str) -> None:
+    """Write the page of the run's finished videos, those finished by earlier runs included, and link it."""
+    from dashboards.outputs.report import write_report
+    from pipelines.scoring.lookup import card_of
+
+    finished = {each.video_id for each in summary.outcomes if each.status != "failed" and each.code != "interrupted"}
+    names = sorted(video_id for video_id in finished if video_id is not None)
+    if not names:
+        get_run_logger().info("no report: the run has no finished video")
+        return
+    lake = Lake.open(summary.lake)
+    written = write_report(lake, output, names, card_of=lambda model_id: card_of(model_id, lake))
+    description = f"{path_shown(written)}, a file on {platform.node()}"
+    create_link_artifact(written.as_uri(), "Report", key="report", description=description)
+
+
+class _RunProgress(Progress):
+    """Lines in the run's log and a progress artifact, which is redrawn every few seconds at most."""
+
+    def __init__(self) -> None:
+        self._log = get_run_logger()
+        # Prefect's functions return a coroutine only to callers that are async
+        self._artifact = cast(UUID, create_progress_artifact(0.0, key="progress", description="Videos analysed"))
+        self._n_videos = self._n_ended = 0
+        self._shares: dict[str, float] = {}  # of the videos at work, how much is done
+        self._drawn_s = time.monotonic()
+
+    def begin(self, n_videos: int) -> None:
+        self._n_videos = n_videos
+        self._log.info("%d videos to analyse", n_videos)
+        if not n_videos:
+            self._draw(100.0)
+
+    def frames(self, path: str, n_done: int, n_frames: int) -> None:
+        self._shares[path] = min(1.0, n_done / n_frames) if n_frames else 0.0
+        if time.monotonic() - self._drawn_s >= _PROGRESS_INTERVAL_S:
+            self._draw(100 * (self._n_ended + sum(self._shares.values())) / self._n_videos)
+
+    def video(self, outcome: VideoOutcome) -> None:
+        self._shares.pop(outcome.path, None)
+        self._n_ended += 1
+        log = self._log.warning if outcome.status in ("failed", "partial") else self._log.info
+        log(
+            "%s (%d of %d): %d frames, %d faces in %.1f s%s",
+            path_shown(outcome.path),
+            self._n_ended,
+            self._n_videos,
+            outcome.n_frames,
+            outcome.n_faces,
+            outcome.elapsed_s,
+            f"; {outcome.status}, {outcome.code}: {outcome.message}" if outcome.code else "",
+        )
+        self._draw(100 * self._n_ended / self._n_videos)
+
+    def _draw(self, percent: float) -> None:
+        self._drawn_s = time.monotonic()
+        try:
+            update_progress_artifact(self._artifact, min(percent, 100.0))
+        except httpx.HTTPError as error:  # a server that is away for a moment costs no video anything
+            self._log.debug("progress could not be shown: %s", error)
+
+
+def final_state(summary: RunSummary) -> State[Any]:
+    """The state that a run ends in: Completed, CompletedWithFailures (of type Completed) or Failed."""
+    outcomes = summary.outcomes
+    trouble = [outcome for outcome in outcomes if outcome.status in ("failed", "partial")]
+    if not outcomes:
+        return Completed(message="no video was found")
+    if not trouble:
+        return Completed(message=_counts_text(summary))
+    named = [
+        f"{path_shown(outcome.path)} is {outcome.status}, {outcome.code}: {outcome.message}"
+        for outcome in trouble[:_MAX_NAMED_VIDEOS]
+    ]
+    if len(trouble) > len(named):
+        named.append(f"and {len(trouble) - len(named)} more")
+    message = f"{_counts_text(summary)}. {'; '.join(named)}"
+    if summary.count("failed") == len(outcomes):
+        return Failed(message=message)
+    return Completed(name="CompletedWithFailures", message=message)
+
+
+def outcome_rows(summary: RunSummary) -> list[dict[str, Any]]:
+    """One row per video for people to read, the worst first."""
+    ordered = sorted(summary.outcomes, key=lambda outcome: _WORST_FIRST.index(outcome.status))
+    return [
+        {
+            "video": path_shown(outcome.path),
+            "status": outcome.status,
+            "code": outcome.code or "",
+            "message": outcome.message,
+            "frames": outcome.n_frames,
+            "with a face": outcome.n_frames_with_face,
+            "faces": outcome.n_faces,
+            "seconds": round(outcome.elapsed_s, 1),
+        }
+        for outcome in ordered[:_MAX_TABLE_ROWS]
+    ]
+
+
+def summary_markdown(summary: RunSummary) -> str:
+    """The run in a few lines, and the queries to ask next."""
+    facts = summary.to_dict()
+    queries = (
+        "SELECT file_name, expression, round(sum(duration_s), 1) AS seconds FROM scores GROUP BY ALL ORDER BY ALL",
+        "SELECT path, status, code, message FROM videos WHERE status <> 'ok'",
+    )
+    lake = path_shown(place_of(summary.lake))
+    commands = "\n".join(f'mfer sql "{query}" --lake {lake}' for query in queries)
+    frames = f"{facts['frames']} frames, {facts['frames_with_face']} with a face, {facts['faces']} faces"
+    return (
+        f"{_counts_text(summary)}; {facts['ignored_files']} other files ignored.\n\n"
+        f"{frames} in {facts['elapsed_s']:.1f} s with model `{summary.model_id}`.\n\n"
+        f"Lake `{lake}`, analysis `{summary.analysis_id}`, run `{summary.run_id}`.\n\n```\n{commands}\n```\n"
+    )
+
+
+def _counts_text(summary: RunSummary) -> str:
+    counts = Counter(outcome.status for outcome in summary.outcomes)
+    n_videos = len(summary.outcomes)
+    parts = ", ".join(f"{counts[status]} {status}" for status in ("ok", "partial", "failed", "skipped"))
+    return f"{n_videos} video{'' if n_videos == 1 else 's'}: {parts}"

@@ -1,0 +1,132 @@
+"""What to do and what was done, as plain values: they cross the borders of processes, machines and flows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from mfer.errors import ConfigError
+from pipelines.heartbeat import Phase
+from pipelines.settings import AnalysisSettings
+from storage.identity import path_text
+from storage.records import VideoOutcome
+
+__all__ = ["ENGINES", "NETWORKS", "FolderRun", "ProcessLimits", "Progress", "RunSummary"]
+
+ENGINES = ("local", "ray")
+NETWORKS = ("auto", "own", "shared")
+
+
+@dataclass(frozen=True)
+class ProcessLimits:
+    """What a worker process may take before it is killed.
+
+    ``start_s``: to load libraries and networks (the first run of all also exports them). ``open_s`` and
+    ``progress_s``: without any sign of life while a file is opened, and while its frames are read and scored. Writing
+    to the lake has no deadline: it may have to wait for others. ``memory_mb`` of resident memory; None is four fifths
+    of the machine's, shared among the workers.
+    """
+
+    start_s: float = 600.0
+    open_s: float = 60.0
+    progress_s: float = 120.0
+    memory_mb: int | None = None
+
+    def __post_init__(self) -> None:
+        if not (self.start_s > 0 and self.open_s > 0 and self.progress_s > 0 and (self.memory_mb or 1) > 0):
+            raise ConfigError(f"limits of worker processes must be above 0, got {self}")
+
+    def silence_s(self, phase: Phase) -> float:
+        """How long a process may give no sign of life."""
+        limits = {Phase.START: self.start_s, Phase.OPEN: self.open_s, Phase.WORK: self.progress_s}
+        return limits.get(phase, float("inf"))
+
+
+@dataclass(frozen=True)
+class FolderRun:
+    """What to analyse and how: plain values, so that it crosses process and flow borders.
+
+    ``paths`` are files and folders; ``model`` a name as in ``mfer models list``; ``device`` is ``auto``, ``cpu`` or a
+    CUDA device; ``runtime`` runs the model: ``auto``, ``torch`` or ``onnx``; ``workers`` are processes, each with one
+    video at a time and within ``limits``. ``networks`` are each worker's ``own`` or ``shared``, in one process more
+    that works for all of them; ``auto`` shares them on a GPU. ``engine`` is ``local``, or ``ray`` for a cluster at
+    ``ray_address``, where long videos are shared out by segments.
+    """
+
+    paths: tuple[str, ...]
+    lake: str
+    model: str = "default"
+    device: str = "auto"
+    workers: int = 1
+    settings: AnalysisSettings = field(default_factory=AnalysisSettings)
+    runtime: str = "auto"
+    limits: ProcessLimits = field(default_factory=ProcessLimits)
+    engine: str = "local"
+    ray_address: str | None = None
+    networks: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.engine not in ENGINES:
+            raise ConfigError(f"engine is {self.engine!r}; allowed: {', '.join(ENGINES)}")
+        if self.networks not in NETWORKS:
+            raise ConfigError(f"networks are {self.networks!r}; allowed: {', '.join(NETWORKS)}")
+
+    def shares_networks(self, device: str) -> bool:
+        """Whether the workers use networks of one process on that device."""
+        return self.networks == "shared" or (self.networks == "auto" and device != "cpu" and self.workers > 1)
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What a run did, for people and for ``--json``; ``cpu_s`` are the workers' CPU seconds by stage."""
+
+    run_id: str
+    lake: str
+    model_id: str
+    analysis_id: str
+    outcomes: tuple[VideoOutcome, ...]
+    n_ignored: int
+    elapsed_s: float
+    was_interrupted: bool = False
+    cpu_s: Mapping[str, float] = field(default_factory=dict)
+
+    def count(self, status: str) -> int:
+        return sum(outcome.status == status for outcome in self.outcomes)
+
+    @property
+    def exit_code(self) -> int:
+        """130 after Ctrl-C, 1 where a video failed or is partial, else 0."""
+        return 130 if self.was_interrupted else int(bool(self.count("failed") or self.count("partial")))
+
+    def to_dict(self) -> dict[str, Any]:
+        frames = sum(outcome.n_frames for outcome in self.outcomes)
+        with_face = sum(outcome.n_frames_with_face for outcome in self.outcomes)
+        return {
+            "run_id": self.run_id,
+            "lake": self.lake,
+            "model_id": self.model_id,
+            "analysis_id": self.analysis_id,
+            **{status: self.count(status) for status in ("ok", "partial", "failed", "skipped")},
+            "ignored_files": self.n_ignored,
+            "frames": frames,
+            "frames_with_face": with_face,
+            "share_of_frames_with_face": with_face / frames if frames else None,
+            "faces": sum(outcome.n_faces for outcome in self.outcomes),
+            "interrupted": self.was_interrupted,
+            "elapsed_s": round(self.elapsed_s, 3),
+            "frames_per_s": round(frames / self.elapsed_s, 2) if self.elapsed_s else None,
+            "videos": [{**asdict(outcome), "path": path_text(outcome.path)} for outcome in self.outcomes],
+        }
+
+
+class Progress:
+    """What a run tells while it works; the default says nothing."""
+
+    def begin(self, n_videos: int) -> None: ...
+
+    def frames(self, path: str, n_done: int, n_frames: int) -> None: ...
+
+    def video(self, outcome: VideoOutcome) -> None: ...
+
+    def stopping(self) -> None: ...

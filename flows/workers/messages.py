@@ -1,0 +1,44 @@
+"""What passes between a worker process and the pool that gives it work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pipelines.settings import Decoder
+from storage.delta.object_store import Place
+from storage.records import VideoOutcome, VideoPart
+
+__all__ = ["Answer", "Ready", "Task", "WantsNetworks"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One file for a worker, or some segments of it; the decoder is the settings' own unless another is tried."""
+
+    path: Place
+    video_id: str | None = None
+    decoder: Decoder | None = None
+    segments: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class WantsNetworks:
+    """A worker asks for a line to the process that holds the networks on this device."""
+
+    device: str
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A worker has loaded everything and waits for files."""
+
+    device: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of a file; ``cpu_s`` are the worker's CPU seconds so far by stage, all of its life."""
+
+    outcome: VideoOutcome | VideoPart
+    cpu_s: Mapping[str, float]

@@ -1,0 +1,211 @@
+"""A child process and what the one who watches it knows: signs of life, memory, what it has written, how it died."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from tempfile import TemporaryFile
+from typing import IO
+
+import psutil
+
+from flows.run import ProcessLimits
+from pipelines.heartbeat import Phase
+
+__all__ = ["NETWORKS_LOST", "Child", "Signs", "begin_life", "shared_memory"]
+
+#: Exit code of a worker that lost the process with its networks.
+NETWORKS_LOST = 87
+#: What a child runs: not ``-m``, under which the classes that cross the border would have another name there.
+_CODE = "import sys; from {} import main; main(*map(int, sys.argv[1:]))"
+#: Of what libraries write to standard error, so much from the beginning and from the end is kept.
+_LOG_CHARS = 4_000
+#: prctl(2): the signal that the kernel sends when the thread that started this process ends.
+_PR_SET_PDEATHSIG = 1
+_N_SIGNS = 5
+_SIGNS_BYTES = 8 * _N_SIGNS
+
+
+class Signs:
+    """Numbers that a child and its watcher share: progress one way, the wish to stop the other."""
+
+    def __init__(self, fd: int) -> None:
+        self._numbers = memoryview(mmap.mmap(fd, _SIGNS_BYTES)).cast("q")
+
+    def beat(self, phase: Phase | None = None) -> None:
+        if phase is not None:
+            self._numbers[0] = phase
+        self._numbers[1] += 1
+
+    @property
+    def phase(self) -> Phase:
+        return Phase(self._numbers[0])
+
+    @property
+    def n_beats(self) -> int:
+        return self._numbers[1]
+
+    @property
+    def n_frames(self) -> tuple[int, int]:
+        """Sampled frames done and in all of the video at work."""
+        return self._numbers[2], self._numbers[3]
+
+    @n_frames.setter
+    def n_frames(self, numbers: tuple[int, int]) -> None:
+        self._numbers[2], self._numbers[3] = numbers
+
+    @property
+    def stopping(self) -> bool:
+        return bool(self._numbers[4])
+
+    @stopping.setter
+    def stopping(self, stop: bool) -> None:
+        self._numbers[4] = stop
+
+
+class Child:
+    """A process of ours that runs ``main(control_fd, signs_fd)`` of a module.
+
+    Args:
+        module: such as ``flows.workers.worker``.
+    """
+
+    def __init__(self, module: str) -> None:
+        ours, theirs = socket.socketpair()
+        with shared_memory(_SIGNS_BYTES) as shared, theirs:
+            self.signs = Signs(shared.fileno())
+            fds = theirs.fileno(), shared.fileno()
+            self.process = subprocess.Popen(
+                # -P: whatever lies in the working directory is no module of ours
+                [sys.executable, "-P", "-X", "faulthandler", "-c", _CODE.format(module), *map(str, fds)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                pass_fds=fds,
+                start_new_session=True,  # a group of its own: Ctrl-C does not reach it, and it is killed as a whole
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
+            )
+        self.control = Connection(ours.detach())
+        assert self.process.stdout is not None
+        self.output = self.process.stdout
+        os.set_blocking(self.output.fileno(), False)
+        self._head = self._tail = ""
+        self._silent_s, self._n_beats = 0.0, 0
+
+    def tell(self, message: object) -> None:
+        with suppress(ConnectionError):  # it died: that will be noticed
+            self.control.send(message)
+
+    def drain(self) -> None:
+        """Take what it has written, so that it never waits for anyone to read."""
+        while True:
+            try:
+                data = os.read(self.output.fileno(), 65_536)
+            except BlockingIOError:
+                return
+            if not data:
+                return
+            text = data.decode("utf-8", "replace")
+            room = _LOG_CHARS - len(self._head)
+            self._head += text[:room]
+            self._tail = (self._tail + text[room:])[-_LOG_CHARS:] if room < len(text) else self._tail
+
+    @property
+    def log(self) -> str:
+        """What it has written, as far as that was drained."""
+        return self._head + ("\n[...]\n" if len(self._tail) == _LOG_CHARS else "") + self._tail
+
+    def begin_log(self) -> None:
+        """Forget what it has written so far."""
+        self.drain()
+        self._head = self._tail = ""
+
+    def excess(self, elapsed_s: float, limits: ProcessLimits, memory_mb: float) -> tuple[str, str] | None:
+        """(code, message) where it has to be killed; ``elapsed_s`` since the last time this was asked."""
+        phase, n_beats = self.signs.phase, self.signs.n_beats
+        self._silent_s = 0.0 if n_beats != self._n_beats else self._silent_s + elapsed_s
+        self._n_beats = n_beats
+        if self._silent_s > limits.silence_s(phase):
+            doing = {Phase.START: "loading", Phase.OPEN: "opening the file"}.get(phase, "reading and scoring frames")
+            return "hung", f"no sign of life for {limits.silence_s(phase):.0f} s while {doing}"
+        try:
+            used_mb = psutil.Process(self.process.pid).memory_info().rss / 2**20
+        except psutil.Error:  # it is gone: its connection will tell
+            return None
+        if used_mb > memory_mb:
+            return "out_of_memory", f"it took {used_mb:.0f} MB of memory, {memory_mb:.0f} MB are allowed"
+        return None
+
+    @property
+    def total_cpu_s(self) -> float:
+        """CPU seconds that it has taken; 0 once it is gone."""
+        try:
+            times = psutil.Process(self.process.pid).cpu_times()
+        except psutil.Error:
+            return 0.0
+        return times.user + times.system
+
+    def how_it_died(self) -> str:
+        returncode = self.process.returncode
+        if returncode >= 0:
+            return f"ended with exit code {returncode}"
+        name = signal.Signals(-returncode).name if -returncode in set(signal.Signals) else f"signal {-returncode}"
+        guess = ": killed by someone, or by the system for want of memory" if name == "SIGKILL" else ": a crash"
+        return f"was ended by {name}{guess}"
+
+    def end(self) -> None:
+        """Kill it with all that it may have started; safe at any moment, a commit happens whole or not at all."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        self.drain()
+        self.control.close()
+        self.output.close()
+        if self.process.stdin:
+            self.process.stdin.close()
+
+
+def shared_memory(n_bytes: int) -> IO[bytes]:
+    """A file of zeros without a name; in memory where that is to be had, so that a full disk does not matter."""
+    in_memory = hasattr(os, "memfd_create")
+    file: IO[bytes] = os.fdopen(os.memfd_create("mfer"), "r+b") if in_memory else TemporaryFile()  # noqa: SIM115
+    file.write(bytes(n_bytes))  # a hole in a file would be a crash at the first write to a full disk
+    file.flush()
+    return file
+
+
+def begin_life(control_fd: int, signs_fd: int, live: Callable[[Connection, Signs], None]) -> None:
+    """What every child's ``main`` does: be watched, end with the one who started it, and say what went wrong.
+
+    Args:
+        live: the rest of its life; an exception from it is sent over the connection.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))  # a core is gigabytes
+    if sys.platform == "linux":  # also where a library hangs
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    threading.Thread(target=_end_with_parent, daemon=True).start()  # also where it ended before that
+    control, signs = Connection(control_fd), Signs(signs_fd)
+    signs.beat(Phase.START)
+    try:
+        live(control, signs)
+    except (EOFError, ConnectionError):
+        return  # the parent is gone
+    except Exception as error:
+        control.send(error)
+
+
+def _end_with_parent() -> None:
+    while os.read(0, 1):
+        pass
+    os._exit(1)  # nobody waits for this video, and the next run may be at it already

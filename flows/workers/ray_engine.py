@@ -1,0 +1,242 @@
+"""Many machines: Ray actors that each keep one watched worker process, and take videos and segments of long ones.
+
+Ray decides where actors live and starts lost ones anew; what is done stands in the lake, committed exactly once. So an
+actor that died, with its machine or alone, costs what it was at, and that is given to another. Videos, lake and
+published models have to be reachable under the same paths from every machine.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import ray
+from ray.exceptions import RayActorError, RayError
+
+from flows.workers.messages import Task
+from flows.workers.pool import WorkerPool
+from mfer.card import read_card
+from mfer.errors import ConfigError, ModelError
+from pipelines.scoring.lookup import find_model
+from storage.delta.object_store import Place
+from storage.lake import Lake
+from storage.records import VideoOutcome, VideoPart
+
+if TYPE_CHECKING:
+    from flows.run import FolderRun
+
+__all__ = ["RayEngine"]
+
+#: Actors that may be lost with a task before it is the task's fault: machines come and go.
+_MAX_ATTEMPTS = 4
+_POLL_S = 0.5
+#: Segments of a long video that one actor takes first, to learn how many there are.
+_FIRST_SEGMENTS = 1
+
+
+class _Silent:
+    """Frames are not told across machines."""
+
+    def frames(self, path: str, n_done: int, n_frames: int) -> None: ...
+
+
+class _Analyst:
+    """The actor: one worker process on its machine, kept warm, within the limits of the run."""
+
+    def __init__(self, run: FolderRun, model_id: str, model: Path) -> None:
+        lake = Lake.open(run.lake)
+        with suppress(ModelError):  # a folder that somebody named
+            model = find_model(model_id, lake)  # a package lies elsewhere on every machine
+        self._pool = WorkerPool(replace(run, workers=1), model, _Silent())  # type: ignore[arg-type]
+
+    def wake(self) -> str:
+        """Answers when the actor lives."""
+        return ray.get_runtime_context().get_node_id()
+
+    def analyze(self, task: Task) -> tuple[VideoOutcome | VideoPart | None, dict[str, float], str | None]:
+        """The outcome (None where it was told to stop before it began), CPU seconds so far by stage, and the device."""
+        outcome = next(iter(self._pool([task])), None)
+        return outcome, self._pool.cpu_s, self._pool.device
+
+    def stop(self) -> None:
+        """End the task after the segment that it is at."""
+        self._pool.stop()
+
+
+@dataclass
+class _Work:
+    """A task on its way; ``parts`` is what the parts of a shared-out video have in common."""
+
+    task: Task
+    parts: _Parts | None = None
+    n_lost: int = 0
+
+
+@dataclass
+class _Parts:
+    n_open: int
+    failure: VideoOutcome | None = None
+
+
+class RayEngine:
+    """Analyses files on a Ray cluster; the same calls as ``WorkerPool``.
+
+    Args:
+        run: ``run.ray_address`` is the cluster's (``auto`` or ``host:port``); None starts one on this machine.
+            ``run.workers`` actors at most; each has a GPU where the cluster has any, else a core.
+        model: folder of the model.
+
+    Raises:
+        ConfigError: no such cluster, or no room on it.
+    """
+
+    def __init__(self, run: FolderRun, model: Path) -> None:
+        self._run, self._model, self._model_id = run, model, read_card(model).model_id
+        self._lake = Lake.open(run.lake)
+        self._waiting: deque[_Work] = deque()
+        self._at_work: dict[Any, tuple[Any, _Work | None]] = {}  # reference -> actor, and what it is at
+        self._free: list[Any] = []
+        self._cpu_s: dict[Any, dict[str, float]] = {}
+        self.device: str | None = None
+        self.stopping = False
+
+    def __enter__(self) -> RayEngine:
+        _require_cluster(self._run.ray_address)
+        try:
+            ray.init(
+                self._run.ray_address,
+                namespace="mfer",
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+                include_dashboard=False if self._run.ray_address is None else None,
+            )
+        except (RayError, ConnectionError, RuntimeError, ValueError) as error:
+            message = f"no Ray cluster at {self._run.ray_address!r}: {error}; start one with `ray start --head`"
+            raise ConfigError(message) from error
+        resources = ray.cluster_resources()
+        on_gpu = resources.get("GPU", 0) >= 1 and self._run.device != "cpu"
+        n_actors = min(int(resources.get("GPU" if on_gpu else "CPU", 0)), self._run.workers)
+        if not n_actors:
+            raise ConfigError(f"the Ray cluster has no free core or GPU: {resources}")
+        options: dict[str, Any] = {"num_cpus": 1, "num_gpus": 1 if on_gpu else 0, "max_restarts": -1}
+        # two calls at a time: it can be told to stop while it works
+        actor = cast("Any", ray.remote)(max_concurrency=2, **options)(_Analyst)
+        for _ in range(n_actors):
+            self._wake(actor.remote(replace(self._run, lake=str(self._lake.location)), self._model_id, self._model))
+        self.n_actors = n_actors
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        ray.shutdown()  # ends the actors of this driver, and a cluster that it started
+
+    def stop(self) -> None:
+        """Begin no further video, and leave those at work after the segments that they are at."""
+        self.stopping = True
+        for actor, work in self._at_work.values():
+            if work is not None:
+                actor.stop.remote()
+
+    @property
+    def cpu_s(self) -> dict[str, float]:
+        """CPU seconds of the actors by stage."""
+        total: dict[str, float] = {}
+        for of_actor in self._cpu_s.values():
+            for name, seconds in of_actor.items():
+                total[name] = total.get(name, 0.0) + seconds
+        return total
+
+    def __call__(self, tasks: Sequence[Task]) -> Generator[VideoOutcome | VideoPart]:
+        """The outcome of each video, as they end; none for those that were not begun before ``stop``."""
+        largest_first = sorted(tasks, key=lambda task: -_size_bytes(task.path))  # no long one is left for the end
+        self._waiting.extend(_Work(replace(task, segments=(0, _FIRST_SEGMENTS))) for task in largest_first)
+        while (self._waiting and not self.stopping) or any(work for _, work in self._at_work.values()):
+            while self._waiting and self._free and not self.stopping:
+                actor, work = self._free.pop(), self._waiting.popleft()
+                self._at_work[actor.analyze.remote(work.task)] = actor, work
+            ended, _ = ray.wait(list(self._at_work), num_returns=1, timeout=_POLL_S)
+            for reference in ended:
+                yield from self._hear(reference, *self._at_work.pop(reference))
+
+    def _wake(self, actor: Any) -> None:
+        """Give an actor work once it lives: Ray may have to find a place for it first."""
+        self._at_work[actor.wake.remote()] = actor, None
+
+    def _hear(self, reference: Any, actor: Any, work: _Work | None) -> Iterator[VideoOutcome]:
+        try:
+            answer = ray.get(reference)
+        except RayActorError as error:
+            self._wake(actor)
+            if work is not None:
+                yield from self._lost(work, error)
+            return
+        except RayError as error:  # what the actor raised: it has to stop the run
+            cause = getattr(error, "cause", None)
+            raise cause if isinstance(cause, Exception) else error from error
+        self._free.append(actor)
+        if work is not None:
+            outcome, self._cpu_s[actor], self.device = answer
+            if outcome is not None:
+                yield from self._take(work, outcome)
+
+    def _lost(self, work: _Work, error: Exception) -> Iterator[VideoOutcome]:
+        work.n_lost += 1
+        if work.n_lost < _MAX_ATTEMPTS:
+            self._waiting.appendleft(work)
+            return
+        message = f"{work.n_lost} actors died over it: {str(error).splitlines()[0]}"
+        failure = VideoOutcome(work.task.video_id, str(work.task.path), "failed", "crashed", "decode", message)
+        yield from self._take(work, failure)
+
+    def _take(self, work: _Work, outcome: VideoOutcome | VideoPart) -> Iterator[VideoOutcome]:
+        """What a task came to: the end of its video, the first part of a long one, or one of the others."""
+        if work.parts is None and isinstance(outcome, VideoOutcome):
+            yield outcome
+        elif work.parts is None:
+            assert isinstance(outcome, VideoPart)
+            self._share_out(replace(work.task, video_id=outcome.video_id), outcome.n_segments)
+        else:
+            work.parts.n_open -= 1
+            if isinstance(outcome, VideoOutcome) and outcome.status in ("failed", "partial"):
+                work.parts.failure = work.parts.failure or outcome
+            if not work.parts.n_open:
+                if work.parts.failure:
+                    yield work.parts.failure
+                else:  # all segments are there: this commits the video
+                    self._waiting.appendleft(_Work(replace(work.task, segments=None)))
+
+    def _share_out(self, task: Task, n_segments: int) -> None:
+        """Cut the rest of a long video into as many parts as there are actors, each a run of segments.
+
+        Who begins in the middle reads all packets before and decodes none of them, so few long parts are better.
+        """
+        n_parts = min(self.n_actors, n_segments - _FIRST_SEGMENTS)
+        bounds = [_FIRST_SEGMENTS + k * (n_segments - _FIRST_SEGMENTS) // n_parts for k in range(n_parts + 1)]
+        parts = _Parts(n_parts)
+        for first, end in pairwise(bounds):
+            self._waiting.appendleft(_Work(replace(task, segments=(first, end)), parts))
+
+
+def _require_cluster(address: str | None) -> None:
+    """Ray itself tries for a minute or more and then ends the process."""
+    host, _, port = (address or "").rpartition(":")
+    if not host or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        message = f"no Ray cluster at {address!r} ({error}); start one with `ray start --head`, and name its address"
+        raise ConfigError(message) from error
+
+
+def _size_bytes(path: Place) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # whoever reads it will say what is wrong
+        return 0

@@ -1,0 +1,200 @@
+"""Faces of every frame from full detections on few of them: MTCNN's own last network follows a face in between.
+
+O-Net finds the face near a box, so it also finds the face near where it was one frame before, at a hundredth of the
+cost of a detection. Detections come at key frames: the first frame, on a timer, on both sides of a cut, soon after a
+followed face was lost, and at the end. A face that a key frame shows for the first time is followed backwards through
+the frames since the key frame before, so that one that enters between two detections is there from its first frame on.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from pipelines.batches import Detections, FrameBatch
+from pipelines.faces.cascade import Cascade
+from pipelines.faces.track import box_iou
+
+__all__ = ["follow_faces"]
+
+#: Frames since the last key frame are kept for the way back, but not more than so many pixels (144 MB): of 1080p 23
+#: frames, of 4K 5. A detection comes earlier then.
+_KEPT_PIXELS = 48_000_000
+#: Overlap from which a followed and a detected face are the same one.
+_SAME_FACE_IOU = 0.4
+#: Overlap of a face's box with the box before and after one step below which it moves fast: where it was is tried too.
+_FAST_IOU = 0.9
+#: Overlap with the box that it was found from below which O-Net looks again: it is exact for a face well in its box.
+_MOVED_IOU = 0.8
+#: Overlap from which a face of the frame before tells how a face moves.
+_TWIN_IOU = 0.2
+#: Where a lost face is looked for: beside the place where it was expected, in box sides.
+_AROUND = 0.35 * np.array([(x, y) for y in (-1, 0, 1) for x in (-1, 0, 1) if x or y], np.float32)
+
+
+@dataclass
+class _Frame:
+    """One frame of the batch that it came with; ``faces`` are known once it was reached."""
+
+    rgb: torch.Tensor  # uint8 [1,H,W,3]
+    pts_s: float
+    faces: Detections = field(default_factory=Detections.empty)
+
+
+def follow_faces(
+    batches: Iterable[tuple[FrameBatch, np.ndarray]], cascade: Cascade
+) -> Iterator[tuple[FrameBatch, np.ndarray, Detections]]:
+    """Every batch with its cuts and its faces, some frames late; how frames are batched makes no difference.
+
+    Args:
+        batches: frames in order, and bool [T]: which of them follow a cut.
+        cascade: the networks, with the settings.
+    """
+    span = _Span(cascade)
+    pending: deque[tuple[FrameBatch, np.ndarray, list[_Frame]]] = deque()
+    for batch, cuts in batches:
+        frames = [_Frame(batch.rgb[i : i + 1], float(batch.pts_s[i])) for i in range(len(batch))]
+        pending.append((batch, cuts, frames))
+        for frame, is_cut in zip(frames, cuts, strict=True):
+            span.add(frame, bool(is_cut))
+        unsettled = set(map(id, span.frames))
+        while pending and unsettled.isdisjoint(map(id, pending[0][2])):
+            settled, its_cuts, its_frames = pending.popleft()
+            yield settled, its_cuts, _gather(its_frames)
+    span.close()
+    for settled, its_cuts, its_frames in pending:
+        yield settled, its_cuts, _gather(its_frames)
+
+
+class _Span:
+    """The frames since the last key frame, which is the first of them: their faces may still grow in number."""
+
+    def __init__(self, cascade: Cascade) -> None:
+        self.frames: list[_Frame] = []
+        self._cascade, self._settings = cascade, cascade.settings
+        self._before_key: _Frame | None = None
+        self._lost = False
+
+    def add(self, frame: _Frame, is_cut: bool) -> None:
+        """Find the frame's faces."""
+        if is_cut:
+            self.close()
+        if not self.frames:
+            frame.faces = self._cascade.detect(frame.rgb)
+            self.frames = [frame]
+            return
+        since_s = frame.pts_s - self.frames[0].pts_s
+        pixels = (len(self.frames) + 1) * frame.rgb.shape[1] * frame.rgb.shape[2]
+        wait_s = self._settings.refresh_s if self._lost else self._settings.interval_s
+        if since_s >= wait_s or pixels > _KEPT_PIXELS:
+            self._begin(frame)
+            return
+        frame.faces = self._follow(frame)
+        self._lost |= len(frame.faces) < len(self.frames[-1].faces)
+        self.frames.append(frame)
+
+    def close(self) -> None:
+        """Make the last frame a key frame, so that what entered since the one before is found, and forget all."""
+        if len(self.frames) > 1:
+            self._begin(self.frames.pop())
+        self.frames, self._before_key, self._lost = [], None, False
+
+    def _begin(self, key: _Frame) -> None:
+        """Detect on a frame, tell the frames before it of the faces that they have too, and begin with it anew.
+
+        A face that the detector is less sure of counts if it was followed up to here; one that it misses for once is
+        kept if O-Net is sure of it.
+        """
+        sure = self._settings.thresholds[2]
+        followed = self._follow(key)
+        found = self._cascade.detect(key.rgb, self._settings.keep_prob)
+        known = box_iou(found.box_xyxy_px, followed.box_xyxy_px).max(1, initial=0) >= _SAME_FACE_IOU
+        missed = _without(followed, found)
+        key.faces = _join(_pick(found, known | (found.prob > sure)), _pick(missed, missed.prob > sure))
+        self._go_back(key)
+        self._before_key = self.frames[-1]
+        self.frames, self._lost = [key], False
+
+    def _go_back(self, key: _Frame) -> None:
+        """Follow the faces that the frame before a key frame lacks, until they are lost or known."""
+        later, fresh = None, _without(key.faces, self.frames[-1].faces)
+        for frame in reversed(self.frames):
+            found = _without(self._near(frame, fresh, later), frame.faces)
+            if not len(found):
+                return
+            frame.faces = _join(frame.faces, found)
+            later, fresh = fresh, found
+
+    def _follow(self, frame: _Frame) -> Detections:
+        before = self.frames[-2] if len(self.frames) > 1 else self._before_key
+        return self._near(frame, self.frames[-1].faces, before.faces if before else None)
+
+    def _near(self, frame: _Frame, faces: Detections, before: Detections | None) -> Detections:
+        """The same faces one frame on: where their movement takes them, where they were, or beside that."""
+        if not len(faces):
+            return faces
+        box = faces.box_xyxy_px
+        step = np.tile(_steps(faces, before), 2)
+        expected = box + step
+        fast = (1 - np.abs(step[:, :2]) / (box[:, 2:] - box[:, :2])).clip(0).prod(1) < _FAST_IOU
+        found = self._refine(frame, np.concatenate([expected, box[fast]]))
+        gone = expected[box_iou(expected, found.box_xyxy_px).max(1, initial=0) < _SAME_FACE_IOU]
+        if len(gone):
+            side = np.sqrt((gone[:, 2:] - gone[:, :2]).prod(1))
+            around = gone[:, None] + np.tile(side[:, None, None] * _AROUND, 2)
+            found = self._refine(frame, np.concatenate([found.box_xyxy_px, around.reshape(-1, 4)]))
+        return found
+
+    def _refine(self, frame: _Frame, box: np.ndarray) -> Detections:
+        keep = self._settings.keep_prob
+        found = self._cascade.refine(frame.rgb, np.zeros(len(box), np.int64), box, keep)
+        if (box_iou(found.box_xyxy_px, box).max(1, initial=0) < _MOVED_IOU).any():
+            found = self._cascade.refine(frame.rgb, found.frame_row, found.box_xyxy_px, keep)
+        return found
+
+
+def _steps(faces: Detections, before: Detections | None) -> np.ndarray:
+    """How far each face moved since the frame before, in pixels, float [F,2]; 0 where it was not there."""
+    if before is None or not len(before):
+        return np.zeros((len(faces), 2), np.float32)
+    iou = box_iou(faces.box_xyxy_px, before.box_xyxy_px)
+    step = (faces.landmarks_px - before.landmarks_px[iou.argmax(1)]).mean(1)
+    return np.where(iou.max(1, keepdims=True) < _TWIN_IOU, 0, step)
+
+
+def _gather(frames: list[_Frame]) -> Detections:
+    """The faces of a batch's frames."""
+    faces = [frame.faces for frame in frames] or [Detections.empty()]
+    return Detections(
+        np.concatenate([np.full(len(f), row, np.int64) for row, f in enumerate(faces)]),
+        np.concatenate([f.box_xyxy_px for f in faces]),
+        np.concatenate([f.landmarks_px for f in faces]),
+        np.concatenate([f.prob for f in faces]),
+    )
+
+
+def _pick(faces: Detections, chosen: np.ndarray) -> Detections:
+    return Detections(
+        faces.frame_row[chosen], faces.box_xyxy_px[chosen], faces.landmarks_px[chosen], faces.prob[chosen]
+    )
+
+
+def _without(faces: Detections, known: Detections) -> Detections:
+    """The faces that are none of the known ones."""
+    return _pick(faces, box_iou(faces.box_xyxy_px, known.box_xyxy_px).max(1, initial=0) < _SAME_FACE_IOU)
+
+
+def _join(a: Detections, b: Detections) -> Detections:
+    """Faces of one frame, by falling area."""
+    box = np.concatenate([a.box_xyxy_px, b.box_xyxy_px])
+    both = Detections(
+        np.concatenate([a.frame_row, b.frame_row]),
+        box,
+        np.concatenate([a.landmarks_px, b.landmarks_px]),
+        np.concatenate([a.prob, b.prob]),
+    )
+    return _pick(both, np.argsort(-(box[:, 2:] - box[:, :2]).prod(1), kind="stable"))

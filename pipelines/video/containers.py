@@ -1,0 +1,151 @@
+"""Opening a local video file with libav: every way in which that fails becomes a VideoError."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import av
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.video.stream import VideoStream
+
+from pipelines.errors import VideoError
+from pipelines.video.limits import MAX_PIXELS, MAX_STREAMS
+
+__all__ = ["damage_reports", "open_container", "require_file", "too_large", "video_packets", "video_stream"]
+
+av.logging.set_skip_repeated(False)  # damage_reports counts on every line
+av.logging.set_level(None)  # libav's own log lines are noise on a user's terminal; errors arrive as exceptions
+
+#: Demuxers that read text or name other files: their bytes are not the video.
+_NOT_VIDEO_FORMATS = {"concat", "concatf", "dash", "hls", "image2", "imf", "sdp", "tty", "vobsub", "webvtt"}
+
+#: Demuxers that leave damaged parts of a file out and tell nobody but the log.
+_SILENT_DEMUXERS = {"matroska,webm"}
+
+
+def require_file(path: str | Path) -> None:
+    """Raise a VideoError unless the path is a regular file with bytes that may be read; never opens a FIFO."""
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
+            kind = kinds.get(stat.S_IFMT(status.st_mode), "a device")
+            raise VideoError("not_a_file", "open", path, f"this is {kind}, not a file; give the video file itself")
+        if status.st_size == 0:
+            raise VideoError("empty_file", "open", path, "the file has no bytes; copy or record it again")
+        with open(path, "rb"):
+            pass
+    except FileNotFoundError:
+        raise VideoError("missing", "open", path, "there is no such file; check the name and the mount") from None
+    except OSError as error:
+        message = f"the file cannot be read ({error.strerror}); check its permissions and the disk"
+        raise VideoError("unreadable", "open", path, message) from error
+
+
+@contextmanager
+def open_container(path: str | Path) -> Iterator[InputContainer]:
+    """Open a local file with libav, and close it; foreign exceptions become VideoErrors."""
+    require_file(path)
+    try:
+        # An absolute path is never taken for a protocol, as "clip:one.mp4" would be; and no file may name others.
+        container = av.open(
+            os.path.abspath(path),
+            "r",
+            container_options={"protocol_whitelist": "file"},
+            metadata_errors="replace",
+        )
+    except MemoryError as error:  # what libav also says of more than a thousand streams
+        message = "not enough memory to open the file, or it has thousands of streams; use fewer workers"
+        raise VideoError("out_of_memory", "open", path, message) from error
+    except (FFmpegError, ValueError) as error:
+        raise _not_a_video(path) from error
+    with container:
+        if container.format.name in _NOT_VIDEO_FORMATS:
+            message = f"this is text or a playlist ({container.format.name}), not a video; give the video file itself"
+            raise VideoError("not_a_video", "open", path, message)
+        if len(container.streams) > MAX_STREAMS:
+            raise too_large(path, f"it has over {MAX_STREAMS} streams")
+        yield container
+
+
+def video_stream(container: InputContainer, path: str | Path) -> VideoStream:
+    """The stream to read: libav's choice, never a cover picture."""
+    streams = [s for s in container.streams.video if not s.disposition & s.disposition.attached_pic]
+    if not streams:
+        raise VideoError("no_video_stream", "open", path, "the file has sound or data but no video; leave it out")
+    best = container.streams.best("video")
+    stream = next((s for s in streams if best is not None and s.index == best.index), streams[0])
+    if stream.codec_context is None:
+        message = "no decoder knows this video's codec; convert it, for instance with ffmpeg -i IN -c:v libx264 OUT.mp4"
+        raise VideoError("decode_failed", "open", path, message)
+    width_px, height_px = stream.codec_context.width, stream.codec_context.height
+    if width_px * height_px > MAX_PIXELS:
+        raise too_large(path, f"its frames have {width_px}x{height_px} pixels, {MAX_PIXELS} are allowed")
+    stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}  # the stream itself may claim more than its header
+    return stream
+
+
+def too_large(path: str | Path, claim: str) -> VideoError:
+    """The refusal of a file that claims more than pipelines/video/limits.py allows."""
+    return VideoError("too_large", "open", path, f"{claim}; cut or convert it if it is what it claims to be")
+
+
+@contextmanager
+def damage_reports(container: InputContainer) -> Iterator[list[tuple[int, str, str]]]:
+    """Collect what a demuxer complains of meanwhile: Matroska's leaves out what it cannot parse, and flags nothing.
+
+    (level, name of the part of libav, line) each; none for demuxers that flag lost packets.
+    """
+    if container.format.name not in _SILENT_DEMUXERS:
+        yield []
+        return
+    av.logging.set_level(av.logging.ERROR)
+    try:
+        with av.logging.Capture() as lines:
+            yield lines
+    finally:
+        av.logging.set_level(None)
+
+
+def video_packets(container: InputContainer, *streams: av.stream.Stream) -> Iterator[av.Packet]:
+    """The packets of some streams until the file ends or can no longer be read; empty ones (which mean "flush") too."""
+    try:
+        yield from container.demux(*streams)
+    except FFmpegError:
+        return
+
+
+def _not_a_video(path: str | Path) -> VideoError:
+    if _lacks_index(path):
+        message = (
+            "the recording or copy was cut short before its index (moov) was written; copy it again, or rebuild it "
+            "with a repair tool and a good file of the same camera"
+        )
+        return VideoError("truncated", "open", path, message)
+    return VideoError("not_a_video", "open", path, "no video format was recognised in these bytes; leave it out")
+
+
+def _lacks_index(path: str | Path) -> bool:
+    """Whether the bytes are an MP4 or QuickTime file without its ``moov`` box (ISO/IEC 14496-12, 4.2)."""
+    with open(path, "rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        at, first = 0, True
+        while at + 8 <= end:
+            file.seek(at)
+            head = file.read(16)
+            size, kind = int.from_bytes(head[:4], "big"), head[4:8]
+            if first and kind not in (b"ftyp", b"mdat", b"wide", b"free", b"skip", b"moov"):
+                return False
+            first = False
+            size = int.from_bytes(head[8:16], "big") if size == 1 else size
+            if kind == b"moov":
+                return at + size > end
+            if size < 8:  # 0: this box reaches to the end of the file
+                break
+            at += size
+    return not first

@@ -1,0 +1,141 @@
+"""Frames by PyAV, packet by packet: what is right on everything that was tried."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import cast
+
+import numpy as np
+from av.error import FFmpegError
+from av.video.frame import VideoFrame
+
+from pipelines.video.containers import open_container, video_packets, video_stream
+from pipelines.video.orientation import orient
+from pipelines.video.scan import Video
+
+__all__ = ["read_with_pyav"]
+
+
+def read_with_pyav(video: Video, frame_index: np.ndarray, threads: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield (index, upright RGB uint8 [H,W,3]) of the wanted frames that could be read, in order."""
+    wanted = np.zeros(video.info.n_frames, dtype=bool)
+    wanted[frame_index] = True
+    tally = _Tally(video)
+    last_index = -1
+    for position, frame in _decoded_frames(video, tally, threads, _first_packet(video, int(frame_index[0]))):
+        index, is_good = tally.judge(position, frame)
+        if index <= last_index:
+            continue  # hidden by an edit list, or shown again by the decoder
+        if index > frame_index[-1]:
+            return
+        last_index = index
+        if index < len(wanted) and wanted[index] and is_good:
+            try:
+                picture = frame.to_ndarray(
+                    format="rgb24", width=video.stored_width_px, height=video.stored_height_px, threads=threads
+                )
+            except (FFmpegError, ValueError):
+                continue
+            yield index, orient(picture, video.display_matrix)
+
+
+def _first_packet(video: Video, first_frame: int) -> int:
+    """The position from which on packets have to be decoded, so that all frames from the first wanted one are right.
+
+    It is a key frame that comes before all packets of these frames, and is shown before them; or, for good measure, the
+    one before that, since some encoders refer across a key frame. 0 where frames can only be counted.
+    """
+    frame_of = video.frame_of_packet
+    if first_frame == 0 or not video.exact_pts:
+        return 0
+    needed = np.flatnonzero(frame_of >= first_frame)
+    end = int(needed[0]) + 1 if len(needed) else len(frame_of)
+    keys = np.flatnonzero(video.is_key[:end] & ~video.is_corrupt[:end] & (frame_of[:end] <= first_frame))
+    return int(keys[-2]) if len(keys) > 1 else 0
+
+
+def _decoded_frames(video: Video, tally: _Tally, threads: int, first_packet: int) -> Iterator[tuple[int, VideoFrame]]:
+    """Yield each decoded frame with the position of its packet; a packet that fails does not end the video.
+
+    Packets before ``first_packet`` are read and passed over: seeking lands where a container's index says, which is not
+    always where it should.
+    """
+    n_packets = len(video.frame_of_packet)
+    with open_container(video.info.path) as container:
+        stream = video_stream(container, video.info.path)
+        context = stream.codec_context
+        context.thread_count = threads
+        context.thread_type = "AUTO" if threads > 1 else "NONE"
+        context.copy_opaque = True  # a frame tells its packet, also where containers store no presentation times
+        position = 0
+        for packet in video_packets(container, stream):
+            if packet.size == 0 or position == n_packets:
+                continue
+            if position < first_packet:
+                position += 1
+                continue
+            packet.opaque = position
+            try:
+                frames = context.decode(packet)
+            except MemoryError:
+                raise
+            except FFmpegError:
+                frames = []
+                tally.fail(position)
+            if video.is_corrupt[position]:
+                tally.lose(position)
+            for frame in frames:
+                yield cast(int, frame.opaque), frame
+            position += 1
+        try:
+            frames = context.decode(None)
+        except FFmpegError:
+            frames = []
+        for frame in frames:
+            yield cast(int, frame.opaque), frame
+
+
+class _Tally:
+    """Which frame a decoded picture is, and whether it can be trusted.
+
+    After a packet is lost, what refers to it is a guess: all up to the next key frame, and the frames that are decoded
+    after that key frame but shown before it. Decoders show such pictures without a flag. Where frames can only be
+    counted, nothing after a loss can be placed.
+    """
+
+    def __init__(self, video: Video) -> None:
+        self._video = video
+        self._keys = np.flatnonzero(video.is_key)
+        self._is_lost = np.zeros(len(video.frame_of_packet), dtype=bool)
+        self._n_shown = 0
+        self._failed_at = 0
+
+    def fail(self, position: int) -> None:
+        """Note that the decoder gave up on a packet.
+
+        Damage often begins some packets before, which decoders patch up without a flag, and with frame threads the
+        error may be about one of those: what was decoded and is not shown yet is suspect too.
+        """
+        self._failed_at = position
+        self.lose(position)
+
+    def lose(self, position: int) -> None:
+        """Note that the packet at this position, in decoding order, is damaged."""
+        frame_of = self._video.frame_of_packet
+        later = self._keys[np.searchsorted(self._keys, position, side="right") :]
+        key = int(later[0]) if len(later) and self._video.exact_pts else len(frame_of)
+        self._is_lost[position:key] = True
+        leading = key + 1
+        while leading < len(frame_of) and frame_of[leading] < frame_of[key]:
+            self._is_lost[leading] = True
+            leading += 1
+
+    def judge(self, position: int, frame: VideoFrame) -> tuple[int, bool]:
+        """The frame's index (-1 if hidden) and whether its picture is right."""
+        if frame.is_corrupt:
+            self.lose(position)
+        index = int(self._video.frame_of_packet[position])
+        if index >= 0 and not self._video.exact_pts:
+            index = self._n_shown
+            self._n_shown += 1
+        return index, position >= self._failed_at and not self._is_lost[position]

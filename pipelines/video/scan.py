@@ -1,0 +1,398 @@
+"""One pass over a file's packets: how many frames it must give, when each is shown, and how the picture is turned."""
+
+from __future__ import annotations
+
+import math
+import os
+from array import array
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from pipelines.batches import VideoInfo
+from pipelines.errors import VideoError
+from pipelines.heartbeat import beat
+from pipelines.video.containers import damage_reports, open_container, too_large, video_packets, video_stream
+from pipelines.video.limits import (
+    MAX_DURATION_S,
+    MAX_FRAMES,
+    MAX_PIXELS,
+    MAX_PIXELS_PER_BYTE,
+    MAX_PIXELS_UNPROVEN,
+    MAX_TIME_S,
+)
+from pipelines.video.orientation import display_matrix
+
+__all__ = ["Video", "open_video"]
+
+#: Containers whose header states a duration that was measured when the file was finished.
+_DURATION_FORMATS = {"matroska,webm", "flv"}
+_PLAIN_CONTAINERS = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "flv"}
+_PLAIN_CODECS = {"h264", "hevc", "vp8", "vp9", "mpeg4", "mjpeg"}
+#: Decord decodes ahead without bound when the consumer is slow: a clip may not be larger than this when decoded.
+DECORD_CLIP_MB = 64
+#: Decord reserves memory for every frame that fits into the time of a file, also where there are gaps of weeks.
+DECORD_CLIP_S = 86_400.0
+#: A file that ends this much before the duration in its header was cut short; audio padding is far below it.
+_CUT_SHORT_S = 1.0
+#: Bytes of a chunk's name and size in AVI, which lie between where the index points and where the packet begins.
+_AVI_CHUNK_HEAD = 8
+#: libav's mark of containers whose times may begin anew in mid-stream (AVFMT_TS_DISCONT), as MPEG-TS and -PS do.
+_TIMES_MAY_RESTART = 0x0200
+#: Packets among which the first in order of presentation is: codecs reorder at most 16 frames.
+_REORDERED_PACKETS = 32
+#: Packets that are decoded, at most, to see one frame and the display matrix that it carries.
+_PROBE_PACKETS = 64
+
+
+@dataclass(frozen=True, repr=False)
+class Video:
+    """A file that was scanned and can be decoded; N frames in presentation order, P packets in decoding order.
+
+    ``pts_s`` and ``duration_s`` are float64 [N], in seconds: when each frame is shown, and for how long.
+    ``n_missing`` of the N frames are promised by the header and not in the file (it was cut short); their times are
+    estimates, at the rate of the rest. ``frame_of_packet`` int64 [P] is each packet's place among the
+    frames, -1 if an edit list hides it. Where ``exact_pts`` is False the container's times do not say which packet is
+    which frame, and frames are counted instead. ``display_matrix`` is (a, b, c, d): a point (x, y), y down, of the
+    stored picture is shown at (a x + c y, b x + d y). ``stored_width_px`` and ``stored_height_px`` have square pixels
+    and come before that turn. ``refusals`` has the decoders that must not read the file, and why.
+    """
+
+    info: VideoInfo
+    pts_s: np.ndarray
+    duration_s: np.ndarray
+    tick_s: float
+    n_missing: int
+    frame_of_packet: np.ndarray
+    is_key: np.ndarray
+    is_corrupt: np.ndarray
+    exact_pts: bool
+    display_matrix: tuple[int, int, int, int]
+    stored_width_px: int
+    stored_height_px: int
+    refusals: Mapping[str, str]
+
+    def __repr__(self) -> str:
+        return f"Video({self.info}, n_missing={self.n_missing}, refusals={self.refusals!r})"
+
+
+@dataclass
+class _Scan:
+    """The packets of the video stream in decoding order, as compact arrays: an hour at 30 fps is about 3 MB."""
+
+    pts: array[int]
+    dts: array[int]
+    duration: array[int]
+    is_key: bytearray
+    is_corrupt: bytearray
+    is_discard: bytearray
+    offset: array[int]
+    n_empty: int = 0
+    n_unstamped: int = 0
+    end_s: float = 0.0
+    first_frame: VideoFrame | None = None
+    has_hole: bool = False
+
+
+@dataclass(frozen=True)
+class _Timeline:
+    """The fields of the same names in Video."""
+
+    pts_s: np.ndarray
+    duration_s: np.ndarray
+    tick_s: float
+    n_missing: int
+    frame_of_packet: np.ndarray
+    exact_pts: bool
+
+
+def open_video(path: str | Path, video_id: str = "") -> Video:
+    """Scan a file without decoding it (but for one frame, which carries the display matrix).
+
+    Args:
+        path: the file.
+        video_id: 16 hex digits of the sha256 of the bytes, kept in ``info``.
+
+    Raises:
+        VideoError: missing, not_a_file, empty_file, unreadable, not_a_video, truncated, no_video_stream, no_frames,
+            encrypted, decode_failed (an unknown codec), too_large or out_of_memory.
+    """
+    try:
+        return _open(Path(path), video_id)
+    except OverflowError as error:
+        raise too_large(path, "its times are beyond all bounds") from error
+    except MemoryError as error:
+        raise VideoError("out_of_memory", "open", path, "not enough memory to scan it; use fewer workers") from error
+
+
+def _open(path: Path, video_id: str) -> Video:
+    with open_container(path) as container:
+        stream = video_stream(container, path)
+        scan = _scan_packets(container, stream)
+        if len(scan.pts) == sum(scan.is_discard):
+            raise VideoError("no_frames", "open", path, "the video stream holds no frame; record or convert it again")
+        timeline = _lay_out(scan, container, stream)
+        frame = scan.first_frame
+        matrix = display_matrix(frame)
+        rotation_deg, mirrored = _turn(matrix)
+        aspect = stream.sample_aspect_ratio or 1
+        stored_height_px = frame.height if frame else stream.codec_context.height
+        stored_width_px = round((frame.width if frame else stream.codec_context.width) * aspect)
+        if min(stored_width_px, stored_height_px) < 1:
+            message = "the video states no size, or one that no decoder takes; record or convert it again"
+            raise VideoError("not_a_video", "open", path, message)
+        _check_size(path, stored_width_px, stored_height_px, len(timeline.pts_s))
+        turned = rotation_deg in (90, 270)
+        pts_s, duration_s = timeline.pts_s, timeline.duration_s
+        info = VideoInfo(
+            path=path,
+            video_id=video_id,
+            width_px=stored_height_px if turned else stored_width_px,
+            height_px=stored_width_px if turned else stored_height_px,
+            rotation_deg=rotation_deg,
+            mirrored=mirrored,
+            sample_aspect_ratio=float(aspect),
+            codec=stream.codec_context.codec.canonical_name,
+            container=container.format.name,
+            n_frames=len(pts_s),
+            duration_s=float(pts_s[-1] + duration_s[-1] - pts_s[0]),
+            start_s=float(pts_s[0]),
+        )
+        refusals = _refusals(info, container, stream, scan, timeline)
+    return Video(
+        info=info,
+        pts_s=pts_s,
+        duration_s=duration_s,
+        tick_s=timeline.tick_s,
+        n_missing=timeline.n_missing,
+        frame_of_packet=timeline.frame_of_packet,
+        is_key=np.frombuffer(scan.is_key, bool),
+        is_corrupt=np.frombuffer(scan.is_corrupt, bool),
+        exact_pts=timeline.exact_pts,
+        display_matrix=matrix,
+        stored_width_px=stored_width_px,
+        stored_height_px=stored_height_px,
+        refusals=refusals,
+    )
+
+
+def _check_size(path: Path, width_px: int, height_px: int, n_frames: int) -> None:
+    if width_px * height_px > MAX_PIXELS:
+        raise too_large(path, f"its frames are shown with {width_px}x{height_px} pixels, {MAX_PIXELS} are allowed")
+    n_pixels, size_bytes = width_px * height_px * n_frames, path.stat().st_size
+    if n_pixels > max(MAX_PIXELS_UNPROVEN, size_bytes * MAX_PIXELS_PER_BYTE):
+        raise too_large(path, f"its {size_bytes} bytes claim {n_frames} frames of {width_px}x{height_px} pixels")
+
+
+def _scan_packets(container: InputContainer, stream: VideoStream) -> _Scan:
+    scan = _Scan(array("q"), array("q"), array("q"), bytearray(), bytearray(), bytearray(), array("q"))
+    with damage_reports(container) as complaints:
+        _read_packets(scan, container, stream)
+    scan.has_hole = any(name == container.format.name for _, name, _ in complaints)
+    if scan.first_frame is None and scan.pts:
+        scan.first_frame = _first_frame(stream, None)
+    if container.format.name == "avi" and len(stream.index_entries) > len(scan.pts) + scan.n_empty:
+        _doubt_after_hole(scan, stream)
+    if container.format.flags & _TIMES_MAY_RESTART:
+        _continue_times(scan)
+    return scan
+
+
+def _read_packets(scan: _Scan, container: InputContainer, stream: VideoStream) -> None:
+    for packet in video_packets(container, *container.streams):
+        beat()
+        if packet.pts is not None and packet.time_base:
+            scan.end_s = max(scan.end_s, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+        if packet.stream_index != stream.index:
+            continue
+        if packet.size == 0:  # a frame that the camera dropped, or the end
+            scan.n_empty += packet.dts is not None
+            continue
+        if not scan.pts and packet.has_sidedata("encryption_info"):
+            message = "the video is encrypted; export it with the program that has its key"
+            raise VideoError("encrypted", "open", container.name, message)
+        scan.n_unstamped += packet.pts is None
+        previous_dts = scan.dts[-1] + (scan.duration[-1] or 1) if scan.dts else 0
+        scan.dts.append(packet.dts if packet.dts is not None else previous_dts)
+        scan.pts.append(packet.pts if packet.pts is not None else scan.dts[-1])
+        scan.duration.append(packet.duration or 0)
+        scan.is_key.append(packet.is_keyframe)
+        scan.is_corrupt.append(packet.is_corrupt)
+        scan.is_discard.append(packet.is_discard)
+        scan.offset.append(packet.pos if packet.pos is not None else -1)
+        if len(scan.pts) > MAX_FRAMES:
+            raise too_large(container.name, f"it has over {MAX_FRAMES} frames")
+        if scan.first_frame is None and len(scan.pts) <= _PROBE_PACKETS:
+            scan.first_frame = _first_frame(stream, packet)
+
+
+def _continue_times(scan: _Scan) -> None:
+    """Where recordings were joined end to end, let the times of each go on where those before it ended."""
+    pts, dts, duration = (np.frombuffer(values, np.int64) for values in (scan.pts, scan.dts, scan.duration))
+    shift_from, shifts = [0], [0]
+    for seam in np.flatnonzero(np.diff(dts) < 0) + 1:
+        # two packets on either side, so that a single one with a wrong time is no seam
+        if dts[seam : seam + 2].max() >= dts[max(seam - 2, 0) : seam].min():
+            continue
+        end = int((pts[shift_from[-1] : seam] + duration[shift_from[-1] : seam]).max()) + shifts[-1]
+        shift_from.append(int(seam))
+        shifts.append(end - int(pts[seam : seam + _REORDERED_PACKETS].min()))
+    if len(shifts) > 1:
+        shift = np.repeat(shifts, np.diff([*shift_from, len(pts)]))
+        scan.pts, scan.dts = array("q", (pts + shift).tolist()), array("q", (dts + shift).tolist())
+
+
+def _doubt_after_hole(scan: _Scan, stream: VideoStream) -> None:
+    """Mark the packets after the first lost one: AVI's times only count packets, so theirs are too early."""
+    expected = (entry.pos + _AVI_CHUNK_HEAD for entry in stream.index_entries)
+    pairs = enumerate(zip(scan.offset, expected, strict=False))
+    hole = next((position for position, (got, want) in pairs if got != want), len(scan.pts))
+    if stream.codec_context.has_b_frames:  # what is shown after some that are lost is too early as well
+        key = scan.is_key.rfind(1, 0, hole)
+        hole = max(hole - _REORDERED_PACKETS, key + 1)
+    scan.is_corrupt[hole:] = b"\x01" * (len(scan.pts) - hole)
+
+
+def _first_frame(stream: VideoStream, packet: av.Packet | None) -> VideoFrame | None:
+    try:
+        frames = stream.codec_context.decode(packet)
+    except FFmpegError:
+        return None
+    return frames[0] if frames else None
+
+
+def _lay_out(scan: _Scan, container: InputContainer, stream: VideoStream) -> _Timeline:
+    """Put the packets in the order in which their frames are shown.
+
+    Some streams leave presentation times out or repeat them, and AVI stores none: libav's guess is no order at all if
+    it rises in decoding order although the codec reorders. There, only the set of times is used.
+    """
+    hidden = np.frombuffer(scan.is_discard, bool)
+    shown = np.flatnonzero(~hidden)
+    ticks = np.frombuffer(scan.dts if scan.n_unstamped else scan.pts, np.int64)[shown]
+    exact_pts = not scan.n_unstamped and len(np.unique(ticks)) == len(ticks)
+    if container.format.name == "avi" and stream.codec_context.has_b_frames:
+        exact_pts = exact_pts and bool((np.diff(ticks) < 0).any())
+    order = np.argsort(ticks, kind="stable")
+    tick = stream.time_base
+    assert tick is not None
+    pts_s = _seconds(ticks[order], tick, container.name)
+
+    last_s = float(scan.duration[shown[order[-1]]] * tick)
+    step_s = float(np.median(np.diff(pts_s))) if len(pts_s) > 1 else last_s
+    if not 0 < last_s <= MAX_DURATION_S:
+        last_s = step_s if step_s > 0 else float(1 / stream.average_rate) if stream.average_rate else 0.0
+    frame_index = np.arange(len(shown))
+    n_missing = _count_missing(container, stream, scan, step_s)
+    if len(shown) + n_missing > MAX_FRAMES:
+        raise too_large(
+            container.name, f"its header promises {len(shown) + n_missing} frames, {MAX_FRAMES} are allowed"
+        )
+    if n_missing:
+        held_s = pts_s
+        pts_s = np.sort(np.append(held_s, _missing_times(held_s, step_s, n_missing)))
+        frame_index = np.searchsorted(pts_s, held_s) if exact_pts else frame_index
+    frame_of_packet = np.full(len(hidden), -1, np.int64)
+    frame_of_packet[shown[order] if exact_pts else shown] = frame_index
+    return _Timeline(pts_s, np.append(np.diff(pts_s), last_s), float(tick), n_missing, frame_of_packet, exact_pts)
+
+
+def _seconds(ticks: np.ndarray, tick: Fraction, path: str) -> np.ndarray:
+    """Rising int64 ticks as seconds, float64; what float64 could not tell apart is refused."""
+    first, last = int(ticks[0]), int(ticks[-1])
+    if max(-first, last) * tick > MAX_TIME_S or (last - first) * tick > MAX_DURATION_S:
+        days = float((last - first) * tick) / 86_400
+        raise too_large(path, f"its times run over {days:.0f} days, up to {float(last * tick):.0f} s")
+    return ticks.astype(np.float64) * tick.numerator / tick.denominator
+
+
+def _missing_times(held_s: np.ndarray, step_s: float, n_missing: int) -> np.ndarray:
+    """Times for frames that are not in the file: the empty places of a constant rate, else after the last one.
+
+    The last frames that a cut file holds may be shown after some that it lost.
+    """
+    grid_s = held_s[0] + step_s * np.arange(len(held_s) + n_missing)
+    after = np.clip(np.searchsorted(held_s, grid_s), 1, len(held_s) - 1) if len(held_s) > 1 else np.zeros(1, np.int64)
+    distance_s = np.minimum(np.abs(grid_s - held_s[after]), np.abs(grid_s - held_s[after - 1]))
+    free_s = grid_s[distance_s > step_s / 2]
+    return free_s if len(free_s) == n_missing else held_s[-1] + step_s * np.arange(1, n_missing + 1)
+
+
+def _count_missing(container: InputContainer, stream: VideoStream, scan: _Scan, step_s: float) -> int:
+    """Frames that the header promises beyond those in the file; an estimate where it only states a duration."""
+    n_seen = len(scan.pts) + scan.n_empty
+    if container.format.name.startswith("mov"):
+        return max(0, len(stream.index_entries) - n_seen)
+    if container.format.name == "avi":
+        return max(0, stream.frames - n_seen)
+    if container.format.name in _DURATION_FORMATS and container.duration:
+        short_s = container.duration / av.time_base - scan.end_s
+        if scan.has_hole and step_s > 0:  # as many as the time from the first frame to the stated end has room for
+            first_s = float(min(scan.pts) * (stream.time_base or 0))
+            return max(0, round((container.duration / av.time_base - first_s) / step_s) - n_seen)
+        if short_s > _CUT_SHORT_S:
+            return math.ceil(short_s / step_s) if step_s > 0 else 1
+    return 0
+
+
+def _turn(display_matrix: tuple[int, int, int, int]) -> tuple[int, bool]:
+    """Clockwise degrees, to the next quarter turn, after a horizontal flip or none."""
+    a, b, c, d = display_matrix
+    mirrored = a * d - b * c < 0
+    degrees = math.degrees(math.atan2(-b, -a) if mirrored else math.atan2(b, a))
+    return round(degrees / 90) % 4 * 90, mirrored
+
+
+def _refusals(
+    info: VideoInfo, container: InputContainer, stream: VideoStream, scan: _Scan, timeline: _Timeline
+) -> dict[str, str]:
+    """The first reason why each decoder that nobody watches packet by packet is not proven right on this file."""
+    n_packets = len(scan.pts)
+    pixels = scan.first_frame.format if scan.first_frame else None
+    shallow = pixels is not None and all(component.bits == 8 for component in pixels.components)
+    clip_mb = info.width_px * info.height_px * 3 * n_packets / 1e6
+    of_both = [
+        (container.format.name not in _PLAIN_CONTAINERS, f"its container is {info.container}"),
+        (info.codec not in _PLAIN_CODECS, f"its codec is {info.codec}"),
+        (len(container.streams.video) != 1, f"it has {len(container.streams.video)} video streams"),
+        (not _is_utf8(info.path), "its name is not UTF-8"),
+        (not timeline.exact_pts, "its packets have no unique times"),
+        (any(scan.is_discard), "an edit list hides some of its frames"),
+        (min(scan.pts, default=0) < 0, "it has times below zero"),
+        (
+            any(scan.is_corrupt) or timeline.n_missing > 0 or scan.n_empty > 0 or scan.has_hole,
+            "it is damaged or cut short",
+        ),
+        (stream.frames not in (0, n_packets), f"its header counts {stream.frames} frames, the file holds {n_packets}"),
+        (info.mirrored, "it is shown mirrored"),
+        (info.sample_aspect_ratio != 1, "its pixels are not square"),
+        (not shallow, f"its pixels are {pixels.name if pixels else 'unknown'}, not 8 bits deep"),
+    ]
+    of_decord = [
+        (info.duration_s > DECORD_CLIP_S, "it runs over more than a day, and decord reserves memory by time"),
+        (
+            clip_mb > DECORD_CLIP_MB,
+            f"decoded it takes {clip_mb:.0f} MB and decord, which reads ahead without bound, may have {DECORD_CLIP_MB}",
+        ),
+    ]
+    found = {}
+    for decoder, reasons in (("decord", of_both + of_decord), ("torchcodec", of_both)):
+        if reason := next((reason for refused, reason in reasons if refused), None):
+            found[decoder] = reason
+    return found
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        os.fsencode(path).decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True

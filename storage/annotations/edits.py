@@ -1,0 +1,149 @@
+"""What people add to a lake: judgements on faces, and names, merges, events and excluded stretches of a video.
+
+They stand beside the scores, never in them. Nothing is changed or deleted: a later row takes an earlier one back.
+"""
+
+from __future__ import annotations
+
+import math
+import uuid
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+
+from storage.annotations.track_splits import find_part
+from storage.lake import Lake
+from storage.schema import EXPRESSIONS, TABLES
+
+__all__ = [
+    "EDIT_KINDS",
+    "VERDICTS",
+    "add_edit",
+    "add_label",
+    "undo_edit",
+]
+
+EDIT_KINDS = ("name", "merge", "split", "event", "exclude")
+#: ``withdrawn`` takes the rater's earlier judgement of the same face back.
+VERDICTS = ("expression", "not_a_face", "undecided", "withdrawn")
+
+
+def add_edit(
+    lake: Lake,
+    video_id: str,
+    kind: str,
+    *,
+    faces_id: str | None = None,
+    track_id: int | None = None,
+    value: str | None = None,
+    start_s: float | None = None,
+    end_s: float | None = None,
+    author: str = "",
+) -> str:
+    """Write that a person named, merged or split a track, marked an event or excluded a stretch.
+
+    Args:
+        lake: where.
+        video_id: the video.
+        kind: ``name`` (``value``: the name) and ``merge`` (``value``: the number of the track that is the same
+            person) are about a track, and so is ``split``: from ``start_s`` on it is somebody else, whose new number
+            becomes the edit's ``value``; ``event`` (``value``: its text) is at ``start_s``, or lasts until ``end_s``;
+            ``exclude`` is a stretch, or all of it, of a track, or of the whole picture where ``track_id`` is None.
+            Splits and exclusions are kept under the number that the tracker gave.
+        faces_id: the tracker's settings that the track's number belongs to; needed with ``track_id``.
+        track_id: the track as the views number it.
+        start_s, end_s: in ``time_s``, the end not included.
+        author: who says so.
+
+    Returns:
+        The edit_id, for ``undo_edit``.
+
+    Raises:
+        ValueError: the parts do not make an edit; the message says why.
+        LakeError: the lake cannot be written.
+    """
+    if kind not in EDIT_KINDS:
+        raise ValueError(f"an edit is one of {', '.join(EDIT_KINDS)}, got {kind!r}")
+    if kind in ("name", "merge", "split") and track_id is None:
+        raise ValueError(f"to {kind} needs a track_id")
+    if track_id is not None and faces_id is None:
+        raise ValueError("a track_id needs the faces_id whose tracks it numbers")
+    if kind in ("name", "event") and not (value or "").strip():
+        raise ValueError(f"{'a name' if kind == 'name' else 'an event'} needs a text")
+    if kind == "merge" and (not (value or "").lstrip("-").isdigit() or int(value or "") == track_id):
+        raise ValueError(f"to merge needs the number of another track, got {value!r}")
+    if kind in ("event", "split") and start_s is None:
+        raise ValueError(f"{'an event' if kind == 'event' else 'a split'} needs a start_s")
+    if start_s is not None and end_s is not None and end_s <= start_s:
+        raise ValueError(f"a stretch that ends at {end_s} s, which is not after its start at {start_s} s")
+    fields = {"faces_id": faces_id, "track_id": track_id, "value": value, "start_s": start_s, "end_s": end_s}
+    if kind in ("split", "exclude") and track_id is not None:
+        fields |= _as_found(lake, video_id, kind, fields)
+    return _append(lake, "edits", "edit_id", {"video_id": video_id, "kind": kind, "author": author, **fields})
+
+
+def _as_found(lake: Lake, video_id: str, kind: str, told: dict[str, Any]) -> dict[str, Any]:
+    """The track and stretch of a split or an exclusion in the tracker's own numbers, which no later split changes."""
+    number, start_s, end_s = told["track_id"], told["start_s"], told["end_s"]
+    part = find_part(lake, video_id, told["faces_id"], number)
+    if kind == "split":
+        if part is None:
+            raise ValueError(f"the video has no face {number} to split")
+        if not part.start_s < start_s < part.end_s:
+            raise ValueError(
+                f"face {number} is seen from {part.start_s:.2f} to {part.end_s:.2f} s: split it in between"
+            )
+        return {"track_id": part.found_track_id, "value": str(part.free_number), "end_s": None}
+    if part is None:
+        return {}
+    from_s = max(part.from_s, -math.inf if start_s is None else start_s)
+    until_s = min(part.until_s, math.inf if end_s is None else end_s)
+    if until_s <= from_s:
+        raise ValueError(f"face {number} is not seen in that stretch")
+    return {
+        "track_id": part.found_track_id,
+        "start_s": None if math.isinf(from_s) else from_s,
+        "end_s": None if math.isinf(until_s) else until_s,
+    }
+
+
+def undo_edit(lake: Lake, video_id: str, edit_id: str, author: str = "") -> str:
+    """Take an edit back; the views forget it, the table keeps both. Returns the edit_id of the undoing."""
+    fields = {"video_id": video_id, "kind": "undo", "value": edit_id, "author": author}
+    return _append(lake, "edits", "edit_id", fields)
+
+
+def add_label(lake: Lake, face: dict[str, Any], verdict: str, expression: str | None, rater: str, **more: Any) -> str:
+    """Write a person's judgement on one face.
+
+    Args:
+        lake: where.
+        face: video_id, faces_id, frame_index, time_s, face_index and track_id of the face.
+        verdict: one of ``VERDICTS``.
+        expression: the apparent expression with the verdict ``expression``, else None.
+        rater: who judged; never empty.
+        **more: ``shown_model_id`` and ``note``, where there are any.
+
+    Returns:
+        The label_id.
+
+    Raises:
+        ValueError: the parts do not make a judgement.
+        LakeError: the lake cannot be written.
+    """
+    if verdict not in VERDICTS:
+        raise ValueError(f"a verdict is one of {', '.join(VERDICTS)}, got {verdict!r}")
+    if (verdict == "expression") != (expression in EXPRESSIONS):
+        raise ValueError(f"the verdict {verdict!r} does not go with the expression {expression!r}")
+    if not rater.strip():
+        raise ValueError("a judgement needs to say who judged")
+    fields = {"verdict": verdict, "expression": expression, "rater": rater.strip(), **face, **more}
+    return _append(lake, "labels", "label_id", fields)
+
+
+def _append(lake: Lake, table: str, key: str, fields: dict[str, Any]) -> str:
+    name = uuid.uuid4().hex
+    row = {key: name, "created_utc": datetime.now(UTC), **fields}
+    lake.append(table, pa.Table.from_pylist([row], schema=TABLES[table].schema), transaction=name)
+    return name

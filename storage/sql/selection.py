@@ -1,0 +1,98 @@
+"""Which finished videos of a lake a person means: by path, folder, file name, content or video_id."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+
+from storage.delta.object_store import is_uri
+from storage.delta.relations import rows_of
+from storage.errors import LakeError
+from storage.identity import path_text, video_id_of
+
+__all__ = ["ChosenVideo", "choose_videos"]
+
+_COLUMNS = (
+    "video_id, path, file_name, faces_id, analysis_id, model_id, status, code, n_frames, n_frames_with_face,"
+    " n_frames_unread, n_faces, n_tracks, width_px, height_px, duration_s, codec, container, decoder, settings"
+)
+
+
+@dataclass(frozen=True)
+class ChosenVideo:
+    """A finished video and the analysis that the views show of it; the fields are columns of ``raw.videos``."""
+
+    video_id: str
+    path: str
+    file_name: str
+    faces_id: str
+    analysis_id: str
+    model_id: str | None
+    status: str
+    code: str | None
+    n_frames: int
+    n_frames_with_face: int
+    n_frames_unread: int
+    n_faces: int
+    n_tracks: int
+    width_px: int | None
+    height_px: int | None
+    duration_s: float | None
+    codec: str | None
+    container: str | None
+    decoder: str | None
+    settings: str
+
+
+def choose_videos(con: duckdb.DuckDBPyConnection, names: Sequence[str | Path] = ()) -> list[ChosenVideo]:
+    """The finished videos that names stand for, each once, by path.
+
+    Args:
+        con: from ``storage.sql.views.connect``.
+        names: paths, folders (all videos below them), file names or video_ids; none: every finished video.
+
+    Raises:
+        LakeError: ``unknown_video`` where a name stands for no finished video, or the lake has none.
+    """
+    rows = rows_of(con, f"SELECT {_COLUMNS} FROM raw.finished WHERE chosen ORDER BY path, video_id").to_pylist()
+    videos = [ChosenVideo(**row) for row in rows]
+    if not videos:
+        raise LakeError("the lake has no finished video yet; run `mfer analyze VIDEOS` first", "unknown_video")
+    if not names:
+        return videos
+    copies: dict[str, str] = {}
+    for path, video_id in con.execute("SELECT path, video_id FROM videos WHERE video_id IS NOT NULL").fetchall():
+        copies[path] = video_id
+    wanted: set[str] = set()
+    for name in names:
+        found = _find(str(name), videos, copies)
+        if not found:
+            known = ", ".join(video.file_name for video in videos[:5]) + (", ..." if len(videos) > 5 else "")
+            raise LakeError(
+                f"{path_text(name)} is no finished video of this lake, nor a folder with one; it has {known}."
+                ' `mfer sql "SELECT path, status, code FROM videos"` lists all; analyse the missing ones first',
+                "unknown_video",
+            )
+        wanted |= found
+    return [video for video in videos if video.video_id in wanted]
+
+
+def _find(name: str, videos: list[ChosenVideo], copies: dict[str, str]) -> set[str]:
+    finished = {video.video_id for video in videos}
+    path = path_text(name if is_uri(name) else os.path.abspath(name))
+    below = path.rstrip("/") + "/"
+    same_path = {video_id for known, video_id in copies.items() if known == path or known.startswith(below)}
+    same_path |= {video.video_id for video in videos if video.path == path or video.path.startswith(below)}
+    if found := same_path & finished:
+        return found
+    text = path_text(name)
+    if found := {video.video_id for video in videos if text in (video.video_id, video.file_name)}:
+        return found
+    try:
+        return {video_id_of(name)} & finished if os.path.isfile(name) else set()
+    except OSError:
+        return set()

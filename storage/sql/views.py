@@ -1,0 +1,396 @@
+"""What people ask of a lake: views for SQL in an in-memory DuckDB, and a locked door for SQL that others wrote."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import duckdb
+import pyarrow as pa
+
+from storage.delta.relations import memory_connection, quote, read_errors, relations_sql, rows_of, shared_connection
+from storage.errors import LakeError
+from storage.lake import Lake
+from storage.schema import EXPRESSIONS, TABLES
+from storage.sql.corrections import BASIC_VIEWS, CORRECTED, EDITS_SQL, LABELS_SQL, PEOPLE_SQL, corrections
+from storage.sql.table_functions import create_functions
+from storage.summary import EPISODE_MAX_GAP_S
+
+__all__ = [
+    "EPISODE_MAX_GAP_S",
+    "EPISODE_MIN_S",
+    "MAX_ROWS",
+    "MEMORY_MB",
+    "TIMEOUT_S",
+    "VIEWS",
+    "View",
+    "connect",
+    "run_sql",
+]
+
+#: Shorter stretches are not episodes: apparent expressions last longer than half a second, except for micro-expressions
+#: (Ekman 2003: 1/25 to 1/2 s), which this data is too coarse for.
+EPISODE_MIN_S = 0.5
+
+
+@dataclass(frozen=True)
+class View:
+    """One view: what a row is, its SELECT, and unit and meaning of the columns that no table has under that name.
+
+    ``tables`` are looked up for the meaning of the others, in that order.
+    """
+
+    name: str
+    meaning: str
+    sql: str
+    tables: tuple[str, ...]
+    columns: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+
+_FILE_NAME = ("", "name of the file without its folder")
+_PATH = ("", "path of the file that was analysed; copies are in videos")
+_TRACK = ("", "number of a face followed through the whole video")
+
+
+def _each(pattern: str) -> str:
+    return ", ".join(pattern.format(name) for name in EXPRESSIONS)
+
+
+_FACE = ", ".join(
+    f"o.{name}"
+    for name in TABLES["observations"].schema.names
+    if name.endswith("_px") or name in ("det_prob", "sharpness", "yaw_proxy", "roll_deg")
+)
+
+_PRODUCTION = """
+    SELECT arg_max(coalesce(model_id, ''), sequence) AS model_id FROM raw.models WHERE event IN ('promote', 'rollback')
+"""
+#: Finished analyses: which is chosen for a video, and how segments' track numbers map to the video's where they differ.
+_FINISHED = """
+    WITH joined AS (
+        SELECT video_id, analysis_id, map_from_entries(list((row(segment, track), track_id))) AS track_ids
+        FROM raw.tracks WHERE track <> track_id GROUP BY ALL
+    )
+    SELECT v.*, parse_filename(v.path, false, 'forward_slash') AS file_name, joined.track_ids,
+           v.model_id IS NOT DISTINCT FROM production.model_id AS in_production,
+           row_number() OVER (
+               PARTITION BY v.video_id
+               ORDER BY v.model_id IS NOT DISTINCT FROM production.model_id DESC, v.n_frames DESC,
+                        v.lake_version DESC, v.analysis_id
+           ) = 1 AS chosen
+    FROM raw.videos v CROSS JOIN raw.production production LEFT JOIN joined USING (video_id, analysis_id)
+"""
+
+_SCORES_ALL = f"""
+    SELECT f.file_name, o.time_s, coalesce(f.track_ids[row(o.segment, o.track)], o.track) AS track_id,
+           o.expression, o.confidence, {_each("o.p_{}")}, o.entropy, o.quality_ok, f.path,
+           o.video_id, o.frame_index, o.face_index, o.n_faces, o.pts_s, o.duration_s, {_FACE},
+           o.segment, o.model_id, o.analysis_id, f.chosen
+    FROM raw.observations o JOIN raw.finished f USING (video_id, analysis_id)
+    WHERE o.face_index IS NOT NULL
+"""
+_SCORES = "SELECT * FROM {scores}"
+_FRAMES = """
+    SELECT f.file_name, o.time_s, o.frame_status, o.n_faces, o.frame_index, o.pts_s, o.duration_s, f.path,
+           o.video_id, o.segment, o.analysis_id
+    FROM raw.observations o JOIN raw.finished f USING (video_id, analysis_id)
+    WHERE f.chosen AND (o.face_index IS NULL OR o.face_index = 0)
+"""
+_TRACKS = f"""
+    SELECT f.file_name, t.track_id, min(t.start_s) AS start_s, max(t.end_s) AS end_s,
+           CAST(sum(t.n_faces) AS BIGINT) AS n_faces,
+           {_each("sum(t.mean_p_{0} * t.n_faces) / sum(t.n_faces) AS mean_p_{0}")},
+           sum(t.mean_box_width_px * t.n_faces) / sum(t.n_faces) AS mean_box_width_px,
+           sum(t.mean_box_height_px * t.n_faces) / sum(t.n_faces) AS mean_box_height_px,
+           min(t.first_frame) AS first_frame, max(t.last_frame) AS last_frame,
+           f.path, t.video_id, t.faces_id, t.analysis_id
+    FROM {{tracks}} t JOIN raw.finished f USING (video_id, analysis_id)
+    WHERE f.chosen GROUP BY ALL
+"""
+_SECONDS = f"""
+    SELECT f.file_name, s.track_id, s.second, s.screen_time_s, s.n_faces,
+           {_each("s.sum_p_{0}_s / nullif(s.screen_time_s, 0) AS mean_p_{0}")},
+           {_each("s.max_p_{0}")}, {_each("s.sum_p_{0}_s")}, s.n_faces_ok, s.max_entropy, s.min_margin,
+           f.path, s.video_id, s.analysis_id
+    FROM {{seconds}} s JOIN raw.finished f USING (video_id, analysis_id) WHERE f.chosen
+"""
+_STRETCHES = """
+    SELECT f.file_name, s.track_id, s.start_s, s.end_s, s.expression, s.screen_time_s,
+           s.sum_confidence_s / nullif(s.screen_time_s, 0) AS mean_confidence, s.n_faces, f.path, s.video_id,
+           s.analysis_id
+    FROM {stretches} s JOIN raw.finished f USING (video_id, analysis_id) WHERE f.chosen
+"""
+_EPISODES = f"SELECT * FROM stretches WHERE end_s - start_s >= {EPISODE_MIN_S}"
+_COUNTS = "n_frames, n_frames_with_face, n_frames_unread, n_faces"
+_VIDEOS = f"""
+    WITH last AS (
+        SELECT * FROM raw.runs
+        QUALIFY row_number() OVER (PARTITION BY path ORDER BY lake_version DESC, run_id DESC) = 1
+    ), paths AS (
+        SELECT path, size_bytes, video_id, status, code, stage, message, run_id, {_COUNTS} FROM last
+        UNION ALL
+        SELECT path, size_bytes, video_id, status, code, NULL, message, NULL, {_COUNTS} FROM (
+            SELECT * FROM raw.videos WHERE path NOT IN (SELECT path FROM last)
+            QUALIFY row_number() OVER (PARTITION BY path ORDER BY lake_version DESC, analysis_id) = 1
+        )
+    )
+    SELECT parse_filename(p.path, false, 'forward_slash') AS file_name,
+           CASE WHEN f.video_id IS NULL OR p.status = 'failed' THEN p.status ELSE f.status END AS status,
+           CASE WHEN p.status = 'failed' OR f.status = 'partial' OR f.video_id IS NULL
+                THEN coalesce(p.code, f.code) END AS code,
+           p.stage, p.message,
+           coalesce(f.n_frames, p.n_frames) AS n_frames,
+           coalesce(f.n_frames_with_face, p.n_frames_with_face) AS n_frames_with_face,
+           coalesce(f.n_frames_unread, p.n_frames_unread) AS n_frames_unread,
+           coalesce(f.n_faces, p.n_faces) AS n_faces, f.n_tracks,
+           f.duration_s, f.width_px, f.height_px, f.codec, f.container, f.decoder, f.start_s,
+           p.path, p.size_bytes, p.video_id, f.analysis_id, f.model_id, f.faces_id,
+           p.status AS last_run_status, p.run_id
+    FROM paths p LEFT JOIN raw.finished f ON p.video_id = f.video_id AND f.chosen
+"""
+_ANALYSES = """
+    SELECT analysis_id, model_id, in_production, count(*) AS n_videos,
+           count(*) FILTER (WHERE chosen) AS n_videos_chosen, CAST(sum(n_frames) AS BIGINT) AS n_frames,
+           CAST(sum(n_faces) AS BIGINT) AS n_faces, faces_id, arg_min(settings, video_id) AS settings
+    FROM raw.finished GROUP BY analysis_id, model_id, in_production, faces_id
+"""
+_MODELS = """
+    SELECT m.model_id, m.name, m.model_id IS NOT DISTINCT FROM production.model_id AS in_production,
+           m.created_utc AS published_utc, m.card
+    FROM raw.models m CROSS JOIN raw.production production WHERE m.event = 'publish'
+"""
+
+_IN_PRODUCTION = ("", "whether it is the model in production")
+_VIDEO_FILE = {"file_name": _FILE_NAME, "path": _PATH}
+_VIEWS = (
+    View(
+        "scores",
+        "One row per face per sampled frame, of the analysis that is chosen for each video; without the stretches that "
+        "a person excluded, and with the new numbers where a person split a track.",
+        _SCORES,
+        ("observations",),
+        {**_VIDEO_FILE, "track_id": _TRACK},
+    ),
+    View(
+        "scores_all",
+        "One row per face per sampled frame, of every finished analysis.",
+        _SCORES_ALL,
+        ("observations",),
+        {**_VIDEO_FILE, "track_id": _TRACK, "chosen": ("", "whether scores shows this analysis of the video")},
+    ),
+    View("frames", "One row per sampled frame, with a face or without.", _FRAMES, ("observations",), _VIDEO_FILE),
+    View("tracks", "One row per face followed through a video.", _TRACKS, ("tracks",), _VIDEO_FILE),
+    View(
+        "seconds",
+        "One row per track and second in which it was seen, without what a person excluded.",
+        _SECONDS,
+        ("seconds",),
+        _VIDEO_FILE | {f"mean_p_{e}": ("0..1", f"mean probability of {e}, weighted by time") for e in EXPRESSIONS},
+    ),
+    View(
+        "stretches",
+        "One row per unbroken stretch, however short, in which a track keeps one leading expression; not to be seen "
+        f"for more than {EPISODE_MAX_GAP_S} s ends it.",
+        _STRETCHES,
+        ("stretches",),
+        {**_VIDEO_FILE, "mean_confidence": ("0..1", "mean probability of that class, weighted by time")},
+    ),
+    View(
+        "episodes",
+        f"The rows of stretches that last at least {EPISODE_MIN_S} s.",
+        _EPISODES,
+        ("stretches",),
+        {**_VIDEO_FILE, "mean_confidence": ("0..1", "mean probability of that class, weighted by time")},
+    ),
+    View(
+        "videos",
+        "One row per path that a run has seen, copies and failures too, with its latest outcome; counts are those of "
+        "the analysis that is chosen.",
+        _VIDEOS,
+        ("videos", "runs"),
+        {
+            "file_name": _FILE_NAME,
+            "status": ("", "ok, partial (frames could not be read), failed or skipped"),
+            "code": ("", "what went wrong (docs/errors.md)"),
+            "video_id": ("", "content of the file; NULL where no bytes could be read"),
+            "last_run_status": ("", "what the latest run did with the path; skipped: it was finished before"),
+        },
+    ),
+    View(
+        "analyses",
+        "One row per analysis: the same settings and the same model.",
+        _ANALYSES,
+        ("videos",),
+        {
+            "in_production": _IN_PRODUCTION,
+            "n_videos": ("", "videos that are finished in it"),
+            "n_videos_chosen": ("", "videos for which scores shows it"),
+        },
+    ),
+    View(
+        "labels",
+        "One row per face and rater: the rater's last judgement, unless it was withdrawn.",
+        LABELS_SQL,
+        ("labels",),
+        {"file_name": _FILE_NAME},
+    ),
+    View("edits", "One row per edit that nobody took back.", EDITS_SQL, ("edits",), {"file_name": _FILE_NAME}),
+    View(
+        "people",
+        "One row per track, of the analysis that is chosen for each video, that a person named or merged with another.",
+        PEOPLE_SQL,
+        ("edits",),
+        {
+            "file_name": _FILE_NAME,
+            "person": ("", "track that stands for the person: the one merged into, else the track itself"),
+            "name": ("", "name given to the track, else the last one given to another track of that person"),
+        },
+    ),
+    View(
+        "models",
+        "One row per published model.",
+        _MODELS,
+        ("models",),
+        {
+            "model_id": ("", "name@12 hex of the weights' sha256"),
+            "card": ("JSON", "the model card"),
+            "in_production": _IN_PRODUCTION,
+            "published_utc": ("UTC", "when it was published"),
+        },
+    ),
+    View("drift", TABLES["drift"].meaning, "SELECT * FROM raw.drift", ("drift",)),
+    View("runs", TABLES["runs"].meaning, "SELECT * EXCLUDE (lake_version) FROM raw.runs", ("runs",)),
+)
+#: The public views by name; the Delta tables themselves are in the schema ``raw``.
+VIEWS = {view.name: view for view in _VIEWS}
+
+
+def connect(lake: Lake, video_ids: Iterable[str] | None = None, *, as_found: bool = False) -> duckdb.DuckDBPyConnection:
+    """An in-memory DuckDB with every view of the lake as it is now; later commits need a new connection.
+
+    With ``video_ids``, files that hold none of these videos are not opened, which is quick in a large lake; rows of
+    others may still show: filter them. The chosen analysis of a video is the production model's where finished, then
+    the one with the most sampled frames, then the latest by commit. ``as_found`` leaves out what people said: names,
+    merges, splits, events and exclusions.
+
+    Raises:
+        LakeError: a table cannot be read, or a file is missing or damaged, with the file's name.
+    """
+    wanted = None if video_ids is None else sorted(video_ids)
+    con = memory_connection()
+    con.execute("SET TimeZone = 'UTC'")
+    with read_errors(lake.location):
+        con.execute("CREATE SCHEMA raw")
+        # `videos` first: its snapshot must not be younger than those of the rows that it makes visible
+        tables = relations_sql(lake.location, ["videos"], video_ids=wanted)
+        tables |= relations_sql(lake.location, [name for name in TABLES if name != "videos"], video_ids=wanted)
+        for name, files in tables.items():
+            hidden = as_found and name == "edits"
+            con.execute(f"CREATE VIEW raw.{name} AS {f'FROM ({files}) WHERE false' if hidden else files}")
+        con.execute(f"CREATE VIEW raw.production AS {_PRODUCTION}")
+        con.execute(f"CREATE VIEW raw.finished AS {_FINISHED}")
+        con.execute(f"CREATE VIEW scores_all AS {_SCORES_ALL}")
+        inner = dict(BASIC_VIEWS)
+        con.execute(f"CREATE VIEW raw.standing_edits AS {inner.pop('standing_edits')}")
+        told = "SELECT DISTINCT video_id FROM raw.standing_edits WHERE kind IN ('exclude', 'split')"
+        corrected = [video_id for (video_id,) in con.execute(told).fetchall()]
+        for name, sql in (inner | corrections(corrected) if corrected else inner).items():
+            con.execute(f"CREATE VIEW raw.{name} AS {sql}")
+        source = {name: forms[bool(corrected)] for name, forms in CORRECTED.items()}
+        for name, view in VIEWS.items():
+            if name != "scores_all":
+                con.execute(f"CREATE VIEW {name} AS {view.sql.format(**source)}")
+        create_functions(con)
+    return con
+
+
+#: Limits for SQL that others wrote. Five million rows of `scores` are about 2 GB in memory.
+MAX_ROWS = 5_000_000
+TIMEOUT_S = 300.0
+MEMORY_MB = 4096
+
+
+def run_sql(
+    lake: Lake,
+    query: str,
+    *,
+    max_rows: int | None = MAX_ROWS,
+    timeout_s: float | None = TIMEOUT_S,
+    memory_mb: int = MEMORY_MB,
+) -> pa.Table:
+    """Answer one query of a user, who can read this lake's views and nothing else.
+
+    A single function call over a huge value cannot be interrupted: for queries by people who are not trusted there is
+    ``storage.sql.sandbox.run_sql_apart``, which kills.
+
+    Args:
+        lake: the lake to ask.
+        query: one SELECT, WITH, FROM, DESCRIBE, SHOW, SUMMARIZE or EXPLAIN.
+        max_rows: rows of the answer beyond which there is none: half an answer would look like a whole one. None: all.
+        timeout_s: seconds after which the query is stopped; None: never.
+        memory_mb: what the query may take, beside the answer itself.
+
+    Raises:
+        LakeError: ``wrong_sql`` with what is wrong and which views there are, ``sql_stopped`` at a limit,
+            ``damaged`` where the lake's files are missing or broken.
+    """
+    _check_statement(query)
+    with connect(lake) as con:
+        con.execute(f"SET memory_limit = '{memory_mb}MB'")
+        con.execute(f"SET allowed_directories = [{quote(str(lake.location))}]")
+        con.execute("SET enable_external_access = false")
+        con.execute("SET lock_configuration = true")
+        timer = threading.Timer(timeout_s, con.interrupt) if timeout_s is not None else None
+        if timer:
+            timer.start()
+        try:
+            with read_errors(lake.location):
+                return _answer(con, query, max_rows)
+        except duckdb.InterruptException as error:
+            message = f"the query took longer than {timeout_s:g} s and was stopped; ask for less, or allow more time"
+            raise LakeError(message, "sql_stopped") from error
+        except (duckdb.OutOfMemoryException, MemoryError) as error:
+            message = f"the query needs more than {memory_mb} MB and was stopped; ask for less, or allow more memory"
+            raise LakeError(message, "sql_stopped") from error
+        except duckdb.Error as error:
+            raise _wrong(str(error)) from error
+        finally:
+            if timer:
+                timer.cancel()
+
+
+def _answer(con: duckdb.DuckDBPyConnection, query: str, max_rows: int | None) -> pa.Table:
+    if max_rows is None:
+        return rows_of(con, query)
+    reader: pa.RecordBatchReader = con.sql(query).to_arrow_reader()
+    batches, n_rows = [], 0
+    for batch in reader:
+        batches.append(batch)
+        n_rows += len(batch)
+        if n_rows > max_rows:
+            message = f"the answer has more than {max_rows} rows and was stopped; add a LIMIT, or allow more rows"
+            raise LakeError(message, "sql_stopped")
+    return pa.Table.from_batches(batches, schema=reader.schema)
+
+
+_EXPLAIN = re.compile(r"^\s*EXPLAIN(\s+ANALYZE)?(\s*\([^()]*\))?\s", re.IGNORECASE)
+
+
+def _check_statement(query: str) -> None:
+    """Refuse all but one statement that only reads: an EXPLAIN is judged by what it explains (ANALYZE runs it)."""
+    con = shared_connection()
+    try:
+        statements = con.extract_statements(query)
+        if len(statements) == 1 and statements[0].type == duckdb.StatementType.EXPLAIN:
+            statements = con.extract_statements(_EXPLAIN.sub("", query, count=1))
+    except duckdb.Error as error:
+        raise _wrong(str(error)) from error
+    if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+        got = ", ".join(str(statement.type).rpartition(".")[2] for statement in statements) or "nothing"
+        raise _wrong(f"one SELECT, WITH, DESCRIBE, SHOW or EXPLAIN is allowed, got {got}")
+
+
+def _wrong(reason: str) -> LakeError:
+    return LakeError(f"{reason.strip()}\nViews: {', '.join(VIEWS)} (DESCRIBE scores lists columns)", "wrong_sql")

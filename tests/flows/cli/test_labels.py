@@ -1,0 +1,157 @@
+"""From a person's judgement to a face that can be learned from: the command line on a real clip."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from flows.analyze import analyze_folder
+from flows.cli.main import main
+from flows.run import FolderRun
+from mfer.card import CropContract
+from mfer.classes import EXPRESSIONS
+from mfer.crop import align_matrix, warp_faces
+from pipelines.learning.collect import collect_faces
+from pipelines.settings import AnalysisSettings, DetectorSettings
+from pipelines.video.stills import read_still
+from storage.annotations.edits import add_edit
+from storage.annotations.labels import read_labels
+from storage.lake import Lake
+from storage.sql.views import run_sql
+
+CROP = CropContract(side_px=40)
+
+
+@pytest.fixture(scope="module")
+def studied(tmp_path_factory: pytest.TempPathFactory, model: Path, write_talk: Callable[..., Path]) -> Path:
+    """A folder with a lake of two clips; do not change it."""
+    folder = tmp_path_factory.mktemp("studied")
+    for name, shown in (("one", [0, 1, 2, 3]), ("two", [60, 61, 62, 63])):
+        write_talk(folder / f"{name}.mp4", shown)
+    settings = AnalysisSettings(detector=DetectorSettings(min_face_px=36))
+    analyze_folder(FolderRun((str(folder),), str(folder / "lake"), str(model), settings=settings))
+    return folder
+
+
+@pytest.fixture
+def lake(studied: Path, tmp_path: Path) -> Lake:
+    """A copy of that lake, whose videos lie where they were."""
+    import shutil
+
+    return Lake.open(shutil.copytree(studied / "lake", tmp_path / "lake"))
+
+
+def mfer(lake: Lake, *words: object) -> tuple[int, str]:
+    done = CliRunner().invoke(main, [*map(str, words), "--lake", str(lake.location)])
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done.exit_code, done.output
+
+
+def write_csv(path: Path, *rows: dict[str, object]) -> Path:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, sorted({name for row in rows for name in row}))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def test_suggested_faces_are_filled_in_and_imported(lake: Lake, tmp_path: Path) -> None:
+    todo = tmp_path / "todo.csv"
+    assert mfer(lake, "labels", "suggest", "-n", 3, "-o", todo) == (0, f"{todo}: 2 faces of 2 videos\n")
+    with todo.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    rows[0]["expression"] = "Happy"
+    code, said = mfer(lake, "labels", "import", write_csv(todo, *rows), "--rater", "ann")
+    assert (code, said) == (0, "1 labels written, 0 known already, 0 refused, 1 rows without one\n")
+    code, said = mfer(lake, "labels", "list")
+    assert "ann                  happiness         1" in said
+    assert "1 faces of 1 videos have an expression" in said
+    left = mfer(lake, "labels", "suggest")[1].splitlines()
+    assert len(left) == 1  # the judged face's neighbours of the same second look like it
+
+
+def test_exported_labels_come_back_into_another_lake(lake: Lake, studied: Path, tmp_path: Path) -> None:
+    rows = [
+        {"video": "one.mp4", "time_s": 0.05, "expression": "surprise", "rater": "bob", "note": "a, b"},
+        {"video": studied / "two.mp4", "frame_index": 2, "expression": "not_a_face", "rater": "bob", "note": ""},
+        {"video": "three.mp4", "time_s": 0.05, "expression": "fear", "rater": "bob", "note": ""},
+        {"video": "one.mp4", "time_s": 0.05, "expression": "bored", "rater": "bob", "note": ""},
+    ]
+    code, said = mfer(lake, "labels", "import", write_csv(tmp_path / "x.csv", *rows))
+    assert code == 1
+    assert "x.csv:4: three.mp4 is no finished video" in said
+    assert "x.csv:5: 'bored' is not an expression" in said
+    assert "2 labels written, 0 known already, 2 refused" in said
+    assert mfer(lake, "labels", "export", "-o", tmp_path / "all.csv")[0] == 0
+    query = (
+        "SELECT video_id, faces_id, frame_index, face_index, expression, verdict, rater, note FROM labels ORDER BY ALL"
+    )
+    before = run_sql(lake, query).to_pylist()
+    import shutil
+
+    other = Lake.open(shutil.copytree(studied / "lake", tmp_path / "other"))
+    assert mfer(other, "labels", "import", tmp_path / "all.csv")[0] == 0
+    assert run_sql(other, query).to_pylist() == before
+    assert len(before) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("a,b\n1,2\n", "needed are expression and video"), ("\xff\xfe", "cannot be read"), (None, "no file of labels")],
+)
+def test_a_file_that_holds_no_labels_is_one_line_and_exit_code_2(
+    lake: Lake, tmp_path: Path, text: str | None, message: str
+) -> None:
+    if text is not None:
+        (tmp_path / "x.csv").write_bytes(text.encode("latin-1"))
+    code, said = mfer(lake, "labels", "import", tmp_path / "x.csv")
+    assert (code, said.count("\n")) == (2, 1)
+    assert message in said
+
+
+def test_a_labelled_face_is_cut_from_its_video_as_an_analysis_cuts_it(
+    lake: Lake, studied: Path, tmp_path: Path
+) -> None:
+    rows = [{"video": "one.mp4", "frame_index": k, "expression": "fear", "rater": "ann"} for k in (0, 3)]
+    assert mfer(lake, "labels", "import", write_csv(tmp_path / "x.csv", *rows))[0] == 0
+    labels = read_labels(lake)
+    found = collect_faces(labels, EXPRESSIONS, 1, tested=(), learned=())
+    side = found.train or found.test
+    assert side is not None
+    crops = side.crops(CROP)
+    for crop, face in zip(crops, labels.faces, strict=True):
+        frame = torch.from_numpy(read_still(studied / "one.mp4", face.pts_s).copy())[None]
+        points = np.asarray(face.landmarks_px, np.float32).reshape(1, 5, 2)
+        served = warp_faces(frame, np.zeros(1, np.int64), align_matrix(points, CROP), CROP)[0]
+        assert (crop.int() - served.int()).abs().max() <= 1
+        assert crop.float().std() > 10
+    assert side.faces.majority.tolist() == [EXPRESSIONS.index("fear")] * 2
+
+
+def test_people_decide_the_side_and_a_file_that_is_gone_is_counted(lake: Lake, studied: Path, tmp_path: Path) -> None:
+    rows = [{"video": f"{v}.mp4", "frame_index": 1, "expression": "fear", "rater": "ann"} for v in ("one", "two")]
+    assert mfer(lake, "labels", "import", write_csv(tmp_path / "x.csv", *rows))[0] == 0
+    faces = {face.video_id: face for face in read_labels(lake).faces}
+    names = {row["file_name"]: row["video_id"] for row in run_sql(lake, "SELECT * FROM videos").to_pylist()}
+    for file, person in (("one.mp4", "Tess"), ("two.mp4", "Ann")):  # the hash of the second name says test
+        face = faces[names[file]]
+        add_edit(lake, face.video_id, "name", faces_id=face.faces_id, track_id=face.track_id, value=person)
+    labels = read_labels(lake)
+    found = collect_faces(labels, EXPRESSIONS, 1)
+    assert found.train is not None
+    assert found.test is not None
+    assert found.groups == (names["two.mp4"],)
+    assert found.record()["n_train"] == found.record()["n_test"] == 1
+    gone = {names["one.mp4"]: [{**row, "path": "/gone.mp4"} for row in labels.files[names["one.mp4"]]]}
+    found = collect_faces(replace(labels, files={**labels.files, **gone}), EXPRESSIONS, 1)
+    assert found.train is None
+    assert found.missing == ("/gone.mp4",)
+    assert found.dropped == {"video gone or changed": 1}
+    assert not any(names[file] in str(found.record()) for file in names)  # a card names no video

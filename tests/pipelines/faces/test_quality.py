@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from mfer.card import CropContract
+from mfer.crop import align_matrix, warp_faces
+from mfer.errors import ConfigError
+from pipelines.batches import AlignedFaces, Detections
+from pipelines.faces.quality import FaceQuality, measure_quality
+from pipelines.settings import QualitySettings
+from tests.faces import astronaut, carphone_faces, carphone_frames, detector
+
+
+def measure(rgb: np.ndarray, faces: Detections, crop: CropContract | None = None, **limits: float) -> FaceQuality:
+    crop = crop or CropContract()
+    matrix = align_matrix(faces.landmarks_px, crop)
+    pixels = warp_faces(torch.from_numpy(np.atleast_1d(rgb).copy()), faces.frame_row, matrix, crop)
+    return measure_quality(faces, AlignedFaces(pixels, matrix), QualitySettings(**limits))
+
+
+def woman() -> tuple[np.ndarray, Detections]:
+    return astronaut()[None], detector()(torch.from_numpy(astronaut().copy())[None])
+
+
+def blurred(rgb: np.ndarray, factor: int) -> np.ndarray:
+    """As from a camera with ``factor`` times fewer pixels, uint8 [T,H,W,3]."""
+    pixels = torch.from_numpy(rgb.copy()).permute(0, 3, 1, 2).float()  # [T,H,W,3] -> [T,3,H,W]
+    small = F.avg_pool2d(pixels, factor)
+    large = F.interpolate(small, size=pixels.shape[2:], mode="bilinear")
+    return large.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
+
+
+def turned(faces: Detections, quarter_turns: int, side_px: int) -> Detections:
+    """The faces of a square picture turned counter-clockwise, as numpy.rot90 turns it."""
+    landmarks = faces.landmarks_px.copy()
+    for _ in range(quarter_turns):
+        landmarks = np.stack([landmarks[..., 1], side_px - 1 - landmarks[..., 0]], -1)
+    return replace(faces, landmarks_px=landmarks)
+
+
+def test_good_faces_are_ok() -> None:
+    assert measure(*woman()).quality_ok.tolist() == [True]
+    assert measure(carphone_frames(), carphone_faces()).quality_ok.mean() > 0.95
+
+
+def test_size_is_the_side_of_the_box_in_frame_pixels() -> None:
+    rgb, faces = woman()
+    quality = measure(rgb, faces)
+    x1, y1, x2, y2 = faces.box_xyxy_px[0]
+    assert quality.face_px[0] == pytest.approx(np.sqrt((x2 - x1) * (y2 - y1)), rel=1e-6)
+    assert 85 < quality.face_px[0] < 115
+    assert measure(rgb, faces, min_face_px=85).quality_ok.all()
+    assert not measure(rgb, faces, min_face_px=120).quality_ok.any()
+
+
+@pytest.mark.parametrize("crop", [CropContract(), CropContract(side_px=112, colour="rgb")], ids=["grey 48", "rgb 112"])
+def test_sharpness_falls_with_every_step_of_blur(crop: CropContract) -> None:
+    rgb, faces = woman()
+    steps = [float(measure(blurred(rgb, k), faces, crop).sharpness[0]) for k in (1, 4, 8, 16)]
+    assert steps[0] > steps[1] > steps[2] > steps[3] > 0
+    assert steps[0] > 4 * steps[2]
+
+
+def test_a_very_blurred_face_is_not_ok() -> None:
+    rgb, faces = woman()
+    assert not measure(blurred(rgb, 16), faces).quality_ok.any()
+    assert measure(blurred(rgb, 16), faces, min_sharpness=0).quality_ok.all()
+
+
+def test_brightness_and_contrast_hardly_change_sharpness() -> None:
+    rgb, faces = woman()
+    plain = measure(rgb, faces).sharpness[0]
+    for gain, offset in ((0.5, 0), (0.5, 100), (0.7, 20)):
+        light = (rgb * gain + offset).astype(np.uint8)
+        assert measure(light, faces).sharpness[0] == pytest.approx(plain, rel=0.1)
+
+
+def test_a_flat_crop_has_no_sharpness() -> None:
+    rgb, faces = woman()
+    noise = np.random.default_rng(0).integers(100, 102, rgb.shape).astype(np.uint8)
+    assert measure(np.zeros_like(rgb), faces).sharpness.tolist() == [0]
+    assert measure(noise, faces).sharpness[0] < measure(rgb, faces).sharpness[0]
+
+
+def test_yaw_changes_sign_in_the_mirror() -> None:
+    rgb, faces = woman()
+    mirrored = np.ascontiguousarray(rgb[:, :, ::-1])
+    there, back = measure(rgb, faces), measure(mirrored, detector()(torch.from_numpy(mirrored)))
+    assert abs(there.yaw_proxy[0]) < 0.3
+    assert there.yaw_proxy[0] == pytest.approx(-back.yaw_proxy[0], abs=0.1)
+    assert there.roll_deg[0] == pytest.approx(-back.roll_deg[0], abs=3)
+
+
+def test_yaw_grows_as_the_nose_nears_an_eye_and_a_turned_head_is_not_ok() -> None:
+    rgb, faces = woman()
+    left, right = faces.landmarks_px[0, 0], faces.landmarks_px[0, 1]
+    for share, ok in ((0.0, True), (0.5, True), (0.7, False), (1.0, False), (-0.7, False)):
+        landmarks = faces.landmarks_px.copy()
+        landmarks[0, 2] = (left + right) / 2 + share * (right - left) / 2 + [0, 20]
+        quality = measure(rgb, replace(faces, landmarks_px=landmarks), min_sharpness=0)
+        assert quality.yaw_proxy[0] == pytest.approx(share, abs=0.06)  # the eyes are not quite level
+        assert quality.quality_ok.tolist() == [ok]
+
+
+def test_roll_follows_the_head_and_yaw_does_not() -> None:
+    rgb, faces = woman()
+    upright = measure(rgb, faces)
+    assert abs(upright.roll_deg[0]) < 10
+    for quarter_turns in (1, 2, 3):
+        quality = measure(np.rot90(rgb, quarter_turns, (1, 2)), turned(faces, quarter_turns, 512))
+        difference = (upright.roll_deg[0] - 90 * quarter_turns - quality.roll_deg[0] + 180) % 360 - 180
+        assert difference == pytest.approx(0, abs=0.01)
+        assert quality.yaw_proxy[0] == pytest.approx(upright.yaw_proxy[0], abs=1e-4)
+
+
+def test_batch_equals_singles() -> None:
+    faces = carphone_faces()
+    whole = measure(carphone_frames(), faces)
+    for face in (0, 50, len(faces) - 1):
+        one = Detections(*(getattr(faces, n)[[face]] for n in ("frame_row", "box_xyxy_px", "landmarks_px", "prob")))
+        single = measure(carphone_frames(), one)
+        for name in ("face_px", "sharpness", "yaw_proxy", "roll_deg"):
+            values = getattr(whole, name)
+            assert values.dtype == np.float32
+            assert getattr(single, name)[0] == pytest.approx(values[face], rel=1e-4, abs=1e-5)
+
+
+def test_no_faces_are_empty_measures() -> None:
+    crop = CropContract()
+    none = AlignedFaces(
+        torch.zeros(0, 1, crop.side_px, crop.side_px, dtype=torch.uint8), np.zeros((0, 2, 3), np.float32)
+    )
+    quality = measure_quality(Detections.empty(), none)
+    assert len(quality) == 0
+    assert quality.quality_ok.dtype == np.bool_
+    assert quality.sharpness.dtype == quality.face_px.dtype == np.float32
+
+
+def test_landmarks_on_one_point_give_finite_measures() -> None:
+    rgb, faces = woman()
+    quality = measure(rgb, replace(faces, landmarks_px=np.full((1, 5, 2), 9, np.float32)))
+    for name in ("face_px", "sharpness", "yaw_proxy", "roll_deg"):
+        assert np.isfinite(getattr(quality, name)).all()
+
+
+def test_impossible_settings_are_refused() -> None:
+    with pytest.raises(ConfigError, match="min_face_px is -1"):
+        QualitySettings(min_face_px=-1)

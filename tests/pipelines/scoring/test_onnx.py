@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mfer.card import packaged_models
+from mfer.crop import align_matrix
+from mfer.errors import ConfigError, ModelError
+from pipelines.batches import AlignedFaces
+from pipelines.faces.cascade import Cascade
+from pipelines.scoring.scorer import Scorer
+from pipelines.settings import DetectorSettings
+from tests.faces import as_batch, carphone_faces, carphone_frames
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    torch.set_num_threads(1)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "mfer" / "onnx"
+
+
+def crops(scorer: Scorer, n_faces: int) -> AlignedFaces:
+    faces = carphone_faces()
+    return AlignedFaces(
+        scorer.align(as_batch(carphone_frames()), faces).pixels[:n_faces],
+        align_matrix(faces.landmarks_px, scorer.card.crop)[:n_faces],
+    )
+
+
+@pytest.mark.parametrize("folder", packaged_models().values(), ids=packaged_models())
+def test_both_runtimes_give_the_same_probabilities(folder: Path) -> None:
+    quick, reference = Scorer(folder, runtime="onnx"), Scorer(folder, runtime="torch")
+    assert quick.model_id == reference.model_id
+    for n in (0, 1, 33):
+        faces = crops(quick, n)
+        np.testing.assert_allclose(quick(faces).prob, reference(faces).prob, atol=1e-4)
+
+
+def test_an_exported_network_is_used_again_and_made_again_where_it_is_damaged(model: Path, own_cache: Path) -> None:
+    first = Scorer(model)
+    expected = first(crops(first, 3)).prob
+    (path,) = own_cache.glob("mfer-*.onnx")
+    written = path.stat().st_mtime_ns
+    Scorer(model)
+    assert path.stat().st_mtime_ns == written
+    path.write_bytes(path.read_bytes()[:1000])
+    again = Scorer(model)
+    np.testing.assert_array_equal(again(crops(again, 3)).prob, expected)
+    assert path.stat().st_size > 1000
+    assert [p.name for p in own_cache.iterdir()] == [path.name]
+
+
+def test_a_cache_that_cannot_be_written_costs_no_run(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    scorer = Scorer(model)
+    np.testing.assert_allclose(scorer(crops(scorer, 3)).prob.sum(1), 1, atol=1e-5)
+
+
+def test_weights_are_checked_also_where_an_export_is_at_hand(model: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for file in model.iterdir():
+        (copy / file.name).write_bytes(file.read_bytes())
+    Scorer(copy)
+    weights = copy / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
+    with pytest.raises(ModelError, match="is damaged or not the model of its card"):
+        Scorer(copy)
+
+
+def test_an_unknown_runtime_is_refused(model: Path) -> None:
+    with pytest.raises(ConfigError, match="'fast'; allowed: auto, torch, onnx"):
+        Scorer(model, runtime="fast")
+
+
+@pytest.mark.needs_cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_gpu_sees_what_the_cpu_sees() -> None:
+    frames = torch.from_numpy(carphone_frames()[::20].copy())
+    here, there = (Cascade(DetectorSettings(36), device).detect(frames) for device in ("cpu", "cuda"))
+    assert here.frame_row.tolist() == there.frame_row.tolist()
+    np.testing.assert_allclose(here.landmarks_px, there.landmarks_px, atol=1)
+    folder = next(iter(packaged_models().values()))
+    on_cpu, on_gpu = Scorer(folder), Scorer(folder, "cuda")
+    faces = crops(on_cpu, 33)
+    np.testing.assert_allclose(on_cpu(faces).prob, on_gpu(faces).prob, atol=0.02)  # bfloat16
