@@ -18,6 +18,7 @@ __all__ = [
     "ARCHITECTURES",
     "CARD_FILE",
     "MEAN_LANDMARKS_48PX",
+    "TEACHER_ARCHITECTURES",
     "WEIGHTS_FILE",
     "Architecture",
     "Card",
@@ -37,10 +38,22 @@ MEAN_LANDMARKS_48PX = (
     (16.21, 37.44),
     (30.79, 37.44),
 )
+
+
+def _framed(eye_distance: float) -> tuple[tuple[float, float], ...]:
+    """The mean landmarks in a unit square, shrunk or enlarged about its centre until the eyes are so far apart."""
+    points = [((x + 0.5) / 48, (y + 0.5) / 48) for x, y in MEAN_LANDMARKS_48PX]
+    scale = eye_distance / (points[1][0] - points[0][0])
+    return tuple((0.5 + scale * (x - 0.5), 0.5 + scale * (y - 0.5)) for x, y in points)
+
+
 #: Template name -> five points in the unit square of the crop (pixel centre convention removed).
 _TEMPLATES: dict[str, tuple[tuple[float, float], ...]] = {
     # the framing of FER pictures themselves: forehead to chin fills the crop
     "ferplus_tight": tuple(((x + 0.5) / 48, (y + 0.5) / 48) for x, y in MEAN_LANDMARKS_48PX),
+    # about as the two teachers saw faces when they learned them: some forehead and chin, and all of the face
+    "faceres": _framed(0.40),
+    "dlib": _framed(1 / 3),
     # face.evoLVe's 112 px template, as MFER was published: more forehead, hair and neck
     "face_evolve": tuple(
         ((x + 0.5) / 112, (y + 0.5) / 112)
@@ -57,6 +70,8 @@ _TEMPLATES: dict[str, tuple[tuple[float, float], ...]] = {
 ARCHITECTURES: dict[str, str] = {
     f"mfer_{size}": f"convnext_{size}" for size in ("base", "tiny", "nano", "pico", "femto", "atto")
 }
+#: Networks that were trained to know faces apart, and then teach MFER; see mfer.teachers.
+TEACHER_ARCHITECTURES = ("faceres_mobilenet", "dlib_resnet")
 WEIGHTS_FILE = "weights.safetensors"
 CARD_FILE = "card.json"
 _CARD_VERSION = 1
@@ -135,7 +150,7 @@ class Architecture:
 
     def __post_init__(self) -> None:
         allowed: dict[str, tuple[Any, ...]] = {
-            "name": tuple(ARCHITECTURES),
+            "name": (*ARCHITECTURES, *TEACHER_ARCHITECTURES),
             "ds": ("dense", "depthwise", "none"),
             "stem": ("patch4", "conv2"),
             "in_channels": (1, 3),

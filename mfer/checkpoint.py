@@ -9,14 +9,15 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
+from mfer.build import build_network
 from mfer.card import CARD_FILE, WEIGHTS_FILE, Card, read_model
 from mfer.errors import ModelError
-from mfer.network import MFER
+from mfer.network import ExpressionNetwork
 
 __all__ = ["load_model", "save_model"]
 
 
-def save_model(folder: Path, model: MFER, card: Card) -> Card:
+def save_model(folder: Path, model: ExpressionNetwork, card: Card) -> Card:
     """Write weights as float16 and the card; returns the card with the weights' hash filled in."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: value.detach().cpu().half().contiguous() for name, value in model.state_dict().items()}
@@ -28,7 +29,7 @@ def save_model(folder: Path, model: MFER, card: Card) -> Card:
     return card
 
 
-def load_model(folder: Path) -> tuple[MFER, Card]:
+def load_model(folder: Path) -> tuple[ExpressionNetwork, Card]:
     """A model ready for inference, in float32 on the CPU, with its card.
 
     Raises ModelError where the weights' hash, names or shapes are not those of the card.
@@ -36,7 +37,7 @@ def load_model(folder: Path) -> tuple[MFER, Card]:
     card, data = read_model(folder)
     path = folder / WEIGHTS_FILE
     with torch.device("meta"):
-        model = MFER(card.architecture)
+        model = build_network(card.architecture)
     try:
         weights = {name: value.float() for name, value in safetensors.torch.load(data).items()}
         model.load_state_dict(weights, strict=True, assign=True)

@@ -8,7 +8,7 @@ from matplotlib import colormaps
 from torch import Tensor
 from torch.nn import functional as F
 
-from mfer.network import MFER
+from mfer.network import ExpressionNetwork
 
 __all__ = ["grad_cam", "overlay"]
 
@@ -18,7 +18,7 @@ _SMALLEST_MAP_PX = 4
 _OPACITY = 0.6
 
 
-def grad_cam(model: MFER, x: Tensor, classes: Tensor) -> np.ndarray:
+def grad_cam(model: ExpressionNetwork, x: Tensor, classes: Tensor) -> np.ndarray:
     """Grad-CAM with gradients place by place: heat(x,y) = ReLU(sum_c d logit / d a_c(x,y) * a_c(x,y)).
 
     a is the output of the deepest stage, DS attention included, whose map has 4 or more pixels a side: the last one
@@ -36,9 +36,9 @@ def grad_cam(model: MFER, x: Tensor, classes: Tensor) -> np.ndarray:
         float32 [N,S,S] in 0..1, greatest 1; all 0 where nothing speaks for the class.
     """
     maps: list[Tensor] = []
-    stages = {str(i): stage for i, stage in enumerate(model.get_submodule("stages").children())}
-    stages |= dict(model.attention.items())
-    hooks = [stage.register_forward_hook(lambda _module, _given, out: maps.append(out)) for stage in stages.values()]
+    hooks = [
+        stage.register_forward_hook(lambda _module, _given, out: maps.append(out)) for stage in model.stage_outputs()
+    ]
     try:
         with torch.inference_mode(False), torch.enable_grad():
             logits = model(x.clone().requires_grad_(True))

@@ -17,7 +17,7 @@ from mfer.card import ARCHITECTURES, Architecture
 from mfer.depthwise import DepthwiseConv2d
 from mfer.errors import ConfigError
 
-__all__ = ["MFER", "CalibratedMFER", "DSAttention", "MultiscaleClassifier"]
+__all__ = ["MFER", "CalibratedMFER", "DSAttention", "ExpressionNetwork", "MultiscaleClassifier", "SingleClassifier"]
 
 #: DS attention follows these stages (0-based), as published.
 DS_STAGES = (2, 3)
@@ -87,19 +87,57 @@ class MultiscaleClassifier(nn.Module):
         return self.head_logits(feature).sum(0)
 
 
-class _SingleClassifier(nn.Linear):
-    """The plain linear classifier of the ablation, with the interface of MultiscaleClassifier."""
+class SingleClassifier(nn.Linear):
+    """One linear map to the classes, with the interface of MultiscaleClassifier."""
 
     def head_logits(self, feature: Tensor) -> Tensor:
         return self(feature)[None]
 
 
-class MFER(nn.Module):
-    """Expression logits from aligned faces.
+class ExpressionNetwork(nn.Module):
+    """Expression logits from aligned faces: what training, evaluation and export know of a network.
 
     ``forward`` takes float [N,C,S,S], normalised as the crop contract says, and returns logits float [N,K].
-    ``forward_features`` gives the last feature map [N,D,h,w], ``forward_head`` logits from it, and
-    ``embed`` the pooled and normalised feature [N,D] that the feature losses and the classifier see.
+    ``embed`` gives the pooled and normalised feature [N,D] that the feature losses and ``classifier`` see. A subclass
+    sets the attributes below, names the modules that end its stages in ``stage_outputs`` and defines ``embed``.
+    """
+
+    architecture: Architecture
+    feature_dim: int
+    mirror: bool
+    classifier: MultiscaleClassifier | SingleClassifier
+
+    def embed(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def stage_outputs(self) -> list[nn.Module]:
+        """The modules whose outputs are the feature maps [N,C,h,w] of the stages, from the input on."""
+        raise NotImplementedError
+
+    def depths(self) -> list[nn.Module]:
+        """The modules from the input on that layer-wise learning rates step through; the rest learns at full rate."""
+        raise NotImplementedError
+
+    def load_pretrained(self) -> None:
+        """Start from weights that were learned elsewhere; a network without such weights keeps its random ones."""
+
+    def read(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits [N,K] and the features [N,D] behind them; with ``mirror`` the means over face and mirror image."""
+        if not self.mirror or self.training:
+            feature = self.embed(x)
+            return self.classifier(feature), feature
+        feature = self.embed(torch.cat([x, x.flip(3)]))
+        logits = self.classifier(feature)
+        return logits.reshape(2, -1, logits.shape[1]).mean(0), feature.reshape(2, -1, self.feature_dim).mean(0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.read(x)[0]
+
+
+class MFER(ExpressionNetwork):
+    """The published network, or one of the variants that ``Architecture`` describes.
+
+    ``forward_features`` gives the last feature map [N,D,h,w] and ``forward_head`` logits from it.
     """
 
     def __init__(self, architecture: Architecture) -> None:
@@ -138,7 +176,7 @@ class MFER(nn.Module):
         self.feature_dim: int = widths[-1]
         self.mirror = architecture.mirror
         self.norm = nn.LayerNorm(self.feature_dim)
-        classifier = MultiscaleClassifier if architecture.multiscale else _SingleClassifier
+        classifier = MultiscaleClassifier if architecture.multiscale else SingleClassifier
         self.classifier = classifier(self.feature_dim, architecture.n_classes)
 
     def forward_features(self, x: Tensor) -> Tensor:
@@ -158,23 +196,20 @@ class MFER(nn.Module):
     def embed(self, x: Tensor) -> Tensor:
         return self.pool(self.forward_features(x))
 
-    def read(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits [N,K] and the features [N,D] behind them; with ``mirror`` the means over face and mirror image."""
-        if not self.mirror or self.training:
-            feature = self.embed(x)
-            return self.classifier(feature), feature
-        feature = self.embed(torch.cat([x, x.flip(3)]))
-        logits = self.classifier(feature)
-        return logits.reshape(2, -1, logits.shape[1]).mean(0), feature.reshape(2, -1, self.feature_dim).mean(0)
+    def stage_outputs(self) -> list[nn.Module]:
+        found: list[nn.Module] = []
+        for i, stage in enumerate(self.stages):
+            found += [stage, self.attention[str(i)]] if str(i) in self.attention else [stage]
+        return found
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.read(x)[0]
+    def depths(self) -> list[nn.Module]:
+        return [self.stem, *self.stage_outputs()]
 
 
 class CalibratedMFER(nn.Module):
     """Probabilities float [N,K] after temperature, of normalised crops: what every runtime serves."""
 
-    def __init__(self, model: MFER, temperature: float) -> None:
+    def __init__(self, model: ExpressionNetwork, temperature: float) -> None:
         super().__init__()
         self.model, self.temperature = model, temperature
 

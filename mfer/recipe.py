@@ -25,7 +25,8 @@ class Optimisation:
 
     ``optimizer`` is ``adamw`` or ``muon`` (AdamW where a parameter is no matrix); ``schedule`` is ``cosine`` or
     ``exponential`` (times ``decay`` every epoch, as published). ``ema`` is the decay of the averaged weights per
-    step, 0 for none. ``feature_loss`` is weighted by ``feature_loss_weight``. For the first
+    step, 0 for none. With ``layer_decay`` below 1 layers learn the slower the nearer they are to the input, as suits
+    pretrained weights. ``feature_loss`` is weighted by ``feature_loss_weight``. For the first
     ``small_share`` of the epochs faces of ``small_side_px`` are used, which is quicker (0: never).
     """
 
@@ -43,6 +44,7 @@ class Optimisation:
     feature_loss: str = "dsf"
     feature_loss_weight: float = 1e-3
     ema: float = 0.998
+    layer_decay: float = 1.0
     clip_norm: float = 5.0
     small_side_px: int = 0
     small_share: float = 0.0
@@ -58,6 +60,8 @@ class Optimisation:
                 raise ConfigError(f"optimisation {name} is {getattr(self, name)!r}; allowed: {', '.join(allowed)}")
         if self.epochs < 1 or self.batch_size < 1 or self.learning_rate <= 0:
             raise ConfigError("epochs, batch_size and learning_rate must be positive")
+        if not 0 < self.layer_decay <= 1:
+            raise ConfigError(f"optimisation layer_decay is {self.layer_decay}; allowed: above 0, up to 1 (off)")
 
 
 @dataclass(frozen=True)

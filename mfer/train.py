@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -26,13 +27,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mfer.augment import disturb_matrix, disturb_pixels, mix
+from mfer.build import build_network
 from mfer.card import CropContract
 from mfer.crop import align_matrix, normalise, warp_faces
 from mfer.errors import ConfigError
 from mfer.losses import make_feature_loss
 from mfer.metrics import figures, fit_temperature, softmax
 from mfer.muon import Muon, parameter_groups
-from mfer.network import MFER
+from mfer.network import ExpressionNetwork
 from mfer.precision import fast_bfloat16
 from mfer.prepared import PreparedFaces
 from mfer.recipe import Recipe
@@ -59,7 +61,7 @@ class EpochReport:
 class Trained:
     """The outcome: the averaged weights of the best epoch, its number, selection accuracy and temperature."""
 
-    model: MFER
+    model: ExpressionNetwork
     epoch: int
     accuracy: float
     temperature: float
@@ -107,9 +109,11 @@ class Trainer:
         self.ahead: Future[tuple[Tensor, Tensor, Tensor]] | None = None
         opt = recipe.optimisation
         torch.manual_seed(opt.seed)
-        self.model = MFER(recipe.architecture)
+        self.model = build_network(recipe.architecture)
         if initial is not None:
             self.model.load_state_dict(initial, strict=True)
+        elif not (folder / _STATE_FILE).exists():
+            self.model.load_pretrained()
         self.feature_loss = make_feature_loss(opt.feature_loss, recipe.architecture.n_classes, self.model.feature_dim)
         self.model.to(self.device)
         self.feature_loss.to(self.device)
@@ -182,7 +186,7 @@ class Trainer:
         self.ahead = self.loader.submit(self._batch, self.step + 1) if more else None
         lr = opt.learning_rate * self._lr_factor()
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["lr_scale"]
         self.model.train()
         losses, grads = self._gradients(x, target, majority)
         for p, grad in zip(self.parameters, grads, strict=True):
@@ -351,19 +355,37 @@ def _what_is_learned(recipe: Recipe) -> Recipe:
 
 
 def _make_optimizer(
-    recipe: Recipe, model: MFER, feature_loss: nn.Module, mapper: Callable[..., Any]
+    recipe: Recipe, model: ExpressionNetwork, feature_loss: nn.Module, mapper: Callable[..., Any]
 ) -> torch.optim.Optimizer:
     opt = recipe.optimisation
     groups = parameter_groups(model, feature_loss.parameters(), opt.weight_decay)
-    groups = [g for g in groups if g["params"]]
+    scale = layer_rates(model, opt.layer_decay)
+    groups = [
+        {**group, "params": list(same), "lr_scale": rate}
+        for group in groups
+        for rate, same in itertools.groupby(
+            sorted(group["params"], key=lambda p: scale.get(p, 1.0)), key=lambda p: scale.get(p, 1.0)
+        )
+    ]
     if opt.optimizer == "muon":
         return Muon(groups, lr=opt.learning_rate, betas=opt.betas, mapper=mapper)
-    plain = [{"params": g["params"], "weight_decay": g["weight_decay"]} for g in groups]
+    plain = [{key: value for key, value in group.items() if key != "muon"} for group in groups]
     return torch.optim.AdamW(plain, lr=opt.learning_rate, betas=opt.betas)
 
 
+def layer_rates(model: ExpressionNetwork, decay: float) -> dict[nn.Parameter, float]:
+    """The share of the learning rate of each parameter that lies below the head.
+
+    The last of ``model.depths()`` learns at ``decay`` of the rate, the one before at ``decay ** 2`` and so on
+    (Clark et al. 2020, ELECTRA, arXiv:2003.10555): what was learned elsewhere changes slowly near the input.
+    """
+    return {
+        p: decay**height for height, module in enumerate(reversed(model.depths()), 1) for p in module.parameters()
+    }
+
+
 @torch.inference_mode()
-def predict_logits(model: MFER, pixels: Tensor, crop: CropContract, batch_size: int = 256) -> np.ndarray:
+def predict_logits(model: ExpressionNetwork, pixels: Tensor, crop: CropContract, batch_size: int = 256) -> np.ndarray:
     """Logits float32 [N,K], before temperature, of uint8 crops [N,C,S,S]."""
     model.eval()
     parts = [model(normalise(part, crop)).float().cpu() for part in pixels.split(batch_size)]

@@ -1,0 +1,20 @@
+"""From an architecture's name to its network."""
+
+from __future__ import annotations
+
+from mfer.card import Architecture
+from mfer.network import MFER, ExpressionNetwork
+from mfer.teachers.dlib_resnet import DlibResNet
+from mfer.teachers.faceres import FaceresMobileNet
+
+__all__ = ["build_network"]
+
+_TEACHERS: dict[str, type[ExpressionNetwork]] = {
+    "faceres_mobilenet": FaceresMobileNet,
+    "dlib_resnet": DlibResNet,
+}
+
+
+def build_network(architecture: Architecture) -> ExpressionNetwork:
+    """The network that an architecture names, with random weights."""
+    return _TEACHERS.get(architecture.name, MFER)(architecture)
