@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install demo test test-full soak bench lint format docs clean
+.PHONY: install demo test test-full soak bench teachers lint format docs clean
 
 install: $(STAMP)
 
@@ -34,6 +34,11 @@ bench: install
 	$(BIN)/python -m benchmarks.speed --json benchmarks/results/speed.json
 	$(BIN)/python -m benchmarks.scale --rows 10000000 --json benchmarks/results/scale.json
 	$(BIN)/python -m benchmarks.isolation --json benchmarks/results/isolation.json
+
+# The pretrained weights that training a teacher starts from; nothing else needs them.
+teachers: install
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[teacher]' -c constraints.txt
+	$(BIN)/python -m mfer.teachers
 
 lint: install
 	$(BIN)/ruff check .

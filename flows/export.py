@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from flows.demo_clips import astronaut_path
-from mfer.augment import Augmentation, disturb_matrix
+from mfer.augment import Augmentation, Perturbation
 from mfer.card import CropContract
 from mfer.checkpoint import load_model
 from mfer.crop import align_matrix, normalise, warp_faces
@@ -61,11 +61,12 @@ def export_onnx(folder: Path, out: Path) -> float:
 
 
 def _photographed_faces(crop: CropContract) -> Tensor:
-    """Crops of a real face, straight and in disturbed framings, uint8 [9,C,S,S]."""
+    """Crops of a real face, straight and in perturbed framings, uint8 [9,C,S,S]."""
     with Image.open(astronaut_path()) as image:
         frame = torch.from_numpy(np.array(image.convert("RGB")))[None]
     matrix = align_matrix(FaceDetector()(frame).landmarks_px[:1], crop).repeat(9, 0)
-    matrix[1:] = disturb_matrix(matrix[1:], crop, Augmentation(), np.random.default_rng(0))
+    perturbation = Perturbation.draw(Augmentation(), len(matrix) - 1, np.random.default_rng(0))
+    matrix[1:] = perturbation.of_matrix(matrix[1:], crop)
     return warp_faces(frame, np.zeros(len(matrix), np.int64), matrix, crop)
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import re
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -14,19 +14,21 @@ from typing import Any
 
 import numpy as np
 import torch
+from platformdirs import user_cache_path
 from torch import Tensor
 
 import mfer
 from flows.export import export_onnx
-from mfer.card import Card, CropContract
+from mfer.card import Card, CropContract, read_card
 from mfer.checkpoint import load_model, save_model
 from mfer.crop import align_matrix, normalise
-from mfer.data import read_faces
+from mfer.data import read_faces, read_unlabelled
+from mfer.distill import Views, ask_teachers
 from mfer.errors import ConfigError
 from mfer.evaluate import Evaluation, Predict, evaluate
 from mfer.explain import grad_cam
 from mfer.faces import EncodedPictures, LabelledFaces, halves
-from mfer.network import MFER
+from mfer.network import ExpressionNetwork
 from mfer.precision import fast_bfloat16
 from mfer.prepared import PreparedFaces
 from mfer.recipe import Recipe
@@ -83,6 +85,8 @@ def train_model(
     name: str | None = None,
     initial: Path | None = None,
     more: MoreFaces | None = None,
+    teachers: Sequence[Path] = (),
+    unlabelled: Path | None = None,
     progress: StageProgress | None = None,
 ) -> Card:
     """Train a recipe on labelled faces, calibrate it, measure it on faces that chose nothing, and save it with a card.
@@ -97,7 +101,10 @@ def train_model(
         name: of the model; the default is ``architecture.data_v1``.
         initial: folder of a model to refresh: training starts from its weights and keeps its classes.
         more: faces to learn from beside those of ``data``, with the same classes.
-        progress: told the stages ``find faces``, ``train`` and ``evaluate``.
+        teachers: folders of models whose word is learned beside the votes, as the recipe's ``distillation`` says. What
+            they say is kept in the user's cache folder.
+        unlabelled: faces of which only the teachers' word is learned; what ``mfer.data.read_unlabelled`` reads.
+        progress: told the stages ``find faces``, ``ask teachers``, ``train`` and ``evaluate``.
 
     Raises:
         ConfigError: no training part, faces that are in both parts, or settings that do not fit the data.
@@ -116,7 +123,20 @@ def train_model(
     )
     if more is not None and more.faces is not None:
         train = train.joined(more.faces)
-    trainer = Trainer(recipe, train, selection, out / "run", device, shards, weights)
+    if unlabelled is not None and not teachers:
+        raise ConfigError(f"{unlabelled} has no labels; name the teachers that know them")
+    labelled = np.ones(len(train), bool)
+    if unlabelled is not None:
+        unknown = read_unlabelled(unlabelled, parts.train.class_names)
+        found = prepare_faces(unknown, recipe.crop.channels, device, partial(show, "find faces: unlabelled"))
+        train, labelled = train.joined(found), np.append(labelled, np.zeros(len(found), bool))
+    lessons = None
+    if teachers:
+        views = Views(recipe.augmentation, recipe.distillation.views, len(train))
+        cache = user_cache_path("mfer") / "lessons"
+        lessons = ask_teachers(teachers, train, labelled, views, cache, shards, partial(show, "ask teachers"))
+    recipe = recipe.taught_by(read_card(folder).model_id for folder in teachers)
+    trainer = Trainer(recipe, train, selection, out / "run", device, shards, weights, lessons)
     trained = trainer.run(lambda step, n, loss: show(f"train: loss {loss:.3f}", step, n))
     card = Card(
         name=name,
@@ -128,6 +148,7 @@ def train_model(
         training={
             **_training_record(trainer.recipe, trained, parts, train, device),
             **({} if more is None else {"labels": more.record}),
+            **({} if lessons is None else {"n_unlabelled": int((~lessons.labelled).sum())}),
         },
         licence=f"weights learned from {parts.train.source}: {parts.train.licence}",
         parent=parent.model_id if parent else None,
@@ -347,7 +368,7 @@ def _show_nothing(stage: str, done: int, total: int) -> None:
 
 
 def _evaluate(
-    model: MFER,
+    model: ExpressionNetwork,
     card: Card,
     faces: PreparedFaces,
     split: str,
@@ -372,7 +393,7 @@ def _evaluate(
     )
 
 
-def _predictor(model: MFER, crop: CropContract, device: str) -> Predict:
+def _predictor(model: ExpressionNetwork, crop: CropContract, device: str) -> Predict:
     """Crops uint8 [N,C,S,S] -> logits [N,K] and features [N,D]."""
 
     @torch.inference_mode()

@@ -1,12 +1,13 @@
 """Augmentation in two parts: of the affine map that cuts the face, and of the pixels that it cut.
 
-The map is disturbed before the one crop function runs, so that a training face is resampled once, as a served
-face is. Blur and loss of resolution make 48 px pictures and sharp video frames look alike.
+The map is perturbed before the one crop function runs, so that a training face is resampled once, as a served
+face is. Blur and loss of resolution make 48 px pictures and sharp video frames look alike. What happens to a face is
+drawn first and applied later, so that networks with different crops can be shown the same view of it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -15,12 +16,15 @@ from torch.nn import functional as F
 
 from mfer.card import CropContract
 
-__all__ = ["Augmentation", "disturb_matrix", "disturb_pixels", "mix"]
+__all__ = ["Augmentation", "Perturbation", "mix"]
+
+#: What low resolution shrinks a face to; few, so that the faces of a batch share their resizing.
+_LOW_RESOLUTIONS = (0.35, 0.45, 0.55, 0.65, 0.75, 0.85)
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Ranges of the random disturbances; a zero switches one off.
+    """Ranges of the random perturbations; a zero switches one off.
 
     Angles in degrees; ``scale`` and ``stretch`` as logarithms of a factor, ``shift`` as a share of the crop;
     ``flip``, ``blur``, ``low_resolution`` and ``erase`` are probabilities per face; ``gamma`` and ``contrast`` are
@@ -44,88 +48,126 @@ class Augmentation:
     mixup: float = 0.0
 
 
-def disturb_matrix(
-    crop_from_frame: np.ndarray, crop: CropContract, settings: Augmentation, rng: np.random.Generator
-) -> np.ndarray:
-    """Compose each map [F,2,3] with a random rotation, scale, stretch, shift and mirror about the crop's centre."""
-    n = len(crop_from_frame)
-    angle = np.deg2rad(rng.uniform(-settings.rotate_deg, settings.rotate_deg, n))
-    zoom = np.exp(rng.uniform(-settings.scale, settings.scale, n))
-    stretch = np.exp(rng.uniform(-settings.stretch, settings.stretch, n))
-    mirror = np.where(rng.random(n) < settings.flip, -1.0, 1.0)
-    move = rng.uniform(-settings.shift, settings.shift, (n, 2)) * crop.side_px
-    cos, sin = np.cos(angle) * zoom, np.sin(angle) * zoom
-    turn = np.stack([np.stack([cos * stretch * mirror, -sin], 1), np.stack([sin * stretch * mirror, cos], 1)], 1)
-    centre = (crop.side_px - 1) / 2
-    out = np.empty_like(crop_from_frame, dtype=np.float64)
-    out[:, :, :2] = turn @ crop_from_frame[:, :, :2]
-    out[:, :, 2] = np.einsum("fij,fj->fi", turn, crop_from_frame[:, :, 2] - centre) + centre + move
-    return out.astype(np.float32)
+@dataclass(frozen=True, repr=False)
+class Perturbation:
+    """What is done to each of n faces: drawn once, and the same at every size of the crop but for the grain of noise.
+
+    turn [n,2,2] and move [n,2] (a share of the crop) act on the map about the crop's centre. The others act on pixels
+    in 0..1: low_resolution [n] is the share of the side that a face is shrunk to and enlarged from again; blur, gamma,
+    contrast, brightness and noise [n] are strengths; cover_start and cover_size [n,2] (shares of the side, in rows and
+    columns) are a rectangle that takes on the face's mean.
+    """
+
+    turn: np.ndarray
+    move: np.ndarray
+    low_resolution: np.ndarray
+    blur: np.ndarray
+    gamma: np.ndarray
+    contrast: np.ndarray
+    brightness: np.ndarray
+    noise: np.ndarray
+    cover_start: np.ndarray
+    cover_size: np.ndarray
+
+    @classmethod
+    def draw(cls, settings: Augmentation, n: int, rng: np.random.Generator) -> Perturbation:
+        """Draw within the ranges of the settings."""
+
+        def within(limit: float, *shape: int) -> np.ndarray:
+            return rng.uniform(-limit, limit, (n, *shape))
+
+        angle = np.deg2rad(within(settings.rotate_deg))
+        zoom, stretch = np.exp(within(settings.scale)), np.exp(within(settings.stretch))
+        mirror = np.where(rng.random(n) < settings.flip, -1.0, 1.0)
+        cos, sin = np.cos(angle) * zoom, np.sin(angle) * zoom
+        turn = np.stack([np.stack([cos * stretch * mirror, -sin], 1), np.stack([sin * stretch * mirror, cos], 1)], 1)
+        cover_size = rng.uniform(min(0.15, settings.erase_side), settings.erase_side, (n, 2))
+        cover_start = rng.uniform(0, 1, (n, 2)) * (1 - cover_size)
+        cover_size[rng.random(n) >= settings.erase] = 0
+        return cls(
+            turn=turn,
+            move=within(settings.shift, 2),
+            low_resolution=np.where(rng.random(n) < settings.low_resolution, rng.choice(_LOW_RESOLUTIONS, n), 1.0),
+            blur=np.where(rng.random(n) < settings.blur, rng.uniform(0.1, 0.33, n), 0.0),
+            gamma=np.exp(within(settings.gamma)),
+            contrast=np.exp(within(settings.contrast)),
+            brightness=within(settings.brightness),
+            noise=rng.uniform(0, settings.noise, n),
+            cover_start=cover_start,
+            cover_size=cover_size,
+        )
+
+    def take(self, rows: np.ndarray) -> Perturbation:
+        """What is done to some of the faces."""
+        return Perturbation(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
+
+    def of_matrix(self, crop_from_frame: np.ndarray, crop: CropContract) -> np.ndarray:
+        """Each map float32 [n,2,3] followed by the turn and the move, about the crop's centre."""
+        centre = (crop.side_px - 1) / 2
+        out = np.empty_like(crop_from_frame, dtype=np.float64)
+        out[:, :, :2] = self.turn @ crop_from_frame[:, :, :2]
+        shifted = np.einsum("fij,fj->fi", self.turn, crop_from_frame[:, :, 2] - centre)
+        out[:, :, 2] = shifted + centre + self.move * crop.side_px
+        return out.astype(np.float32)
+
+    def of_pixels(self, x: Tensor, rng: np.random.Generator) -> Tensor:
+        """Perturbed pixels float [n,C,S,S] of those in 0..1 (values may leave the range); ``rng`` gives the noise."""
+
+        def each(values: np.ndarray) -> Tensor:
+            return torch.as_tensor(values, dtype=x.dtype, device=x.device)[:, None, None, None]
+
+        if (self.low_resolution < 1).any():
+            x = _lose_resolution(x, self.low_resolution)
+        if self.blur.any():
+            x = _blur(x, each(self.blur))
+        if (self.gamma != 1).any():
+            x = x.clamp_min(1e-4) ** each(self.gamma)
+        if (self.contrast != 1).any():
+            mean = x.mean((1, 2, 3), keepdim=True)
+            x = (x - mean) * each(self.contrast) + mean
+        if self.brightness.any():
+            x = x + each(self.brightness)
+        if self.cover_size.any():
+            x = self._cover(x)
+        if self.noise.any():
+            grain = torch.as_tensor(rng.standard_normal(x.shape, dtype=np.float32), device=x.device)
+            x = x + grain * each(self.noise)
+        return x
+
+    def _cover(self, x: Tensor) -> Tensor:
+        side = x.shape[-1]
+        at = torch.arange(side, device=x.device)
+        limits = (self.cover_start * side, (self.cover_start + self.cover_size) * side)
+        low, high = (torch.as_tensor(v, dtype=x.dtype, device=x.device) for v in limits)
+        inside = (at >= low[:, :, None]) & (at < high[:, :, None])  # [n,2,S]
+        covered = (inside[:, 0, :, None] & inside[:, 1, None, :])[:, None]
+        return torch.where(covered, x.mean((1, 2, 3), keepdim=True), x)
 
 
-def disturb_pixels(x: Tensor, settings: Augmentation, rng: np.random.Generator) -> Tensor:
-    """Disturb pixels float [F,C,S,S] in 0..1 (values may leave the range); returns a new tensor."""
-    n = len(x)
-
-    def draw(low: float, high: float) -> Tensor:
-        return torch.as_tensor(rng.uniform(low, high, n), dtype=x.dtype, device=x.device)[:, None, None, None]
-
-    if settings.low_resolution:
-        x = _lose_resolution(x, settings.low_resolution, rng)
-    if settings.blur:
-        x = _blur(x, settings.blur, rng)
-    if settings.gamma:
-        x = x.clamp_min(1e-4) ** torch.exp(draw(-settings.gamma, settings.gamma))
-    if settings.contrast:
-        mean = x.mean((1, 2, 3), keepdim=True)
-        x = (x - mean) * torch.exp(draw(-settings.contrast, settings.contrast)) + mean
-    if settings.brightness:
-        x = x + draw(-settings.brightness, settings.brightness)
-    if settings.noise:
-        sigma = draw(0, settings.noise)
-        x = x + torch.as_tensor(rng.standard_normal(x.shape, dtype=np.float32), device=x.device) * sigma
-    if settings.erase:
-        x = _erase(x, settings, rng)
-    return x
-
-
-def _lose_resolution(x: Tensor, share: float, rng: np.random.Generator) -> Tensor:
-    """Shrink a share of the faces, all by one random factor of the batch, and enlarge them again."""
-    chosen = torch.as_tensor(np.flatnonzero(rng.random(len(x)) < share), device=x.device)
+def _lose_resolution(x: Tensor, share: np.ndarray) -> Tensor:
+    """Faces shrunk to a share of the side and enlarged again; one of share 1 stays as it is."""
     side = x.shape[-1]
-    small = round(side * rng.uniform(0.35, 0.85))
-    if len(chosen):
-        shrunk = F.interpolate(x[chosen], size=(small, small), mode="area")
-        x = x.clone()
+    x = x.clone()
+    for one in np.unique(share[share < 1]):
+        chosen = torch.as_tensor(np.flatnonzero(share == one), device=x.device)
+        shrunk = F.interpolate(x[chosen], size=(round(side * one),) * 2, mode="area")
         x[chosen] = F.interpolate(shrunk, size=(side, side), mode="bilinear", align_corners=False)
     return x
 
 
-def _blur(x: Tensor, share: float, rng: np.random.Generator) -> Tensor:
-    """A 3x3 binomial-like blur of random strength on a share of the faces."""
-    weight = np.where(rng.random(len(x)) < share, rng.uniform(0.1, 0.33, len(x)), 0.0)
-    w = torch.as_tensor(weight, dtype=x.dtype, device=x.device)[:, None, None, None]
+def _blur(x: Tensor, weight: Tensor) -> Tensor:
+    """A 3x3 binomial-like blur whose neighbours have this weight [n,1,1,1], along rows and along columns."""
     padded = F.pad(x, (1, 1, 0, 0), mode="replicate")
-    x = w * (padded[..., :-2] + padded[..., 2:]) + (1 - 2 * w) * x
+    x = weight * (padded[..., :-2] + padded[..., 2:]) + (1 - 2 * weight) * x
     padded = F.pad(x, (0, 0, 1, 1), mode="replicate")
-    return w * (padded[..., :-2, :] + padded[..., 2:, :]) + (1 - 2 * w) * x
+    return weight * (padded[..., :-2, :] + padded[..., 2:, :]) + (1 - 2 * weight) * x
 
 
-def _erase(x: Tensor, settings: Augmentation, rng: np.random.Generator) -> Tensor:
-    """Cover a random rectangle of a share of the faces with the face's own mean."""
-    n, side = len(x), x.shape[-1]
-    size = rng.uniform(0.15, settings.erase_side, (n, 2)) * side
-    start = rng.uniform(0, 1, (n, 2)) * (side - size)
-    size[rng.random(n) >= settings.erase] = 0
-    at = torch.arange(side, device=x.device)
-    low, high = (torch.as_tensor(v, dtype=x.dtype, device=x.device) for v in (start, start + size))
-    inside = (at >= low[:, :, None]) & (at < high[:, :, None])  # [F,2,S]
-    covered = (inside[:, 0, :, None] & inside[:, 1, None, :])[:, None]
-    return torch.where(covered, x.mean((1, 2, 3), keepdim=True), x)
+def mix(rng: np.random.Generator, alpha: float, *stacks: Tensor) -> tuple[Tensor, ...]:
+    """Mixup (Zhang et al. 2018): blend each face, and its targets, with another's by one beta-distributed share.
 
-
-def mix(x: Tensor, target: Tensor, alpha: float, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Mixup (Zhang et al. 2018): blend each face and its target with another's by one beta-distributed share."""
+    Every stack is float [n,...]; all are blended with the same partners.
+    """
     share = float(rng.beta(alpha, alpha))
-    other = torch.as_tensor(rng.permutation(len(x)), device=x.device)
-    return share * x + (1 - share) * x[other], share * target + (1 - share) * target[other]
+    other = torch.as_tensor(rng.permutation(len(stacks[0])), device=stacks[0].device)
+    return tuple(share * x + (1 - share) * x[other] for x in stacks)

@@ -31,6 +31,7 @@ __all__ = [
     "read_ferplus",
     "read_folder",
     "read_rafdb",
+    "read_unlabelled",
 ]
 
 #: ``train`` is the set's training part; the others are its validation part: all of it, or one half of it.
@@ -263,6 +264,42 @@ def read_folder(folder: str | Path) -> LabelledFaces:
     dropped = {"not a picture": others} if others else {}
     licence = "not stated; it is the owner's of these pictures to say"
     return _one_hot_faces(names, EncodedPictures(paths), labels, sorted(set(labels)), root.name, licence, root, dropped)
+
+
+def read_unlabelled(path: str | Path, class_names: tuple[str, ...]) -> LabelledFaces:
+    """Faces without labels, for teachers to speak about: every share of votes is equal, and no majority means anything.
+
+    Args:
+        path: a Parquet file with columns name and image (all of one size), or a folder of pictures of faces.
+        class_names: of the faces that they are learned with.
+
+    Raises:
+        ConfigError: neither of the two, or no picture in it.
+    """
+    path = Path(path)
+    pictures: np.ndarray | EncodedPictures
+    if path.is_dir():
+        files = sorted(f for f in path.rglob("*") if f.suffix.lower() in _PICTURE_SUFFIXES and f.is_file())
+        names, pictures = [f.relative_to(path).as_posix() for f in files], EncodedPictures(files)
+    else:
+        try:
+            table = pq.read_table(path, columns=["name", "image"])
+        except (OSError, pa.ArrowInvalid) as error:
+            raise ConfigError(f"{path} is not a Parquet file of faces with columns name and image: {error}") from error
+        names, pictures = [str(name) for name in table["name"].to_pylist()], _stack_grey(table["image"].to_pylist())
+    if not names:
+        raise ConfigError(f"{path} holds no picture ({', '.join(sorted(_PICTURE_SUFFIXES))})")
+    n, k = len(names), len(class_names)
+    return LabelledFaces(
+        names,
+        pictures,
+        np.full((n, k), 1 / k, np.float32),
+        np.zeros(n, np.int64),
+        class_names,
+        f"{path.stem} without labels",
+        "not stated; it is the owner's of these pictures to say",
+        np.zeros(n, bool),
+    )
 
 
 def _one_hot_faces(

@@ -118,8 +118,19 @@ class ExpressionNetwork(nn.Module):
         """The modules from the input on that layer-wise learning rates step through; the rest learns at full rate."""
         raise NotImplementedError
 
+    def pretrained_state(self) -> dict[str, Tensor] | None:
+        """Weights learned elsewhere for all but the norm and the classifier; None where there are none to start from.
+
+        Raises:
+            ConfigError: their file is missing, or not the published one.
+        """
+        return None
+
     def load_pretrained(self) -> None:
-        """Start from weights that were learned elsewhere; a network without such weights keeps its random ones."""
+        """Start from the pretrained weights; a network without such weights keeps its random ones."""
+        if (state := self.pretrained_state()) is not None:
+            head = {k: v for k, v in self.state_dict().items() if k.startswith(("norm.", "classifier."))}
+            self.load_state_dict({**head, **state}, strict=True)
 
     def read(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [N,K] and the features [N,D] behind them; with ``mirror`` the means over face and mirror image."""

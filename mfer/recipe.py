@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -65,8 +66,29 @@ class Optimisation:
 
 
 @dataclass(frozen=True)
+class Distillation:
+    """What is learned from teachers beside the votes; see ``mfer.distill``.
+
+    ``teachers`` are names or folders of models (none: off). Their word has the share ``weight`` of the loss, softened
+    by ``temperature``; a face without votes has theirs alone. Each face is seen in ``views`` fixed views.
+    """
+
+    teachers: tuple[str, ...] = ()
+    weight: float = 0.7
+    temperature: float = 1.5
+    views: int = 8
+
+    def __post_init__(self) -> None:
+        if not 0 < self.weight <= 1 or self.temperature <= 0 or self.views < 1:
+            raise ConfigError(
+                f"distillation has weight {self.weight}, temperature {self.temperature} and {self.views} views;"
+                " allowed: a weight above 0, up to 1, a positive temperature and 1 or more views"
+            )
+
+
+@dataclass(frozen=True)
 class Recipe:
-    """Everything that fixes a training run but the data: architecture, crop, optimisation, augmentation."""
+    """Everything that fixes a training run but the data."""
 
     name: str
     description: str = ""
@@ -74,6 +96,7 @@ class Recipe:
     crop: CropContract = field(default_factory=CropContract)
     optimisation: Optimisation = field(default_factory=Optimisation)
     augmentation: Augmentation = field(default_factory=Augmentation)
+    distillation: Distillation = field(default_factory=Distillation)
 
     def __post_init__(self) -> None:
         if self.architecture.in_channels != self.crop.channels:
@@ -116,6 +139,10 @@ class Recipe:
         except tomllib.TOMLDecodeError as error:
             raise ConfigError(f"{name_or_path}: {error}") from error
         return cls.from_dict({"name": path.stem, **values}, **given)
+
+    def taught_by(self, teachers: Iterable[str]) -> Recipe:
+        """A copy with other teachers."""
+        return dataclasses.replace(self, distillation=dataclasses.replace(self.distillation, teachers=tuple(teachers)))
 
     def replace(self, **optimisation: Any) -> Recipe:
         """A copy with other optimisation settings; None leaves a setting as it is."""

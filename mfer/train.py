@@ -26,10 +26,11 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mfer.augment import disturb_matrix, disturb_pixels, mix
+from mfer.augment import Perturbation, mix
 from mfer.build import build_network
 from mfer.card import CropContract
 from mfer.crop import align_matrix, normalise, warp_faces
+from mfer.distill import Lessons
 from mfer.errors import ConfigError
 from mfer.losses import make_feature_loss
 from mfer.metrics import figures, fit_temperature, softmax
@@ -68,6 +69,20 @@ class Trained:
     reports: list[EpochReport]
 
 
+@dataclasses.dataclass(frozen=True, repr=False)
+class Batch:
+    """x float [n,C,S,S], normalised; target and taught float [n,K], the votes and the teachers' word; majority int64
+    [n], the classes that the feature loss goes by."""
+
+    x: Tensor
+    target: Tensor
+    taught: Tensor
+    majority: Tensor
+
+    def take(self, rows: Tensor) -> Batch:
+        return Batch(self.x[rows], self.target[rows], self.taught[rows], self.majority[rows])
+
+
 class Trainer:
     """Train one recipe.
 
@@ -79,7 +94,9 @@ class Trainer:
         device: ``cpu`` or ``cuda``.
         shards: a CPU batch is cut in so many parts, each with its own thread, which beats threads inside an
             operation at these sizes. Drop path draws random numbers inside the network and needs shards = 1.
-        initial: weights to start from (a model to refresh); None starts from scratch.
+        initial: weights to start from (a model to refresh); None starts from scratch, or from what the network itself
+            comes with.
+        lessons: what teachers say of the faces of ``train``, for a recipe with distillation.
     """
 
     def __init__(
@@ -91,6 +108,7 @@ class Trainer:
         device: str = "cpu",
         shards: int = 1,
         initial: dict[str, Tensor] | None = None,
+        lessons: Lessons | None = None,
     ) -> None:
         if train.faces.class_names != valid.faces.class_names:
             raise ConfigError(f"training classes {train.faces.class_names} are not {valid.faces.class_names}")
@@ -99,14 +117,17 @@ class Trainer:
         recipe = dataclasses.replace(
             recipe, architecture=dataclasses.replace(recipe.architecture, n_classes=len(train.faces.class_names))
         )
+        if lessons is not None and len(lessons.labelled) != len(train):
+            raise ConfigError(f"the teachers saw {len(lessons.labelled)} faces and {len(train)} are to be learned")
         self.recipe = recipe
+        self.lessons = lessons
         self.folder = folder
         self.device = torch.device(device)
         self.train_faces, self.valid_faces = train.to(self.device), valid.to(self.device)
         self.shards = 1 if self.device.type != "cpu" or recipe.architecture.drop_path > 0 else max(1, shards)
         self.pool = ThreadPoolExecutor(self.shards, initializer=torch.set_num_threads, initargs=(1,))
         self.loader = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
-        self.ahead: Future[tuple[Tensor, Tensor, Tensor]] | None = None
+        self.ahead: Future[Batch] | None = None
         opt = recipe.optimisation
         torch.manual_seed(opt.seed)
         self.model = build_network(recipe.architecture)
@@ -181,14 +202,14 @@ class Trainer:
     def _train_step(self) -> float:
         opt = self.recipe.optimisation
         torch.manual_seed(opt.seed * 1_000_003 + self.step)  # drop path draws from the global generator
-        x, target, majority = self.ahead.result() if self.ahead else self._batch(self.step)
+        batch = self.ahead.result() if self.ahead else self._batch(self.step)
         more = self.shards > 1 and self.step + 1 < self.n_steps
         self.ahead = self.loader.submit(self._batch, self.step + 1) if more else None
         lr = opt.learning_rate * self._lr_factor()
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group["lr_scale"]
         self.model.train()
-        losses, grads = self._gradients(x, target, majority)
+        losses, grads = self._gradients(batch)
         for p, grad in zip(self.parameters, grads, strict=True):
             p.grad = grad
         nn.utils.clip_grad_norm_(self.parameters, opt.clip_norm)
@@ -199,26 +220,41 @@ class Trainer:
             raise ConfigError(f"the loss is {loss} at step {self.step}; lower learning_rate (now {opt.learning_rate})")
         return loss
 
-    def _batch(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The disturbed faces of a step and what to learn from them; the same whenever it is asked for."""
+    def _batch(self, step: int) -> Batch:
+        """The perturbed faces of a step and what to learn from them; the same whenever it is asked for."""
         opt, faces = self.recipe.optimisation, self.train_faces
         epoch, at = divmod(step, self.steps_per_epoch)
         order = np.random.default_rng([opt.seed, 1, epoch]).permutation(len(faces))
         rows = order[at * opt.batch_size : (at + 1) * opt.batch_size]
         rng = np.random.default_rng([opt.seed, 2, step])
         crop = self._crop_of(epoch)
-        matrix = disturb_matrix(align_matrix(faces.landmarks_px[rows], crop), crop, self.recipe.augmentation, rng)
-        pixels = warp_faces(faces.pictures, rows, matrix, crop).float().div_(255)
-        x = (disturb_pixels(pixels, self.recipe.augmentation, rng) - crop.mean) / crop.std
-        majority = torch.as_tensor(faces.faces.majority[rows], device=self.device)
-        if opt.soft_targets:
-            target = torch.as_tensor(faces.faces.target[rows], device=self.device)
+        view = np.zeros(0, int)
+        if self.lessons is None:
+            drawn = Perturbation.draw(self.recipe.augmentation, len(rows), rng)
         else:
-            target = F.one_hot(majority, len(faces.faces.class_names)).float()
-        target = target * (1 - opt.label_smoothing) + opt.label_smoothing / target.shape[1]
+            view = (rows + epoch) % self.lessons.views.n_views
+            drawn = self.lessons.views.of(rows, view)
+        matrix = drawn.of_matrix(align_matrix(faces.landmarks_px[rows], crop), crop)
+        pixels = warp_faces(faces.pictures, rows, matrix, crop).float().div_(255)
+        x = (drawn.of_pixels(pixels, rng) - crop.mean) / crop.std
+        target, taught, majority = self._targets(rows, view)
         if self.recipe.augmentation.mixup:
-            x, target = mix(x, target, self.recipe.augmentation.mixup, rng)
-        return x, target, majority
+            x, target, taught = mix(rng, self.recipe.augmentation.mixup, x, target, taught)
+        return Batch(x, target, taught, majority)
+
+    def _targets(self, rows: np.ndarray, view: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+        """The votes [n,K], what the teachers say [n,K] (without any: the votes) and the classes [n] of faces."""
+        opt, faces = self.recipe.optimisation, self.train_faces.faces
+        majority = faces.majority[rows]
+        votes = faces.target[rows] if opt.soft_targets else np.eye(len(faces.class_names), dtype=np.float32)[majority]
+        votes = votes * (1 - opt.label_smoothing) + np.float32(opt.label_smoothing / votes.shape[1])
+        taught = votes
+        if self.lessons is not None:
+            taught = self.lessons.probabilities(rows, view, self.recipe.distillation.temperature)
+            unknown = ~self.lessons.labelled[rows]
+            votes = np.where(unknown[:, None], self.lessons.probabilities(rows, view), votes)
+            majority = np.where(unknown, votes.argmax(1), majority)
+        return tuple(torch.as_tensor(values, device=self.device) for values in (votes, taught, majority))  # type: ignore[return-value]
 
     def _crop_of(self, epoch: int) -> CropContract:
         opt = self.recipe.optimisation
@@ -226,28 +262,31 @@ class Trainer:
             return dataclasses.replace(self.recipe.crop, side_px=opt.small_side_px)
         return self.recipe.crop
 
-    def _gradients(self, x: Tensor, target: Tensor, majority: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def _gradients(self, batch: Batch) -> tuple[Tensor, list[Tensor]]:
         def part(rows: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-            share = len(rows) / len(x)
-            loss = self._loss(x[rows], target[rows], majority[rows]) * share
+            loss = self._loss(batch.take(rows)) * (len(rows) / len(batch.x))
             return loss.detach(), torch.autograd.grad(loss, self.parameters, materialize_grads=True)
 
-        parts = torch.arange(len(x), device=self.device).chunk(self.shards)
+        parts = torch.arange(len(batch.x), device=self.device).chunk(self.shards)
         done = list(self.pool.map(part, parts)) if self.shards > 1 else [part(parts[0])]
         grads = [
             torch.stack(same).sum(0) if len(same) > 1 else same[0] for same in zip(*(g for _, g in done), strict=True)
         ]
         return torch.stack([loss for loss, _ in done]).sum(), grads
 
-    def _loss(self, x: Tensor, target: Tensor, majority: Tensor) -> Tensor:
-        """The published sum: cross-entropy of every head, plus the weighted feature loss."""
+    def _loss(self, batch: Batch) -> Tensor:
+        """The published sum, cross-entropy of every head plus the weighted feature loss; with teachers the
+        cross-entropy is shared between the votes and their word, which is compared at the recipe's temperature."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=fast_bfloat16(self.device)):
-            feature = self.model.embed(x)
+            feature = self.model.embed(batch.x)
             head_logits = self.model.classifier.head_logits(feature)  # [heads,N,K]
-        log_prob = F.log_softmax(head_logits.float(), dim=2)
-        entropy = -(target * log_prob).sum(2).mean(1).sum()
+        loss = _cross_entropy(head_logits.float(), batch.target)
+        if self.lessons is not None:
+            how = self.recipe.distillation
+            taught = _cross_entropy(head_logits.float() / how.temperature, batch.taught) * how.temperature**2
+            loss = (1 - how.weight) * loss + how.weight * taught
         weight = self.recipe.optimisation.feature_loss_weight
-        return entropy + weight * self.feature_loss(feature.float(), majority)
+        return loss + weight * self.feature_loss(feature.float(), batch.majority)
 
     def _lr_factor(self) -> float:
         opt = self.recipe.optimisation
@@ -347,6 +386,11 @@ class Trainer:
         self.reports = [EpochReport(**r) for r in meta["reports"]]
 
 
+def _cross_entropy(head_logits: Tensor, target: Tensor) -> Tensor:
+    """Of logits float [heads,N,K] and shares [N,K]: the mean over faces, added over the heads."""
+    return -(target * F.log_softmax(head_logits, dim=2)).sum(2).mean(1).sum()
+
+
 def _what_is_learned(recipe: Recipe) -> Recipe:
     """The recipe without what changes no weight: a finished run may be measured with mirror images and without."""
     return dataclasses.replace(
@@ -379,9 +423,7 @@ def layer_rates(model: ExpressionNetwork, decay: float) -> dict[nn.Parameter, fl
     The last of ``model.depths()`` learns at ``decay`` of the rate, the one before at ``decay ** 2`` and so on
     (Clark et al. 2020, ELECTRA, arXiv:2003.10555): what was learned elsewhere changes slowly near the input.
     """
-    return {
-        p: decay**height for height, module in enumerate(reversed(model.depths()), 1) for p in module.parameters()
-    }
+    return {p: decay**height for height, module in enumerate(reversed(model.depths()), 1) for p in module.parameters()}
 
 
 @torch.inference_mode()

@@ -135,6 +135,10 @@ def explain(video: str, at_s: float, model: str, output: Path, lake: str) -> Non
 )
 @click.option("--name", help="Name of the model; default: architecture.data_v1.")
 @click.option("--initial", type=click.Path(path_type=Path), help="A model's folder to start from.")
+@click.option("--teacher", "teachers", multiple=True, help="A model to learn from beside the labels. [repeatable]")
+@click.option(
+    "--unlabelled", type=click.Path(path_type=Path), help="Faces of which only the teachers' word is learned."
+)
 @click.option("--epochs", type=click.IntRange(1), help="Instead of the recipe's.")
 @click.option("--batch-size", type=click.IntRange(2), help="Instead of the recipe's.")
 @click.option("--learning-rate", type=float, help="Instead of the recipe's.")
@@ -148,6 +152,8 @@ def train(
     out: Path,
     name: str | None,
     initial: Path | None,
+    teachers: tuple[str, ...],
+    unlabelled: Path | None,
     epochs: int | None,
     batch_size: int | None,
     learning_rate: float | None,
@@ -163,6 +169,7 @@ def train(
     from flows.cli.progress import training_progress
     from flows.training import train_model
     from mfer.recipe import Recipe
+    from pipelines.scoring.lookup import find_model
     from pipelines.scoring.scorer import choose_device
 
     chosen = Recipe.load(recipe).replace(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, seed=seed)
@@ -175,6 +182,8 @@ def train(
             shards=shards,
             name=name,
             initial=initial,
+            teachers=[find_model(teacher) for teacher in teachers or chosen.distillation.teachers],
+            unlabelled=unlabelled,
             progress=progress,
         )
     click.echo(f"{card.model_id} in {out}\n{json.dumps(card.metrics, indent=2)}")

@@ -6,8 +6,6 @@ face-recognition-models.
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -49,7 +47,7 @@ class _Block(nn.Module):
 class DlibResNet(ExpressionNetwork):
     """Expressions from the means of the last two stages of dlib's face network, one linear map.
 
-    Takes pixels in 0..1 (a crop with mean 0 and deviation 1), grey or RGB, of 100 px or more; it was trained at
+    Takes pixels in 0..1 (a crop with mean 0 and deviation 1), grey or RGB, of 128 px or more; it was trained at
     150 px.
     """
 
@@ -68,10 +66,8 @@ class DlibResNet(ExpressionNetwork):
         self.norm = nn.LayerNorm(self.feature_dim)
         self.classifier = SingleClassifier(self.feature_dim, architecture.n_classes)
 
-    def load_pretrained(self) -> None:
-        state, _ = read_dlib()
-        missing, unexpected = self.load_state_dict(state, strict=False)
-        assert not unexpected and all(name.startswith(("norm.", "classifier.")) for name in missing)
+    def pretrained_state(self) -> dict[str, Tensor]:
+        return read_dlib()[0]
 
     def maps(self, x: Tensor) -> list[Tensor]:
         """The maps [N,C,h,w] of the five stages."""
@@ -90,7 +86,7 @@ class DlibResNet(ExpressionNetwork):
         return list(self.stages)
 
     def depths(self) -> list[nn.Module]:
-        return [self.stem, *itertools.chain.from_iterable(self.stages)]
+        return [self.stem, *(block for stage in self.stages for block in stage.children())]
 
 
 def read_dlib() -> tuple[dict[str, Tensor], Tensor]:

@@ -81,9 +81,8 @@ class FaceresMobileNet(ExpressionNetwork):
         self.norm = nn.LayerNorm(self.feature_dim)
         self.classifier = SingleClassifier(self.feature_dim, architecture.n_classes)
 
-    def load_pretrained(self) -> None:
-        missing, unexpected = self.load_state_dict(read_faceres(), strict=False)
-        assert not unexpected and all(name.startswith(("norm.", "classifier.")) for name in missing)
+    def pretrained_state(self) -> dict[str, Tensor]:
+        return read_faceres()
 
     def maps(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The maps of blocks 11 [N,512,h,w] and 13 [N,1024,h',w']."""

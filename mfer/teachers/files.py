@@ -11,6 +11,8 @@ import tarfile
 import tempfile
 from pathlib import Path
 
+from platformdirs import user_cache_path
+
 from mfer.errors import ConfigError
 
 __all__ = ["dlib_file", "faceres_file", "fetch_faceres", "read_verified"]
@@ -29,7 +31,7 @@ _FOLDER_VARIABLE = "MFER_TEACHERS"
 def _folder() -> Path:
     if given := os.environ.get(_FOLDER_VARIABLE):
         return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mfer" / "teachers"
+    return user_cache_path("mfer") / "teachers"
 
 
 def faceres_file() -> Path:

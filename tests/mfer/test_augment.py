@@ -1,10 +1,10 @@
-"""Disturbances of maps and pixels: within their ranges, the same for the same seed, and none when switched off."""
+"""Perturbations of maps and pixels: within their ranges, the same for the same seed, and none when switched off."""
 
 import numpy as np
 import pytest
 import torch
 
-from mfer.augment import Augmentation, disturb_matrix, disturb_pixels, mix
+from mfer.augment import Augmentation, Perturbation, mix
 from mfer.card import CropContract
 from mfer.crop import align_matrix, warp_faces
 from tests.labelled import prepared_faces
@@ -21,6 +21,14 @@ def only(**settings):
 
 def rng():
     return np.random.default_rng(0)
+
+
+def perturb_matrix(matrix, crop, settings, rng):
+    return Perturbation.draw(settings, len(matrix), rng).of_matrix(matrix, crop)
+
+
+def perturb_pixels(pixels, settings, rng):
+    return Perturbation.draw(settings, len(pixels), rng).of_pixels(pixels, rng)
 
 
 @pytest.fixture(scope="module")
@@ -46,12 +54,12 @@ def centre_moves(before, after):
 
 
 def test_everything_off_changes_nothing(matrix, pixels):
-    np.testing.assert_allclose(disturb_matrix(matrix, CROP, OFF, rng()), matrix, atol=1e-5)
-    assert torch.equal(disturb_pixels(pixels, OFF, rng()), pixels)
+    np.testing.assert_allclose(perturb_matrix(matrix, CROP, OFF, rng()), matrix, atol=1e-5)
+    assert torch.equal(perturb_pixels(pixels, OFF, rng()), pixels)
 
 
 def test_flip_gives_the_mirror_image(faces, matrix):
-    flipped = disturb_matrix(matrix, CROP, only(flip=1.0), rng())
+    flipped = perturb_matrix(matrix, CROP, only(flip=1.0), rng())
     rows = np.arange(len(faces))
     mirrored = warp_faces(faces.pictures, rows, flipped, CROP)
     off = (mirrored.int() - faces.crops(CROP).flip(3).int()).abs()
@@ -59,7 +67,7 @@ def test_flip_gives_the_mirror_image(faces, matrix):
 
 
 def test_rotation_and_scale_stay_in_their_ranges_about_the_centre(matrix):
-    after = disturb_matrix(matrix, CROP, only(rotate_deg=20.0, scale=0.2), rng())
+    after = perturb_matrix(matrix, CROP, only(rotate_deg=20.0, scale=0.2), rng())
     change = after[:, :, :2].astype(float) @ np.linalg.inv(matrix[:, :, :2].astype(float))
     angle = np.rad2deg(np.arctan2(change[:, 1, 0], change[:, 0, 0]))
     zoom = np.log(np.sqrt(np.linalg.det(change)))
@@ -71,7 +79,7 @@ def test_rotation_and_scale_stay_in_their_ranges_about_the_centre(matrix):
 
 
 def test_shift_moves_the_centre_by_a_share_of_the_side(matrix):
-    moves = centre_moves(matrix, disturb_matrix(matrix, CROP, only(shift=0.1), rng()))
+    moves = centre_moves(matrix, perturb_matrix(matrix, CROP, only(shift=0.1), rng()))
     assert np.abs(moves).max() <= 4 + 1e-4
     assert np.abs(moves).max() > 3
 
@@ -91,7 +99,7 @@ def test_shift_moves_the_centre_by_a_share_of_the_side(matrix):
 )
 def test_pixels_change_and_the_given_ones_do_not(pixels, settings):
     before = pixels.clone()
-    out = disturb_pixels(pixels, only(**settings), rng())
+    out = perturb_pixels(pixels, only(**settings), rng())
     assert torch.equal(pixels, before)
     assert out.shape == pixels.shape
     assert out.isfinite().all()
@@ -100,13 +108,13 @@ def test_pixels_change_and_the_given_ones_do_not(pixels, settings):
 
 @pytest.mark.parametrize("settings", [{"blur": 1.0}, {"low_resolution": 1.0}], ids=["blur", "low resolution"])
 def test_blur_and_lost_resolution_take_detail_and_keep_light(pixels, settings):
-    out = disturb_pixels(pixels, only(**settings), rng())
+    out = perturb_pixels(pixels, only(**settings), rng())
     assert (out.diff(dim=3).abs().mean((1, 2, 3)) < pixels.diff(dim=3).abs().mean((1, 2, 3))).all()
     assert (out.mean((1, 2, 3)) - pixels.mean((1, 2, 3))).abs().max() < 0.02
 
 
 def test_erased_rectangle_has_the_face_s_mean_and_the_rest_is_untouched(pixels):
-    out = disturb_pixels(pixels, only(erase=1.0, erase_side=0.5), rng())
+    out = perturb_pixels(pixels, only(erase=1.0, erase_side=0.5), rng())
     changed = out != pixels
     assert (changed.float().mean((1, 2, 3)) <= 0.3).all()
     filled = torch.where(changed, out, pixels.mean((1, 2, 3), keepdim=True))
@@ -115,7 +123,7 @@ def test_erased_rectangle_has_the_face_s_mean_and_the_rest_is_untouched(pixels):
 
 def test_same_seed_gives_the_same_and_another_seed_does_not(matrix, pixels):
     settings = Augmentation(mixup=0.4)
-    for function, given in ((disturb_pixels, (pixels, settings)), (disturb_matrix, (matrix, CROP, settings))):
+    for function, given in ((perturb_pixels, (pixels, settings)), (perturb_matrix, (matrix, CROP, settings))):
         first, again, other = (np.asarray(function(*given, np.random.default_rng(seed))) for seed in (1, 1, 2))
         np.testing.assert_array_equal(first, again)
         assert np.abs(first - other).max() > 0
@@ -123,7 +131,21 @@ def test_same_seed_gives_the_same_and_another_seed_does_not(matrix, pixels):
 
 def test_mixed_faces_and_targets_are_mixed_by_the_same_share(pixels):
     target = torch.eye(len(pixels))
-    x, mixed = mix(pixels, target, 0.4, rng())
+    x, mixed = mix(rng(), 0.4, pixels, target)
     torch.testing.assert_close(mixed.sum(1), torch.ones(len(pixels)))
     torch.testing.assert_close(x, torch.einsum("ij,jchw->ichw", mixed, pixels), rtol=1e-4, atol=1e-5)
     assert 0 < mixed.diagonal().min() < 1
+
+
+def test_a_view_is_the_same_at_another_size_of_the_crop(faces):
+    settings = Augmentation(noise=0.0, blur=0.0, low_resolution=0.0)
+    drawn = Perturbation.draw(settings, len(faces), rng())
+    seen = []
+    for side in (40, 80):
+        crop = CropContract(side_px=side)
+        matrix = drawn.of_matrix(align_matrix(faces.landmarks_px, crop), crop)
+        pixels = warp_faces(faces.pictures, np.arange(len(faces)), matrix, crop).float() / 255
+        seen.append(torch.nn.functional.interpolate(drawn.of_pixels(pixels, rng()), size=(20, 20), mode="area"))
+    assert (seen[0] - seen[1]).abs().mean() < 0.01
+    rows = np.array([5, 2])
+    np.testing.assert_array_equal(drawn.take(rows).turn, drawn.turn[rows])

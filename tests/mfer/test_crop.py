@@ -243,7 +243,7 @@ def test_crop_id_differs_where_the_crop_would():
     assert CropContract.from_dict(crop.to_dict()).crop_id == crop.crop_id
 
 
-@pytest.mark.parametrize(("setting", "value"), [("template", "dlib"), ("colour", "bgr"), ("side_px", 8)])
+@pytest.mark.parametrize(("setting", "value"), [("template", "wide"), ("colour", "bgr"), ("side_px", 8)])
 def test_unknown_setting_is_refused_with_what_is_allowed(setting, value):
     with pytest.raises(ConfigError, match=f"{setting} is {value!r}; allowed: "):
         CropContract(**{setting: value})

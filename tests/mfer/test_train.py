@@ -171,7 +171,7 @@ def test_gradients_of_a_batch_in_shards_are_those_of_the_whole(tmp_path):
     found = []
     for shards in (1, 3):
         trainer = Trainer(TINY.replace(batch_size=14), faces, faces, tmp_path, shards=shards)
-        found.append(trainer._gradients(*trainer._batch(0)))
+        found.append(trainer._gradients(trainer._batch(0)))
     (loss, grads), (sharded_loss, sharded) = found
     torch.testing.assert_close(sharded_loss, loss, rtol=1e-5, atol=1e-5)
     for whole, parts in zip(grads, sharded, strict=True):
