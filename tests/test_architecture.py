@@ -33,6 +33,7 @@ ROOM_MAY_IMPORT = {
     },
     "flows/prefect_flows": {"flows/analyze.py", "flows/refresh.py", "flows/run.py"},
     "flows/workers": {"flows/run.py"},
+    "mfer/teachers": {f"mfer/{name}.py" for name in ("card", "errors", "network")},
     "pipelines/video": {f"pipelines/{name}.py" for name in ("batches", "errors", "heartbeat", "settings")},
     "pipelines/faces": {"pipelines/batches.py", "pipelines/profile.py", "pipelines/scoring", "pipelines/settings.py"},
     "pipelines/scoring": {"pipelines/batches.py"},

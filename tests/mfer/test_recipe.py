@@ -7,9 +7,9 @@ from importlib import resources
 import pytest
 import torch
 
+from mfer.build import build_network
 from mfer.card import CropContract
 from mfer.errors import ConfigError
-from mfer.network import MFER
 from mfer.recipe import Recipe, recipe_names
 
 
@@ -29,15 +29,15 @@ def test_shipped_recipe_loads_and_says_what_it_is(name):
     assert recipe.name == name
     assert recipe.description
     with torch.device("meta"):
-        model = MFER(recipe.architecture)
-    assert model.stem[0].in_channels == recipe.crop.channels
+        model = build_network(recipe.architecture)
+    assert model.architecture.in_channels == recipe.crop.channels
 
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_setting_of_a_shipped_file_is_in_the_recipe(name):
     values = tomllib.loads((resources.files("mfer") / "recipes" / f"{name}.toml").read_text())
     stored = Recipe.load(name).to_dict()
-    for section in ("architecture", "crop", "optimisation", "augmentation"):
+    for section in ("architecture", "crop", "optimisation", "augmentation", "distillation"):
         for key, value in values.get(section, {}).items():
             assert stored[section][key] == (tuple(value) if isinstance(value, list) else value), key
 
