@@ -24,7 +24,7 @@ import torch
 
 from benchmarks.machine import machine
 from flows.training import read_parts
-from mfer.metrics import figures, softmax
+from mfer.metrics import measure, softmax
 from mfer.prepared import PreparedFaces
 from mfer.recipe import Recipe
 from mfer.train import Trainer, predict_logits
@@ -86,7 +86,7 @@ def _train(variant: str, seed: int, epochs: int, folder: Path) -> dict[str, Any]
     trained = Trainer(recipe, _faces["train"], _faces["selection"], folder).run()
     faces = _faces["report"]
     logits = predict_logits(trained.model, faces.crops(recipe.crop), recipe.crop)
-    found = figures(softmax(logits), faces.faces.target, faces.faces.majority, n_resamples=1)
+    found = measure(softmax(logits), faces.faces.target, faces.faces.majority, n_resamples=1)
     facts = {
         "accuracy": found.accuracy.value,
         "mean_recall": found.mean_recall.value,

@@ -24,7 +24,7 @@ import numpy as np
 from benchmarks.machine import machine
 from benchmarks.peers import peer_command
 from mfer.data import read_faces
-from mfer.metrics import figures, wilson_interval
+from mfer.metrics import measure, wilson_interval
 from pipelines.learning.prepare import prepare_faces
 from pipelines.scoring.lookup import find_model
 from pipelines.scoring.scorer import ScoringNet
@@ -69,7 +69,7 @@ def main() -> None:
     in_both = known[majority]
     rows: dict[str, Any] = {}
     for name, prob in probabilities.items():
-        over_all = figures(prob, target, majority, n_resamples=1)
+        over_all = measure(prob, target, majority, n_resamples=1)
         right = (np.where(known, prob, -1).argmax(1) == majority)[in_both]
         rows[name] = {
             "n": len(prob),

@@ -128,8 +128,8 @@ def train_model(
     labelled = np.ones(len(train), bool)
     if unlabelled is not None:
         unknown = read_unlabelled(unlabelled, parts.train.class_names)
-        found = prepare_faces(unknown, recipe.crop.channels, device, partial(show, "find faces: unlabelled"))
-        train, labelled = train.joined(found), np.append(labelled, np.zeros(len(found), bool))
+        added = prepare_faces(unknown, recipe.crop.channels, device, partial(show, "find faces: unlabelled"))
+        train, labelled = train.joined(added), np.append(labelled, np.zeros(len(added), bool))
     lessons = None
     if teachers:
         views = Views(recipe.augmentation, recipe.distillation.views, len(train))
@@ -334,7 +334,18 @@ def _training_record(
 def _metrics(found: Evaluation, parts: DataParts, trained: Trained, recipe: Recipe) -> dict[str, Any]:
     averaged = "logits of the crop and its mirror image averaged" if recipe.architecture.mirror else "no averaging"
     measured = found.to_dict()
-    wanted = ("split", "n", "accuracy", "mean_recall", "ece", "nll", "kl", "per_class_recall", "intervals")
+    wanted = (
+        "split",
+        "n",
+        "accuracy",
+        "mean_recall",
+        "ece",
+        "nll",
+        "kl",
+        "per_class_recall",
+        "intervals",
+        "reweighted",
+    )
     return {
         "protocol": (
             f"top class against the raters' majority (or the only label), one crop a face, {averaged};"
@@ -389,6 +400,7 @@ def _evaluate(
         model=card.model_id + (" with mirror images" if model.mirror and not card.architecture.mirror else ""),
         split=split,
         temperature=card.temperature,
+        shares=card.class_shares(),
         progress=count,
     )
 

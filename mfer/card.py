@@ -196,6 +196,14 @@ class Card:
         """The name, ``@`` and 12 hex digits of the weights' sha256."""
         return f"{self.name}@{self.weights_sha256[:12]}"
 
+    def class_shares(self) -> np.ndarray | None:
+        """The share of each class among the training faces, float64 [K], none of them 0; None where it is unknown."""
+        counts = self.training.get("data", {}).get("n_train_by_class")
+        if not counts:
+            return None
+        n = np.maximum([counts.get(name, 0) for name in self.class_names], 1).astype(np.float64)
+        return n / n.sum()
+
     def to_dict(self) -> dict[str, Any]:
         return {
             "card_version": _CARD_VERSION,

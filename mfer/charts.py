@@ -51,7 +51,7 @@ def draw_confusion(evaluation: Evaluation) -> Canvas:
 
 def draw_recall(evaluation: Evaluation) -> Canvas:
     """Recall of every class with its bootstrap interval, over the thin line of its Wilson interval."""
-    names, recall = evaluation.class_names, evaluation.figures.per_class_recall
+    names, recall = evaluation.class_names, evaluation.metrics.per_class_recall
     canvas = _canvas(8.5, 0.45 * len(names) + 1.8, f"Recall by class, 95 % intervals\n{evaluation.title}")
     axes = canvas.subplots()
     for row, (figure, n) in enumerate(zip(recall, evaluation.confusion.sum(1), strict=True)):
@@ -63,7 +63,7 @@ def draw_recall(evaluation: Evaluation) -> Canvas:
         axes.text(
             1.02, row, f"{figure.value:.2f}" if n else "no faces", va="center", transform=axes.get_yaxis_transform()
         )
-    mean = evaluation.figures.mean_recall
+    mean = evaluation.metrics.mean_recall
     axes.axvline(mean.value, color=_ORANGE, ls="--", lw=1.5, label=f"mean recall {mean.value:.3f}")
     labels = [f"{name} ({n:,})" for name, n in zip(names, evaluation.confusion.sum(1), strict=True)]
     axes.set(yticks=range(len(names)), yticklabels=labels, xlim=(0, 1), ylim=(len(names) - 0.5, -0.5), xlabel="recall")
@@ -76,7 +76,7 @@ def draw_reliability(evaluation: Evaluation) -> Canvas:
     """Accuracy against confidence, with Wilson intervals, over the number of faces."""
     bins = reliability(evaluation.prob, evaluation.majority)
     n_bins = len(bins.count)
-    ece = evaluation.figures.ece
+    ece = evaluation.metrics.ece
     title = f"Reliability: expected calibration error {ece.value:.3f} (temperature {evaluation.temperature:.3f})"
     canvas = _canvas(7.5, 7, f"{title}\n{evaluation.title}")
     top, bottom = canvas.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": [3, 1]})

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mfer.errors import ConfigError
 from mfer.faces import LabelledFaces
-from mfer.metrics import Figure, Figures, confusion_matrix, figures, softmax, unseen_interval
+from mfer.metrics import REWEIGHT_POWER, Metric, Metrics, confusion_matrix, measure, reweight, softmax, unseen_interval
 
 __all__ = ["Evaluation", "Predict", "evaluate"]
 
@@ -27,8 +27,9 @@ class Evaluation:
     """Probabilities of N faces and what they are worth.
 
     prob float64 [N,K] after temperature, target float32 [N,K] and majority int64 [N] as in LabelledFaces, features
-    float32 [N,D]. figures holds all faces; agreed_figures only those with an absolute majority, as the FER+ authors
-    evaluate. confusion int64 [K,K] counts faces by majority (rows) and top class (columns).
+    float32 [N,D]. metrics holds all faces; agreed_metrics only those with an absolute majority, as the FER+ authors
+    evaluate; reweighted_metrics all faces with probabilities by ``mfer.metrics.reweight``, None where the shares of the
+    training faces are unknown. confusion int64 [K,K] counts faces by majority (rows) and top class (columns).
     """
 
     model: str
@@ -43,8 +44,9 @@ class Evaluation:
     agreed: np.ndarray
     features: np.ndarray
     temperature: float
-    figures: Figures
-    agreed_figures: Figures
+    metrics: Metrics
+    agreed_metrics: Metrics
+    reweighted_metrics: Metrics | None
     confusion: np.ndarray
     dropped: Mapping[str, int] = field(default_factory=dict)
 
@@ -52,7 +54,7 @@ class Evaluation:
         return len(self.names)
 
     def __repr__(self) -> str:
-        return f"Evaluation({self.title}: accuracy {self.figures.accuracy}, ece {self.figures.ece})"
+        return f"Evaluation({self.title}: accuracy {self.metrics.accuracy}, ece {self.metrics.ece})"
 
     @property
     def title(self) -> str:
@@ -61,7 +63,7 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers; intervals are 95 % and what could not be measured is None."""
-        low, high = unseen_interval(self.figures.accuracy.value, len(self), len(self))
+        low, high = unseen_interval(self.metrics.accuracy.value, len(self), len(self))
         return {
             "model": self.model,
             "data": self.source,
@@ -70,30 +72,41 @@ class Evaluation:
             "dropped": dict(self.dropped),
             "class_names": list(self.class_names),
             "temperature": self.temperature,
-            **_figures_dict(self.figures, self.class_names),
+            **_metrics_dict(self.metrics, self.class_names),
             "unseen_accuracy_interval": [low, high],
-            "agreed": {"n": self.agreed_figures.n, **_figures_dict(self.agreed_figures, self.class_names)},
+            "agreed": {"n": self.agreed_metrics.n, **_metrics_dict(self.agreed_metrics, self.class_names)},
+            "reweighted": self._reweighted_dict(),
             "confusion": self.confusion.tolist(),
         }
+
+    def _reweighted_dict(self) -> dict[str, Any] | None:
+        if self.reweighted_metrics is None:
+            return None
+        return {"power": REWEIGHT_POWER, **_metrics_dict(self.reweighted_metrics, self.class_names)}
 
     def to_json(self) -> str:
         return json.dumps(self.to_dict(), indent=2, allow_nan=False)
 
     def table(self) -> str:
-        """Figures, recall and confusion matrix as text for a terminal."""
-        shown = (
-            ("accuracy", self.figures.accuracy),
-            ("mean recall", self.figures.mean_recall),
-            ("calibration error", self.figures.ece),
-            ("neg. log-likelihood", self.figures.nll),
-            ("KL from raters", self.figures.kl),
-            (f"accuracy, agreed {self.agreed_figures.n:,}", self.agreed_figures.accuracy),
+        """Metrics, recall and confusion matrix as text for a terminal."""
+        shown: tuple[tuple[str, Metric], ...] = (
+            ("accuracy", self.metrics.accuracy),
+            ("mean recall", self.metrics.mean_recall),
+            ("calibration error", self.metrics.ece),
+            ("neg. log-likelihood", self.metrics.nll),
+            ("KL from raters", self.metrics.kl),
+            (f"accuracy, agreed {self.agreed_metrics.n:,}", self.agreed_metrics.accuracy),
         )
+        if self.reweighted_metrics is not None:
+            shown += (
+                ("accuracy, reweighted", self.reweighted_metrics.accuracy),
+                ("mean recall, reweighted", self.reweighted_metrics.mean_recall),
+            )
         lines = [self.title, *(f"  dropped: {n} {why}" for why, n in self.dropped.items() if n), ""]
         lines += [f"  {name:<24}{figure}" for name, figure in shown]
         width = max(9, *(len(name) for name in self.class_names)) + 1
         lines += ["", f"  {'class':<{width}}{'faces':>7}   recall"]
-        for name, n, figure in zip(self.class_names, self.confusion.sum(1), self.figures.per_class_recall, strict=True):
+        for name, n, figure in zip(self.class_names, self.confusion.sum(1), self.metrics.per_class_recall, strict=True):
             lines.append(f"  {name:<{width}}{n:>7}   {figure if n else '-'}")
         lines += ["", "  " + "majority".ljust(width) + "".join(f"{name[:8]:>9}" for name in self.class_names)]
         for name, row in zip(self.class_names, self.confusion, strict=True):
@@ -109,6 +122,7 @@ def evaluate(
     model: str,
     split: str = "all",
     temperature: float = 1.0,
+    shares: np.ndarray | None = None,
     batch: int = 256,
     progress: Callable[[int], None] | None = None,
 ) -> Evaluation:
@@ -122,6 +136,7 @@ def evaluate(
         model: its name, for titles.
         split: which part of the data this is, for titles.
         temperature: divides the logits.
+        shares: [K], of the classes among the faces that the model learned from, for the reweighted metrics.
         batch: faces per call of predict.
         progress: told the number of faces after every call.
 
@@ -158,16 +173,17 @@ def evaluate(
         agreed=agreed,
         features=np.concatenate(features),
         temperature=temperature,
-        figures=figures(prob, faces.target, faces.majority),
-        agreed_figures=figures(prob[agreed], faces.target[agreed], faces.majority[agreed]),
+        metrics=measure(prob, faces.target, faces.majority),
+        agreed_metrics=measure(prob[agreed], faces.target[agreed], faces.majority[agreed]),
+        reweighted_metrics=None if shares is None else measure(reweight(prob, shares), faces.target, faces.majority),
         confusion=confusion_matrix(prob, faces.majority),
         dropped=faces.dropped,
     )
 
 
-def _figures_dict(measured: Figures, class_names: tuple[str, ...]) -> dict[str, Any]:
+def _metrics_dict(measured: Metrics, class_names: tuple[str, ...]) -> dict[str, Any]:
     names = ("accuracy", "mean_recall", "ece", "nll", "kl")
-    single: dict[str, Figure] = {name: getattr(measured, name) for name in names}
+    single: dict[str, Metric] = {name: getattr(measured, name) for name in names}
     recall = dict(zip(class_names, measured.per_class_recall, strict=True))
     return {
         **{name: _number(figure.value) for name, figure in single.items()},
@@ -183,5 +199,5 @@ def _number(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def _interval(figure: Figure) -> list[float | None]:
+def _interval(figure: Metric) -> list[float | None]:
     return [_number(figure.low), _number(figure.high)]

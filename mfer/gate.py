@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from mfer.errors import ConfigError
-from mfer.metrics import Figure, paired_differences
+from mfer.metrics import Metric, paired_differences
 
 __all__ = ["Check", "Decision", "GateRules", "GoldenScores", "PairedScores", "Speed", "decide_promotion"]
 
@@ -216,7 +216,7 @@ def _set_checks(each: PairedScores, rules: GateRules) -> list[Check]:
     return checks + _earlier_checks(each, limits, large, rules)
 
 
-def _losses(each: PairedScores, other: np.ndarray, rules: GateRules) -> tuple[dict[str, Figure], list[Figure]]:
+def _losses(each: PairedScores, other: np.ndarray, rules: GateRules) -> tuple[dict[str, Metric], list[Metric]]:
     """What the candidate loses against another model, by figure; and its gain in recall of each class."""
     figures, recall = paired_differences(
         each.candidate, other, each.target, each.majority, each.group, n_resamples=rules.n_resamples, seed=rules.seed
@@ -239,12 +239,12 @@ def _earlier_checks(each: PairedScores, limits: Mapping[str, float], large: bool
     return checks
 
 
-def _judged(loss: Figure, large: bool) -> float:
+def _judged(loss: Metric, large: bool) -> float:
     """The end of the interval that has to lie within the margin."""
     return loss.high if large else loss.low
 
 
-def _loss_check(name: str, subject: str, loss: Figure, limit: float, large: bool) -> Check:
+def _loss_check(name: str, subject: str, loss: Metric, limit: float, large: bool) -> Check:
     passed = _judged(loss, large) <= limit
     if large:
         reason = f"may lose {limit:.3f}, loses at most {loss.high:.3f} with 95 % confidence"
@@ -254,7 +254,7 @@ def _loss_check(name: str, subject: str, loss: Figure, limit: float, large: bool
     return Check(name, subject, _outcome(passed), *_numbers(loss), limit, reason)
 
 
-def _class_check(name: str, subject: str, n: int, loss: Figure, rules: GateRules, large: bool) -> Check:
+def _class_check(name: str, subject: str, n: int, loss: Metric, rules: GateRules, large: bool) -> Check:
     limit, title = rules.max_class_recall_loss, f"recall of {name}"
     if n < rules.min_class_faces:
         reason = f"{n} faces, {rules.min_class_faces} are needed"
@@ -286,10 +286,10 @@ def _outcome(passed: bool) -> str:
     return "pass" if passed else "fail"
 
 
-def _negated(gain: Figure) -> Figure:
-    return Figure(0.0 - gain.value, 0.0 - gain.high, 0.0 - gain.low)  # not -gain: there is a -0.0
+def _negated(gain: Metric) -> Metric:
+    return Metric(0.0 - gain.value, 0.0 - gain.high, 0.0 - gain.low)  # not -gain: there is a -0.0
 
 
-def _numbers(figure: Figure) -> tuple[float | None, float | None, float | None]:
+def _numbers(figure: Metric) -> tuple[float | None, float | None, float | None]:
     value, low, high = (None if math.isnan(x) else x for x in (figure.value, figure.low, figure.high))
     return value, low, high

@@ -14,14 +14,16 @@ import numpy as np
 
 __all__ = [
     "N_CALIBRATION_BINS",
-    "Figure",
-    "Figures",
+    "REWEIGHT_POWER",
+    "Metric",
+    "Metrics",
     "Reliability",
     "confusion_matrix",
-    "figures",
     "fit_temperature",
+    "measure",
     "paired_differences",
     "reliability",
+    "reweight",
     "softmax",
     "unseen_interval",
     "wilson_interval",
@@ -30,6 +32,8 @@ __all__ = [
 #: Equal-width bins of the top class's probability, as in Guo et al. 2017 (arXiv:1706.04599).
 N_CALIBRATION_BINS = 15
 N_RESAMPLES = 1000
+#: Half way (as a power: the square root) between the training faces' shares and equal ones.
+REWEIGHT_POWER = 0.5
 #: Two-sided 95 %.
 _QUANTILES = (0.025, 0.975)
 _Z = 1.959964
@@ -40,7 +44,7 @@ _DRAWS_AT_ONCE = 20_000_000
 
 
 @dataclass(frozen=True)
-class Figure:
+class Metric:
     """A figure and the 95 % interval of its bootstrap; NaN where there is nothing to measure."""
 
     value: float
@@ -52,8 +56,8 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Figures:
-    """What ``figures`` measures.
+class Metrics:
+    """What ``measure`` measures.
 
     mean_recall is over the expressions that occur, per_class_recall has one figure per class. ece is the expected
     calibration error, sum over bins of n_b/N |accuracy_b - confidence_b|; its interval lies high, because drawing
@@ -62,12 +66,12 @@ class Figures:
     """
 
     n: int
-    accuracy: Figure
-    mean_recall: Figure
-    ece: Figure
-    nll: Figure
-    kl: Figure
-    per_class_recall: list[Figure]
+    accuracy: Metric
+    mean_recall: Metric
+    ece: Metric
+    nll: Metric
+    kl: Metric
+    per_class_recall: list[Metric]
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,22 @@ def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     return powers / powers.sum(1, keepdims=True)
 
 
+def reweight(prob: np.ndarray, share: np.ndarray, power: float = REWEIGHT_POWER) -> np.ndarray:
+    """Probabilities as they would be if rare expressions were less rare, float64 [N,K], rows sum to 1.
+
+    A model that learned from faces of which few show contempt holds contempt to be unlikely. Dividing by the share of
+    each class among those faces, to a power, takes that off: 0 changes nothing, 1 makes all classes equally likely
+    beforehand (Saerens et al. 2002, doi 10.1162/089976602753284446).
+
+    Args:
+        prob: [N,K], rows sum to 1.
+        share: [K], of the classes among the training faces; none is 0.
+        power: how much of it is taken off, 0 to 1.
+    """
+    weighted = np.asarray(prob, dtype=np.float64) / np.asarray(share, dtype=np.float64) ** power
+    return weighted / weighted.sum(1, keepdims=True)
+
+
 def confusion_matrix(prob: np.ndarray, majority: np.ndarray) -> np.ndarray:
     """Faces by expression (rows) and top class (columns), int64 [K,K]."""
     k = prob.shape[1]
@@ -102,9 +122,9 @@ def reliability(prob: np.ndarray, majority: np.ndarray, n_bins: int = N_CALIBRAT
     return Reliability(count, confidence, accuracy)
 
 
-def figures(
+def measure(
     prob: np.ndarray, target: np.ndarray, majority: np.ndarray, n_resamples: int = N_RESAMPLES, seed: int = 0
-) -> Figures:
+) -> Metrics:
     """All figures with their bootstrap intervals.
 
     Args:
@@ -123,11 +143,11 @@ def figures(
     sums = [_draw_counts(rng, n, min(at_once, n_resamples - start)) @ parts for start in range(0, n_resamples, at_once)]
     drawn = _from_sums(np.concatenate(sums), k)
     recall = [
-        Figure(float(value), *_interval(draws))
+        Metric(float(value), *_interval(draws))
         for value, draws in zip(point.pop("per_class_recall")[0], drawn["per_class_recall"].T, strict=True)
     ]
-    others = {name: Figure(float(value[0]), *_interval(drawn[name])) for name, value in point.items()}
-    return Figures(n=n, per_class_recall=recall, **others)
+    others = {name: Metric(float(value[0]), *_interval(drawn[name])) for name, value in point.items()}
+    return Metrics(n=n, per_class_recall=recall, **others)
 
 
 def paired_differences(
@@ -138,7 +158,7 @@ def paired_differences(
     group: Sequence[str],
     n_resamples: int = N_RESAMPLES,
     seed: int = 0,
-) -> tuple[dict[str, Figure], list[Figure]]:
+) -> tuple[dict[str, Metric], list[Metric]]:
     """What one model scores more than another on the same faces, with the 95 % intervals of a paired bootstrap.
 
     Both models are measured on the same draws, so what makes a draw easy or hard cancels. Whole groups are drawn,
@@ -173,8 +193,8 @@ def paired_differences(
     draws = [_from_sums(np.concatenate(kept), k) for kept in drawn]
     values = {name: (point[0][name] - point[1][name], draws[0][name] - draws[1][name]) for name in point[0]}
     value, found = values.pop("per_class_recall")
-    recall = [Figure(float(v), *_interval(d)) for v, d in zip(value[0], found.T, strict=True)]
-    return {name: Figure(float(value[0]), *_interval(found)) for name, (value, found) in values.items()}, recall
+    recall = [Metric(float(v), *_interval(d)) for v, d in zip(value[0], found.T, strict=True)]
+    return {name: Metric(float(value[0]), *_interval(found)) for name, (value, found) in values.items()}, recall
 
 
 def wilson_interval(right: int, n: int) -> tuple[float, float]:
@@ -239,7 +259,7 @@ def _addends(prob: np.ndarray, target: np.ndarray, majority: np.ndarray) -> np.n
 
 
 def _from_sums(sums: np.ndarray, k: int) -> dict[str, np.ndarray]:
-    """Figures [R] or [R,K] from sums [R, 3 + 2K + B]."""
+    """Metrics [R] or [R,K] from sums [R, 3 + 2K + B]."""
     n, nll, kl = sums[:, :3].T
     seen, right, surplus = sums[:, 3 : 3 + k], sums[:, 3 + k : 3 + 2 * k], sums[:, 3 + 2 * k :]
     with np.errstate(invalid="ignore"):

@@ -97,7 +97,7 @@ def write_report(
 
 
 def _header(evaluation: Evaluation) -> str:
-    measured, agreed = evaluation.figures, evaluation.agreed_figures
+    measured, agreed = evaluation.metrics, evaluation.agreed_metrics
     shown = (
         ("accuracy", "share whose top class is the raters' majority", measured.accuracy),
         ("mean recall", "mean over classes that occur", measured.mean_recall),

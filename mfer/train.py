@@ -33,7 +33,7 @@ from mfer.crop import align_matrix, normalise, warp_faces
 from mfer.distill import Lessons
 from mfer.errors import ConfigError
 from mfer.losses import make_feature_loss
-from mfer.metrics import figures, fit_temperature, softmax
+from mfer.metrics import fit_temperature, measure, softmax
 from mfer.muon import Muon, parameter_groups
 from mfer.network import ExpressionNetwork
 from mfer.precision import fast_bfloat16
@@ -307,7 +307,7 @@ class Trainer:
     def _end_epoch(self, epoch: int, rate: float) -> None:
         faces = self.valid_faces.faces
         logits = predict_logits(self.average, self.valid_faces.crops(self.recipe.crop), self.recipe.crop)
-        found = figures(softmax(logits), faces.target, faces.majority, n_resamples=1)
+        found = measure(softmax(logits), faces.target, faces.majority, n_resamples=1)
         report = EpochReport(
             epoch,
             self.loss_sum / self.steps_per_epoch,

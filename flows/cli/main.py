@@ -197,6 +197,7 @@ def train(
 )
 @click.option("--split", type=click.Choice(["all", "selection", "report", "train"]), default="all", show_default=True)
 @click.option("--flip", is_flag=True, help="Average each face with its mirror image.")
+@click.option("--talk", multiple=True, help="Clips of people who talk with a neutral face: what is read in them?")
 @click.option("--report", type=click.Path(path_type=Path), help="Folder for an HTML page with pictures.")
 @click.option("--confusion", type=click.Path(path_type=Path), help="PNG of the confusion matrix.")
 @click.option("--device", default="auto", show_default=True)
@@ -208,6 +209,7 @@ def evaluate(
     data: Path,
     split: str,
     flip: bool,
+    talk: tuple[str, ...],
     report: Path | None,
     confusion: Path | None,
     device: str,
@@ -222,12 +224,14 @@ def evaluate(
     from flows.cli.inspect import open_lake
     from flows.cli.progress import training_progress
     from flows.training import evaluate_model
+    from pipelines.learning.clips import leading_expressions
     from pipelines.scoring.lookup import find_model
     from pipelines.scoring.scorer import choose_device
 
+    folder = find_model(model, open_lake(lake))
     with training_progress(quiet=as_json) as progress:
         found = evaluate_model(
-            find_model(model, open_lake(lake)),
+            folder,
             data,
             split,
             device=choose_device(device),
@@ -239,7 +243,11 @@ def evaluate(
         from mfer.charts import save_confusion
 
         save_confusion(found, confusion)
-    click.echo(found.to_json() if as_json else found.table())
+    talking = leading_expressions(talk, folder, choose_device(device)) if talk else None
+    if as_json:
+        click.echo(json.dumps({**found.to_dict(), **({"talk": talking.to_dict()} if talking else {})}, indent=2))
+    else:
+        click.echo(found.table() + (f"\n\n  {talking.line()}" if talking else ""))
 
 
 @main.command()

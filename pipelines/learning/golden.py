@@ -13,17 +13,13 @@ from torch import Tensor
 from mfer.errors import ConfigError
 from mfer.gate import GoldenScores, Speed
 from pipelines.batches import AlignedFaces
-from pipelines.faces.mtcnn_reference import FaceDetector
-from pipelines.remote import local_copy
+from pipelines.learning.clips import score_faces_of
 from pipelines.scoring.scorer import Scorer
-from pipelines.sources import find_videos
-from pipelines.video.decode import decode, open_video
 
 __all__ = ["compare_speed", "score_clips"]
 
 #: Golden clips are looked at twice a second, where one frame differs from the next.
 _FPS = 2.0
-_BATCH_FRAMES = 4
 #: Faces that are timed, and how often: the quickest round counts, because others only ever slow one down.
 _TIMED_FACES = 256
 _ROUNDS = 5
@@ -41,21 +37,10 @@ def score_clips(clips: Sequence[str], candidate: Path, production: Path, device:
         ConfigError: no video is there, or none of them shows a face.
         VideoError: a clip cannot be read.
     """
-    found = find_videos(clips)
-    if found.problems or not found.videos:
-        raise ConfigError(f"golden clips {', '.join(clips)}: {found.problems[0] if found.problems else 'no video'}")
-    scorers = [Scorer(folder, device) for folder in (candidate, production)]
-    detector = FaceDetector(device=device)
-    prob: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
-    for path in found.videos:
-        with local_copy(path) as file:
-            for batch in decode(open_video(file), fps=_FPS, batch_frames=_BATCH_FRAMES):
-                faces = detector(batch.rgb)
-                for scorer, kept in zip(scorers, prob, strict=True):
-                    kept.append(scorer(scorer.align(batch, faces)).prob)
-    scores = GoldenScores(*(np.concatenate(kept) for kept in prob))
+    scored = [prob for _, prob in score_faces_of(clips, (candidate, production), device, _FPS)]
+    scores = GoldenScores(*(np.concatenate(prob) for prob in zip(*scored, strict=True)))
     if not len(scores.candidate):
-        raise ConfigError(f"golden clips {', '.join(clips)}: no face in {len(found.videos)} videos")
+        raise ConfigError(f"golden clips {', '.join(clips)}: no face in {len(scored)} videos")
     return scores
 
 

@@ -7,8 +7,8 @@ import pytest
 
 from mfer.metrics import (
     confusion_matrix,
-    figures,
     fit_temperature,
+    measure,
     reliability,
     softmax,
     unseen_interval,
@@ -28,7 +28,7 @@ def made(n=400, k=5, seed=0, sharpness=2.0):
 def test_figures_are_those_of_plain_loops():
     _, prob, target, majority = made()
     soft = 0.8 * target + 0.2 / 5
-    found = figures(prob, soft, majority, n_resamples=10)
+    found = measure(prob, soft, majority, n_resamples=10)
     top = prob.argmax(1)
     assert found.accuracy.value == pytest.approx(np.mean(top == majority))
     recalls = [np.mean(top[majority == k] == k) for k in range(5)]
@@ -48,26 +48,26 @@ def test_figures_are_those_of_plain_loops():
 
 def test_calibrated_probabilities_have_little_calibration_error_and_boasting_ones_much():
     logits, prob, target, majority = made(n=20_000)
-    assert figures(prob, target, majority, n_resamples=2).ece.value < 0.015
-    assert figures(softmax(logits, 0.3), target, majority, n_resamples=2).ece.value > 0.1
+    assert measure(prob, target, majority, n_resamples=2).ece.value < 0.015
+    assert measure(softmax(logits, 0.3), target, majority, n_resamples=2).ece.value > 0.1
 
 
 def test_certain_and_right_is_perfect():
     target = np.eye(3)[[0, 1, 2, 1]]
-    found = figures(target, target, np.array([0, 1, 2, 1]))
+    found = measure(target, target, np.array([0, 1, 2, 1]))
     assert (found.accuracy.value, found.mean_recall.value) == (1, 1)
     assert (found.ece.value, found.nll.value, found.kl.value) == (0, 0, 0)
 
 
 def test_certain_and_wrong_is_finite():
-    found = figures(np.eye(3)[[1]], np.eye(3)[[0]], np.array([0]))
+    found = measure(np.eye(3)[[1]], np.eye(3)[[0]], np.array([0]))
     assert math.isfinite(found.nll.value)
     assert found.ece.value == 1
 
 
 def test_class_without_faces_has_no_recall_and_does_not_lower_the_mean():
     prob = np.eye(3)[[0, 0, 1]]
-    found = figures(prob, prob, np.array([0, 0, 1]), n_resamples=50)
+    found = measure(prob, prob, np.array([0, 0, 1]), n_resamples=50)
     assert math.isnan(found.per_class_recall[2].value)
     assert math.isnan(found.per_class_recall[2].low)
     assert found.mean_recall.value == 1
@@ -75,17 +75,17 @@ def test_class_without_faces_has_no_recall_and_does_not_lower_the_mean():
 
 def test_bootstrap_interval_is_that_of_the_binomial_and_the_same_every_time():
     _, prob, target, majority = made(n=500)
-    found = figures(prob, target, majority)
+    found = measure(prob, target, majority)
     p = found.accuracy.value
     spread = 1.96 * math.sqrt(p * (1 - p) / 500)
     assert found.accuracy.low == pytest.approx(p - spread, abs=0.006)
     assert found.accuracy.high == pytest.approx(p + spread, abs=0.006)
-    assert figures(prob, target, majority) == found
-    assert figures(prob, target, majority, seed=1) != found
+    assert measure(prob, target, majority) == found
+    assert measure(prob, target, majority, seed=1) != found
 
 
 def test_no_faces_give_no_figures_but_no_error():
-    found = figures(np.zeros((0, 3)), np.zeros((0, 3)), np.zeros(0, np.int64), n_resamples=3)
+    found = measure(np.zeros((0, 3)), np.zeros((0, 3)), np.zeros(0, np.int64), n_resamples=3)
     assert found.n == 0
     assert math.isnan(found.accuracy.value)
 

@@ -74,15 +74,15 @@ def test_evaluation_is_the_network_s_own_answer(evaluation, model, faces):
         logits, features = model(x).double(), model.embed(x)
     np.testing.assert_allclose(evaluation.prob, torch.softmax(logits / 2, 1).numpy(), atol=1e-6)
     np.testing.assert_allclose(evaluation.features, features.numpy(), atol=1e-4)
-    assert evaluation.figures.accuracy.value == (evaluation.prob.argmax(1) == faces.majority).mean()
-    assert evaluation.agreed_figures.n == faces.agreed.sum()
+    assert evaluation.metrics.accuracy.value == (evaluation.prob.argmax(1) == faces.majority).mean()
+    assert evaluation.agreed_metrics.n == faces.agreed.sum()
     assert evaluation.confusion.sum() == N
 
 
 def test_json_is_one_object_of_numbers_with_nothing_that_json_lacks(evaluation):
     found = json.loads(evaluation.to_json(), parse_constant=lambda s: pytest.fail(s))
     assert found["n"] == N
-    assert found["accuracy"] == evaluation.figures.accuracy.value
+    assert found["accuracy"] == evaluation.metrics.accuracy.value
     assert found["intervals"]["accuracy"][0] <= found["accuracy"] <= found["intervals"]["accuracy"][1]
     assert {"mean_recall", "ece", "nll", "kl", "split", "temperature", "confusion", "agreed"} <= set(found)
     assert found["per_class_recall"]["fear"] is None
@@ -92,7 +92,7 @@ def test_json_is_one_object_of_numbers_with_nothing_that_json_lacks(evaluation):
 def test_table_shows_figures_and_every_class(evaluation):
     text = evaluation.table()
     assert "made <faces> (split report, n = 60)" in text
-    assert f"{evaluation.figures.accuracy.value:.4f} [" in text
+    assert f"{evaluation.metrics.accuracy.value:.4f} [" in text
     assert "dropped: 2 lost" in text
     for name in EXPRESSIONS:
         assert name in text
