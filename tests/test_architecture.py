@@ -61,6 +61,8 @@ ROOM_MAY_IMPORT = {
     "dashboards/outputs": set(),
     "dashboards/web": {"dashboards/outputs"},
 }
+#: The functions for users of Python: ``mfer.analyze`` and its like fetch what they need when they are called.
+DOOR = "mfer/__init__.py"
 HOME_OF = {
     "av": {
         f"pipelines/video/{name}.py"
@@ -71,7 +73,7 @@ HOME_OF = {
     "facenet_pytorch": {"pipelines/faces/mtcnn_reference.py"},
     "prefect": {"flows/prefect_flows"},
     "ray": {"flows/workers/ray_engine.py"},
-    "duckdb": {"storage"},
+    "duckdb": {"storage", DOOR},  # the door names its type
     "deltalake": {"storage"},
     "obstore": {"storage/delta/object_store.py"},
     "fsspec": {"storage/delta/duckdb_fs.py"},
@@ -102,7 +104,7 @@ def test_packages_import_in_one_direction_only() -> None:
     wrong = []
     for module in modules():
         package = module.relative_to(ROOT).parts[0]
-        allowed = MAY_IMPORT[package] | {package}
+        allowed = MAY_IMPORT.keys() if module == ROOT / DOOR else MAY_IMPORT[package] | {package}
         wrong += [
             f"{module.relative_to(ROOT)}:{line} imports {name}; {package} may import {sorted(MAY_IMPORT[package])}"
             for name, line in imports_of(module)
