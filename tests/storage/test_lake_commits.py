@@ -32,7 +32,8 @@ def test_second_commit_of_a_segment_changes_nothing(lake: Lake) -> None:
 
 
 RACE = """
-import sys, lake_rows as rows
+import sys
+from tests.storage import lake_rows as rows
 from storage.lake import Lake
 lake = Lake.open(sys.argv[1], create=True)
 own = rows.video_id(100 + int(sys.argv[2]))
@@ -138,7 +139,8 @@ def test_a_lake_crosses_a_process_border(lake: Lake) -> None:
 
 
 KILLED = """
-import os, signal, sys, lake_rows as rows
+import os, signal, sys
+from tests.storage import lake_rows as rows
 from storage.delta import tables
 from storage.lake import Lake
 write, after = tables.append_once, sys.argv[2]

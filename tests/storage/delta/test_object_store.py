@@ -87,7 +87,8 @@ def test_a_query_reads_parts_of_the_files_that_may_hold_its_rows_and_lists_only_
 # -- writers that race, die and are cut off ---------------------------------------------------------------------------
 
 RACE = """
-import sys, lake_rows as rows
+import sys
+from tests.storage import lake_rows as rows
 from storage.lake import Lake
 lake = Lake.open(sys.argv[1], create=True)
 print("ready", flush=True); sys.stdin.readline()
@@ -173,7 +174,8 @@ def test_killed_writer_shows_no_half_video_and_the_next_one_completes_it(
 
 
 WRITER = """
-import sys, lake_rows as rows
+import sys
+from tests.storage import lake_rows as rows
 from storage.lake import Lake
 sys.stdin.readline()
 rows.add_video(Lake.open(sys.argv[1]), 1)

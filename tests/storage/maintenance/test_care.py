@@ -230,7 +230,8 @@ def test_compaction_leaves_every_view_as_it_was(lake: Lake) -> None:
 
 
 WRITER = """
-import sys, lake_rows as rows
+import sys
+from tests.storage import lake_rows as rows
 from storage.lake import Lake
 lake = Lake.open(sys.argv[1])
 print("ready", flush=True)
