@@ -26,10 +26,13 @@ from pipelines.errors import VideoError
 from pipelines.scoring.lookup import find_model
 from pipelines.sources import absolute, find_videos
 from storage.delta.object_store import Place, is_uri
+from storage.delta.relations import read_errors
 from storage.errors import LakeError
 from storage.identity import analysis_id, faces_id
 from storage.lake import Lake
 from storage.records import RunManifest, VideoOutcome
+from storage.sql.model_choice import mixture_note
+from storage.sql.views import connect
 
 if TYPE_CHECKING:
     from flows.workers.ray_engine import RayEngine
@@ -91,7 +94,13 @@ def analyze_folder(run: FolderRun, progress: Progress | None = None) -> RunSumma
         time.monotonic() - started,
         was_interrupted=pool.stopping,
         cpu_s=pool.cpu_s,
+        note=_note(lake),
     )
+
+
+def _note(lake: Lake) -> str:
+    with read_errors(lake.location), connect(lake) as con:
+        return mixture_note(con)
 
 
 def _manifest(run: FolderRun, model_id: str, device: str, started_utc: datetime) -> RunManifest:

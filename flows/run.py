@@ -79,7 +79,10 @@ class FolderRun:
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What a run did, for people and for ``--json``; ``cpu_s`` are the workers' CPU seconds by stage."""
+    """What a run did, for people and for ``--json``.
+
+    ``cpu_s`` are the workers' CPU seconds by stage; ``note`` says that the lake's views show more than one model.
+    """
 
     run_id: str
     lake: str
@@ -90,6 +93,7 @@ class RunSummary:
     elapsed_s: float
     was_interrupted: bool = False
     cpu_s: Mapping[str, float] = field(default_factory=dict)
+    note: str = ""
 
     def count(self, status: str) -> int:
         return sum(outcome.status == status for outcome in self.outcomes)
@@ -114,6 +118,7 @@ class RunSummary:
             "share_of_frames_with_face": with_face / frames if frames else None,
             "faces": sum(outcome.n_faces for outcome in self.outcomes),
             "interrupted": self.was_interrupted,
+            "note": self.note,
             "elapsed_s": round(self.elapsed_s, 3),
             "frames_per_s": round(frames / self.elapsed_s, 2) if self.elapsed_s else None,
             "videos": [{**asdict(outcome), "path": path_text(outcome.path)} for outcome in self.outcomes],

@@ -26,8 +26,10 @@ from storage.errors import LakeError
 from storage.lake import Lake
 from storage.schema import TABLES
 
-__all__ = ["CARD", "WEIGHTS", "ModelEvent", "ModelStore", "StoredModel"]
+__all__ = ["CARD", "PACKAGE_MODEL", "WEIGHTS", "ModelEvent", "ModelStore", "StoredModel"]
 
+#: The package's model, in production until a lake promotes one. A test compares it with the files in mfer/models.
+PACKAGE_MODEL = "mfer_atto.ferplus_v3@8cb1568e7639"
 WEIGHTS = "weights.safetensors"
 CARD = "card.json"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

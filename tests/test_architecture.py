@@ -43,7 +43,7 @@ ROOM_MAY_IMPORT = {
     },
     "storage/delta": {"storage/errors.py", "storage/rounding.py", "storage/schema.py"},
     "storage/sql": {
-        *(f"storage/{name}.py" for name in ("errors", "identity", "lake", "schema", "summary")),
+        *(f"storage/{name}.py" for name in ("errors", "identity", "lake", "models", "schema", "summary")),
         "storage/delta",
     },
     "storage/annotations": {

@@ -55,6 +55,7 @@ def render_video(
     file: Path | None = None,
     blur: bool = False,
     plot: bool = True,
+    model: str | None = None,
     as_found: bool = False,
     between_s: tuple[float, float] | None = None,
     progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
@@ -67,6 +68,7 @@ def render_video(
         output: .mp4, .mov or .mkv.
         file: where the video is, if it is not where it was analysed.
         blur: hide every face that was found, also where a person excluded it.
+        model: whose scores; None: see ``storage.sql.views.connect``.
         as_found: leave out what people said: names, splits and exclusions.
         plot: draw bars and the running plot below the picture.
         between_s: only what is shown between two times, in time_s.
@@ -78,7 +80,7 @@ def render_video(
         ConfigError: the output cannot be written.
     """
     output = Path(output)
-    with connect(lake, as_found=as_found) as con, read_errors(lake.location):
+    with connect(lake, model=model, as_found=as_found) as con, read_errors(lake.location):
         videos = choose_videos(con, [name])
         if len(videos) > 1:
             raise LakeError(

@@ -19,6 +19,7 @@ from dashboards.outputs.svg import clock, share_bar, timeline
 from storage.delta.relations import Connection, read_errors, rows_of
 from storage.errors import LakeError
 from storage.lake import Lake
+from storage.sql.model_choice import mixture_note
 from storage.sql.selection import ChosenVideo, choose_videos
 from storage.sql.views import connect
 
@@ -76,10 +77,12 @@ def write_report(
     *,
     blur: bool = False,
     n_moments: int = 6,
+    model: str | None = None,
     as_found: bool = False,
     title: str = "Apparent expressions",
     card_of: Callable[[str], Mapping[str, Any] | None] = lambda model_id: None,
     progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
+    tell: Callable[[str], None] = lambda note: None,
 ) -> Path:
     """Write the page.
 
@@ -89,17 +92,21 @@ def write_report(
         names: which videos, see ``choose_videos``; none: all. The first MAX_VIDEOS are shown one by one.
         blur: hide every face of the lake in the pictures, also where a person excluded it.
         n_moments: pictures per video, at most.
+        model: whose scores; None: see ``storage.sql.views.connect``.
         as_found: leave out what people said: names, merges, splits and exclusions.
         title: heading.
         card_of: the card of a model_id as a dictionary, or None where it is not at hand.
         progress: called with (stage, videos done, videos in all).
+        tell: called with the note that the page has where it shows scores of more than one model.
 
     Raises:
         LakeError: ``unknown_video``, ``bad_output`` or ``damaged``.
     """
     output = Path(output)
-    with connect(lake, as_found=as_found) as con, read_errors(lake.location):
+    with connect(lake, model=model, as_found=as_found) as con, read_errors(lake.location):
         videos = choose_videos(con, names)
+        note = mixture_note(con, [video.video_id for video in videos])
+        tell(note)
         shown = videos[:MAX_VIDEOS]
         findings = []
         for done, video in enumerate(shown):
@@ -107,7 +114,7 @@ def write_report(
             findings.append(find(con, video, n_moments, blur))
         progress("report", len(shown), len(shown))
         body = [
-            _head(title, lake, videos),
+            _head(title, lake, videos, note),
             _summary(con, videos, findings),
             *(["<h2>Videos</h2>", _legend()] if findings else []),
             *(_video(found, blur) for found in findings),
@@ -155,7 +162,7 @@ def _table(head: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]]) -> st
     return f"<table><thead><tr>{cells}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
 
 
-def _head(title: str, lake: Lake, videos: Sequence[ChosenVideo]) -> str:
+def _head(title: str, lake: Lake, videos: Sequence[ChosenVideo], note: str) -> str:
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     return (
         f'<h1>{_text(title)}</h1><p class="note">{len(videos)} video{"s" if len(videos) != 1 else ""} of the lake '
@@ -163,6 +170,7 @@ def _head(title: str, lake: Lake, videos: Sequence[ChosenVideo]) -> str:
         '<p class="warning">These are <b>apparent</b> expressions: how a model, trained on people\'s judgements of '
         "still pictures, says a face looks. They say nothing certain of what a person feels, means or will do, "
         "and must not be used to judge single people.</p>"
+        + (f'<p class="warning">{_text(note[:1].upper() + note[1:])}.</p>' if note else "")
     )
 
 

@@ -170,6 +170,8 @@ def _summary_text(summary: RunSummary) -> str:
             f"{facts['frames']} frames, {facts['share_of_frames_with_face']:.1%} with a face, {facts['faces']} faces,"
             f" {facts['frames_per_s']:.1f} frames/s, model {summary.model_id}"
         )
+    if summary.note:
+        lines.append(f"note: {summary.note}")
     if summary.was_interrupted:
         lines.append("Stopped. What is finished is kept; run the same command again to go on.")
     if not n_videos:

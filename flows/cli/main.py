@@ -15,7 +15,7 @@ from flows.cli.drift import drift
 from flows.cli.labels import labels
 from flows.cli.lake import lake as lake_commands
 from flows.cli.models import models
-from flows.cli.options import lake_option, n_cores, plain_errors
+from flows.cli.options import lake_option, n_cores, plain_errors, scores_option, tell
 from flows.cli.output import export, render, report
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ main.add_command(drift)
 
 @main.command()
 @click.argument("query")
+@scores_option
 @lake_option
 @click.option(
     "--format",
@@ -69,6 +70,7 @@ main.add_command(drift)
 @plain_errors
 def sql(
     query: str,
+    model: str | None,
     lake: str,
     form: str,
     output: str | None,
@@ -88,11 +90,12 @@ def sql(
     from flows.cli.results import write_result
     from storage.lake import Lake
     from storage.sql.sandbox import run_sql_apart
-    from storage.sql.views import MAX_ROWS, MEMORY_MB, TIMEOUT_S
+    from storage.sql.views import MAX_ROWS, MEMORY_MB, TIMEOUT_S, note_of
 
     limits = {"max_rows": limit_rows or MAX_ROWS, "memory_mb": memory_mb or MEMORY_MB}
-    rows = run_sql_apart(Lake.open(lake), query, timeout_s=timeout or TIMEOUT_S, **limits)
+    rows = run_sql_apart(Lake.open(lake), query, model=model, timeout_s=timeout or TIMEOUT_S, **limits)
     write_result(rows, form, output)
+    tell(note_of(rows))
 
 
 @main.command()

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-__all__ = ["lake_option", "n_cores", "plain_errors"]
+__all__ = ["lake_option", "n_cores", "plain_errors", "scores_option", "tell"]
 
 
 def n_cores() -> int:
@@ -25,6 +25,21 @@ def lake_option(command: Callable[..., Any]) -> Callable[..., Any]:
         show_default="$MFER_LAKE, else ./lake",
         help="Folder of the tables, or s3://BUCKET/PREFIX.",
     )(command)
+
+
+def scores_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``--model`` of the commands that ask the lake."""
+    return click.option(
+        "--model",
+        help="Take the scores of this model alone: its name, model_id or folder; default is the one in production."
+        "  [default: of each video those of the model in production, else what there is]",
+    )(command)
+
+
+def tell(note: str) -> None:
+    """A note on stderr, beside the answer; none where there is nothing to say."""
+    if note:
+        click.echo(f"note: {note}", err=True)
 
 
 def plain_errors(command: Callable[..., Any]) -> Callable[..., Any]:

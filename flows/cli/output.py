@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flows.cli.options import lake_option, plain_errors
+from flows.cli.options import lake_option, plain_errors, scores_option, tell
 
 if TYPE_CHECKING:
     pass
@@ -28,9 +28,10 @@ _FORMATS = ("csv", "parquet", "fex", "openface", "fer", "elan", "srt")
     "--output", "-o", type=click.Path(path_type=Path), required=True, help="A file, or a folder for a file per video."
 )
 @as_found_option
+@scores_option
 @lake_option
 @plain_errors
-def export(videos: tuple[str, ...], form: str, output: Path, as_found: bool, lake: str) -> None:
+def export(videos: tuple[str, ...], form: str, output: Path, as_found: bool, model: str | None, lake: str) -> None:
     """Write what the lake holds as files of other programs.
 
     VIDEOS are paths, folders, file names or video_ids that the lake knows; without any, all.
@@ -55,7 +56,9 @@ def export(videos: tuple[str, ...], form: str, output: Path, as_found: bool, lak
     from storage.lake import Lake
 
     with training_progress() as progress:
-        written = export_videos(Lake.open(lake), form, output, videos, progress, as_found=as_found)
+        written = export_videos(
+            Lake.open(lake), form, output, videos, progress, model=model, as_found=as_found, tell=tell
+        )
     click.echo("\n".join(path_text(path) for path in written))
 
 
@@ -68,10 +71,18 @@ def export(videos: tuple[str, ...], form: str, output: Path, as_found: bool, lak
 @click.option("--moments", type=click.IntRange(0), default=6, show_default=True, help="Pictures per video, at most.")
 @click.option("--title", default="Apparent expressions", show_default=True)
 @as_found_option
+@scores_option
 @lake_option
 @plain_errors
 def report(
-    videos: tuple[str, ...], output: Path, blur: bool, moments: int, title: str, as_found: bool, lake: str
+    videos: tuple[str, ...],
+    output: Path,
+    blur: bool,
+    moments: int,
+    title: str,
+    as_found: bool,
+    model: str | None,
+    lake: str,
 ) -> None:
     """Write one HTML file with timelines, key moments, data quality, model card and method.
 
@@ -97,10 +108,12 @@ def report(
             videos,
             blur=blur,
             n_moments=moments,
+            model=model,
             as_found=as_found,
             title=title,
             card_of=lambda model_id: card_of(model_id, opened),
             progress=progress,
+            tell=tell,
         )
     click.echo(path_text(written))
 
@@ -113,6 +126,7 @@ def report(
 @click.option("--from", "from_s", type=click.FloatRange(0), help="Begin at this second of the video.")
 @click.option("--to", "to_s", type=click.FloatRange(0, min_open=True), help="End at this second.")
 @as_found_option
+@scores_option
 @lake_option
 @plain_errors
 def render(
@@ -123,6 +137,7 @@ def render(
     from_s: float | None,
     to_s: float | None,
     as_found: bool,
+    model: str | None,
     lake: str,
 ) -> None:
     """Write a video with boxes, track numbers, expressions, bars and a running plot.
@@ -144,7 +159,7 @@ def render(
     if from_s is not None and to_s is not None and to_s <= from_s:
         raise ConfigError(f"--from {from_s:g} --to {to_s:g}: the end must come after the beginning")
     part = None if from_s is None and to_s is None else (from_s or 0.0, math.inf if to_s is None else to_s)
-    how: dict[str, Any] = {"blur": blur, "plot": not no_plot, "as_found": as_found, "between_s": part}
+    how: dict[str, Any] = {"blur": blur, "plot": not no_plot, "model": model, "as_found": as_found, "between_s": part}
     with training_progress() as progress:
         done = render_video(Lake.open(lake), video, output, **how, progress=progress)
     click.echo(f"{path_text(done.output)}: {done.n_frames} frames")

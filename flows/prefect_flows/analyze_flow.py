@@ -231,7 +231,8 @@ def summary_markdown(summary: RunSummary) -> str:
     return (
         f"{_counts_text(summary)}; {facts['ignored_files']} other files ignored.\n\n"
         f"{frames} in {facts['elapsed_s']:.1f} s with model `{summary.model_id}`.\n\n"
-        f"Lake `{lake}`, analysis `{summary.analysis_id}`, run `{summary.run_id}`.\n\n```\n{commands}\n```\n"
+        + (f"Note: {summary.note}.\n\n" if summary.note else "")
+        + f"Lake `{lake}`, analysis `{summary.analysis_id}`, run `{summary.run_id}`.\n\n```\n{commands}\n```\n"
     )
 
 

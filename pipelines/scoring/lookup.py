@@ -9,12 +9,12 @@ from mfer.card import CARD_FILE, Card, packaged_models, read_card
 from mfer.errors import ModelError
 from storage.errors import LakeError
 from storage.lake import Lake
-from storage.models import ModelStore
+from storage.models import PACKAGE_MODEL, ModelStore
 
 __all__ = ["DEFAULT_MODEL", "card_of", "find_model", "known_models"]
 
 #: The model in the package that ``default`` means where no lake says otherwise.
-DEFAULT_MODEL = "mfer_atto.ferplus_v3"
+DEFAULT_MODEL = PACKAGE_MODEL.partition("@")[0]
 
 
 def find_model(name: str, lake: Lake | None = None) -> Path:
@@ -37,7 +37,7 @@ def find_model(name: str, lake: Lake | None = None) -> Path:
                 if wanted in (model.model_id, model.name):
                     return store.path_of(model.model_id)
     if name == "default":
-        name = DEFAULT_MODEL
+        name = PACKAGE_MODEL
     for folder in packaged.values():
         if name in (folder.name, read_card(folder).model_id):
             return folder

@@ -23,6 +23,7 @@ from storage.errors import LakeError
 from storage.exports.subtitles import write_elan, write_srt
 from storage.lake import Lake
 from storage.schema import EXPRESSIONS
+from storage.sql.model_choice import mixture_note
 from storage.sql.selection import ChosenVideo, choose_videos
 from storage.sql.views import connect
 
@@ -96,7 +97,9 @@ def export_videos(
     names: Sequence[str | Path] = (),
     progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
     *,
+    model: str | None = None,
     as_found: bool = False,
+    tell: Callable[[str], None] = lambda note: None,
 ) -> list[Path]:
     """Write videos as files of another program. Memory grows with the longest video, not with the lake.
 
@@ -107,7 +110,9 @@ def export_videos(
         output: the file, or for a format with a file per video a folder, which is made.
         names: which videos, see ``choose_videos``; none: all.
         progress: called with (stage, videos done, videos in all).
+        model: whose scores; None: see ``storage.sql.views.connect``.
         as_found: leave out what people said: names, merges, splits and exclusions.
+        tell: called with a note where the files hold scores of more than one model.
 
     Returns:
         The files; each appears when it is complete.
@@ -117,9 +122,10 @@ def export_videos(
             files are to be; ``damaged``.
     """
     wanted, output = EXPORT_FORMATS[form], Path(output)
-    with connect(lake, as_found=as_found) as con, read_errors(lake.location), _write_errors(output):
+    with connect(lake, model=model, as_found=as_found) as con, read_errors(lake.location), _write_errors(output):
         con.execute("SET parquet_metadata_cache = true")
         videos = choose_videos(con, names)
+        tell(mixture_note(con, [video.video_id for video in videos]))
         if wanted.writer is None:
             return [_write_one(con, wanted, videos, output, progress)]
         files = _files_of(videos, output, wanted.suffix)

@@ -31,6 +31,7 @@ def run_sql_apart(
     lake: Lake,
     query: str,
     *,
+    model: str | None = None,
     max_rows: int = MAX_ROWS,
     timeout_s: float = TIMEOUT_S,
     memory_mb: int = MEMORY_MB,
@@ -41,7 +42,7 @@ def run_sql_apart(
         LakeError: as ``run_sql`` does.
     """
     limits = {"max_rows": max_rows, "timeout_s": timeout_s, "memory_mb": memory_mb}
-    task = json.dumps({"lake": str(lake.location), "query": query, "limits": limits})
+    task = json.dumps({"lake": str(lake.location), "query": query, "model": model, "limits": limits})
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")])}
     with tempfile.TemporaryFile(prefix="mfer-") as answer:
         try:
@@ -86,7 +87,7 @@ def _serve() -> int:
     task = json.loads(sys.stdin.buffer.read())
     _limit_memory(task["limits"]["memory_mb"])
     try:
-        rows = run_sql(Lake(place_of(task["lake"])), task["query"], **task["limits"])
+        rows = run_sql(Lake(place_of(task["lake"])), task["query"], model=task["model"], **task["limits"])
     except LakeError as error:
         sys.stdout.write(json.dumps({"code": error.code, "message": str(error)}))
         return _REFUSED

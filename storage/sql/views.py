@@ -13,9 +13,11 @@ import pyarrow as pa
 from storage.delta.relations import memory_connection, quote, read_errors, relations_sql, rows_of, shared_connection
 from storage.errors import LakeError
 from storage.lake import Lake
+from storage.models import PACKAGE_MODEL
 from storage.schema import EXPRESSIONS, TABLES
 from storage.sql.corrections import BASIC_VIEWS, CORRECTED, EDITS_SQL, LABELS_SQL, PEOPLE_SQL, corrections
-from storage.sql.table_functions import create_functions
+from storage.sql.model_choice import find_model_id, mixture_note
+from storage.sql.table_functions import FUNCTIONS, create_functions
 from storage.summary import EPISODE_MAX_GAP_S
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "VIEWS",
     "View",
     "connect",
+    "note_of",
     "run_sql",
 ]
 
@@ -64,8 +67,10 @@ _FACE = ", ".join(
     if name.endswith("_px") or name in ("det_prob", "sharpness", "yaw_proxy", "roll_deg")
 )
 
-_PRODUCTION = """
-    SELECT arg_max(coalesce(model_id, ''), sequence) AS model_id FROM raw.models WHERE event IN ('promote', 'rollback')
+#: The last promotion that was not rolled back; before any, the package's own model.
+_PRODUCTION = f"""
+    SELECT coalesce(nullif(arg_max(coalesce(model_id, ''), sequence), ''), {quote(PACKAGE_MODEL)}) AS model_id
+    FROM raw.models WHERE event IN ('promote', 'rollback')
 """
 #: Finished analyses: which is chosen for a video, and how segments' track numbers map to the video's where they differ.
 _FINISHED = """
@@ -75,9 +80,9 @@ _FINISHED = """
     )
     SELECT v.*, parse_filename(v.path, false, 'forward_slash') AS file_name, joined.track_ids,
            v.model_id IS NOT DISTINCT FROM production.model_id AS in_production,
-           row_number() OVER (
+           {wanted} AND row_number() OVER (
                PARTITION BY v.video_id
-               ORDER BY v.model_id IS NOT DISTINCT FROM production.model_id DESC, v.n_frames DESC,
+               ORDER BY {wanted} DESC, v.model_id IS NOT DISTINCT FROM production.model_id DESC, v.n_frames DESC,
                         v.lake_version DESC, v.analysis_id
            ) = 1 AS chosen
     FROM raw.videos v CROSS JOIN raw.production production LEFT JOIN joined USING (video_id, analysis_id)
@@ -263,34 +268,44 @@ _VIEWS = (
     View("drift", TABLES["drift"].meaning, "SELECT * FROM raw.drift", ("drift",)),
     View("runs", TABLES["runs"].meaning, "SELECT * EXCLUDE (lake_version) FROM raw.runs", ("runs",)),
 )
+#: Where ``run_sql`` leaves its note.
+_NOTE = b"mfer.note"
+#: What a query names whose answer depends on the model.
+_OF_MODELS = re.compile(
+    rf"\b({'|'.join(['scores', 'tracks', 'seconds', 'stretches', 'episodes', *FUNCTIONS])})\b", re.IGNORECASE
+)
 #: The public views by name; the Delta tables themselves are in the schema ``raw``.
 VIEWS = {view.name: view for view in _VIEWS}
 
 
-def connect(lake: Lake, video_ids: Iterable[str] | None = None, *, as_found: bool = False) -> duckdb.DuckDBPyConnection:
+def connect(
+    lake: Lake, video_ids: Iterable[str] | None = None, *, model: str | None = None, as_found: bool = False
+) -> duckdb.DuckDBPyConnection:
     """An in-memory DuckDB with every view of the lake as it is now; later commits need a new connection.
 
     With ``video_ids``, files that hold none of these videos are not opened, which is quick in a large lake; rows of
-    others may still show: filter them. The chosen analysis of a video is the production model's where finished, then
-    the one with the most sampled frames, then the latest by commit. ``as_found`` leaves out what people said: names,
-    merges, splits, events and exclusions.
+    others may still show: filter them. The chosen analysis of a video is the production model's where finished (until
+    one is promoted that is the package's own), then the one with the most sampled frames, then the latest by commit.
+    With ``model`` (see ``find_model_id``) only that model's analyses are chosen, and the views leave out videos that it
+    has not scored. ``as_found`` leaves out what people said: names, merges, splits, events and exclusions.
 
     Raises:
-        LakeError: a table cannot be read, or a file is missing or damaged, with the file's name.
+        LakeError: ``unknown_model``; a table cannot be read, or a file is missing or damaged, with the file's name.
     """
-    wanted = None if video_ids is None else sorted(video_ids)
+    of_videos = None if video_ids is None else sorted(video_ids)
     con = memory_connection()
     con.execute("SET TimeZone = 'UTC'")
     with read_errors(lake.location):
         con.execute("CREATE SCHEMA raw")
         # `videos` first: its snapshot must not be younger than those of the rows that it makes visible
-        tables = relations_sql(lake.location, ["videos"], video_ids=wanted)
-        tables |= relations_sql(lake.location, [name for name in TABLES if name != "videos"], video_ids=wanted)
+        tables = relations_sql(lake.location, ["videos"], video_ids=of_videos)
+        tables |= relations_sql(lake.location, [name for name in TABLES if name != "videos"], video_ids=of_videos)
         for name, files in tables.items():
             hidden = as_found and name == "edits"
             con.execute(f"CREATE VIEW raw.{name} AS {f'FROM ({files}) WHERE false' if hidden else files}")
         con.execute(f"CREATE VIEW raw.production AS {_PRODUCTION}")
-        con.execute(f"CREATE VIEW raw.finished AS {_FINISHED}")
+        wanted = "true" if model is None else f"v.model_id = {quote(find_model_id(con, lake, model))}"
+        con.execute(f"CREATE VIEW raw.finished AS {_FINISHED.format(wanted=wanted)}")
         con.execute(f"CREATE VIEW scores_all AS {_SCORES_ALL}")
         inner = dict(BASIC_VIEWS)
         con.execute(f"CREATE VIEW raw.standing_edits AS {inner.pop('standing_edits')}")
@@ -316,6 +331,7 @@ def run_sql(
     lake: Lake,
     query: str,
     *,
+    model: str | None = None,
     max_rows: int | None = MAX_ROWS,
     timeout_s: float | None = TIMEOUT_S,
     memory_mb: int = MEMORY_MB,
@@ -328,16 +344,20 @@ def run_sql(
     Args:
         lake: the lake to ask.
         query: one SELECT, WITH, FROM, DESCRIBE, SHOW, SUMMARIZE or EXPLAIN.
+        model: whose scores the views show; None: see ``connect``.
         max_rows: rows of the answer beyond which there is none: half an answer would look like a whole one. None: all.
         timeout_s: seconds after which the query is stopped; None: never.
         memory_mb: what the query may take, beside the answer itself.
+
+    Returns:
+        The answer. ``note_of`` says whether its rows may come from more than one model.
 
     Raises:
         LakeError: ``wrong_sql`` with what is wrong and which views there are, ``sql_stopped`` at a limit,
             ``damaged`` where the lake's files are missing or broken.
     """
     _check_statement(query)
-    with connect(lake) as con:
+    with connect(lake, model=model) as con:
         con.execute(f"SET memory_limit = '{memory_mb}MB'")
         con.execute(f"SET allowed_directories = [{quote(str(lake.location))}]")
         con.execute("SET enable_external_access = false")
@@ -347,7 +367,9 @@ def run_sql(
             timer.start()
         try:
             with read_errors(lake.location):
-                return _answer(con, query, max_rows)
+                answer = _answer(con, query, max_rows)
+                note = mixture_note(con) if _OF_MODELS.search(query) else ""
+                return answer.replace_schema_metadata({**(answer.schema.metadata or {}), _NOTE: note})
         except duckdb.InterruptException as error:
             message = f"the query took longer than {timeout_s:g} s and was stopped; ask for less, or allow more time"
             raise LakeError(message, "sql_stopped") from error
@@ -359,6 +381,11 @@ def run_sql(
         finally:
             if timer:
                 timer.cancel()
+
+
+def note_of(answer: pa.Table) -> str:
+    """What whoever reads an answer of ``run_sql`` should know: that it may mix models. Empty where there is nothing."""
+    return (answer.schema.metadata or {}).get(_NOTE, b"").decode()
 
 
 def _answer(con: duckdb.DuckDBPyConnection, query: str, max_rows: int | None) -> pa.Table:
