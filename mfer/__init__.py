@@ -69,18 +69,18 @@ def analyze(
         return analyze_folder(run, shown)
 
 
-def connect(lake: str | Path = "lake") -> duckdb.DuckDBPyConnection:
+def connect(lake: str | Path = "lake", model: str | None = None) -> duckdb.DuckDBPyConnection:
     """An in-memory DuckDB with the views and table functions of a lake, as the lake is now.
 
-    ``connect("lake").sql("SELECT * FROM scores")`` gives a relation; the lake's files are only read. See
-    ``storage.connect``.
+    ``connect("lake").sql("SELECT * FROM scores")`` gives a relation; the lake's files are only read. With ``model``
+    the views show that model's scores alone. See ``storage.connect``.
 
     Raises:
-        LakeError: there is no lake, or it cannot be read.
+        LakeError: there is no lake, it cannot be read, or no video has scores of that model.
     """
     import storage
 
-    return storage.connect(lake)
+    return storage.connect(lake, model)
 
 
 def load_model(name: str = "default", lake: str | Path | None = None, device: str = "auto") -> ScoringNet:
