@@ -25,7 +25,7 @@ from flows.analyze import analyze_folder
 from flows.run import FolderRun
 from mfer.card import Architecture
 from mfer.network import MFER
-from pipelines.faces.cascade import Cascade
+from pipelines.faces.detectors import load_detector
 from pipelines.video.decode import decode, open_video
 from pipelines.video.encode import write_video
 
@@ -60,10 +60,10 @@ def faces_per_s(device: str, quick: bool) -> float:
 def detections_per_s(device: str, quick: bool) -> float:
     """Full detection on every frame of a 720p clip, 32 frames at a time."""
     frames = torch.stack([torch.from_numpy(rgb) for rgb in one_face_720p(2 if quick else 32)]).to(device)
-    cascade = Cascade(device=device)
+    detector = load_detector(device=device)
 
     def work() -> int:
-        cascade.detect(frames)
+        detector.detect(frames)
         return len(frames)
 
     return rate(work, device, 1 if quick else 20)

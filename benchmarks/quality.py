@@ -28,13 +28,12 @@ from mfer.crop import align_matrix
 from mfer.data import read_faces
 from mfer.faces import LabelledFaces
 from mfer.metrics import wilson_interval
-from pipelines.batches import AlignedFaces, Detections, FrameBatch
-from pipelines.faces.mtcnn_reference import FaceDetector
+from pipelines.batches import AlignedFaces, FrameBatch
+from pipelines.faces.detectors import Detector, DetectorSettings, load_detector
 from pipelines.faces.quality import measure_quality
 from pipelines.learning.prepare import prepare_faces
 from pipelines.scoring.lookup import find_model
 from pipelines.scoring.scorer import Scorer
-from pipelines.settings import DetectorSettings
 from pipelines.video.decode import decode, open_video
 from pipelines.video.encode import write_video
 
@@ -70,6 +69,9 @@ HARMS: dict[str, Harm] = {
     "grey": lambda frame: frame.convert("L").convert("RGB"),
     "turned +20 deg": lambda frame: frame.rotate(20, Image.Resampling.BICUBIC),
     "turned -20 deg": lambda frame: frame.rotate(-20, Image.Resampling.BICUBIC),
+    "turned +45 deg": lambda frame: frame.rotate(45, Image.Resampling.BICUBIC),
+    "turned +90 deg": lambda frame: frame.transpose(Image.Transpose.ROTATE_90),
+    "turned 180 deg": lambda frame: frame.transpose(Image.Transpose.ROTATE_180),
 }
 
 
@@ -91,7 +93,7 @@ class Reading:
         return float((self.top[both] == other.top[both]).mean()) if both.any() else float("nan")
 
 
-def read_frames(frames: Iterable[np.ndarray | Image.Image], scorer: Scorer, detector: FaceDetector) -> Reading:
+def read_frames(frames: Iterable[np.ndarray | Image.Image], scorer: Scorer, detector: Detector) -> Reading:
     """Find, align, measure and score the face of every frame, uint8 [H,W,3] of one size."""
     parts: list[list[np.ndarray]] = []
     batch: list[np.ndarray] = []
@@ -105,15 +107,15 @@ def read_frames(frames: Iterable[np.ndarray | Image.Image], scorer: Scorer, dete
     return Reading(*(np.concatenate(same) for same in zip(*parts, strict=True)))
 
 
-def _read_batch(rgb: np.ndarray, scorer: Scorer, detector: FaceDetector) -> list[np.ndarray]:
+def _read_batch(rgb: np.ndarray, scorer: Scorer, detector: Detector) -> list[np.ndarray]:
     t = len(rgb)
     index = np.arange(t)
     frames = FrameBatch(torch.from_numpy(rgb), index, index / 25, np.full(t, 1 / 25))
-    faces = detector(frames.rgb)
+    faces = detector.detect(frames.rgb)
     rows = [ours[np.argmax(faces.prob[ours])] for i in range(t) if len(ours := np.flatnonzero(faces.frame_row == i))]
-    best = Detections(*(getattr(faces, n)[rows] for n in ("frame_row", "box_xyxy_px", "landmarks_px", "prob")))
+    best = faces[rows]
     crops = scorer.align(frames, best)
-    quality = measure_quality(best, crops)
+    quality = measure_quality(best, crops, detector=detector)
     found = np.isin(index, best.frame_row)
     top, ok = np.full(t, -1), np.zeros(t, bool)
     top[best.frame_row], ok[best.frame_row] = scorer(crops).prob.argmax(1), quality.quality_ok
@@ -142,8 +144,8 @@ class Benchmark:
         self.plain = self.read(frames_of(self.faces))
 
     def read(self, frames: Iterable[np.ndarray | Image.Image], side_px: float = _SIDE_PX) -> Reading:
-        settings = DetectorSettings(max(12, round(side_px / 2)))
-        return read_frames(frames, self.scorer, FaceDetector(settings))
+        settings = DetectorSettings(min_face_px=max(12, round(side_px / 2)), mode="exact")
+        return read_frames(frames, self.scorer, load_detector(settings))
 
     def row(self, reading: Reading) -> dict[str, Any]:
         right = reading.top == self.faces.majority
@@ -199,7 +201,7 @@ def carphone(scorer: Scorer) -> dict[str, Any]:
     """A man who talks in a car, in colour: share of frames by top class, and agreement with the grey copy."""
     with av.open(str(carphone_path())) as container:
         frames = [frame.to_image() for frame in container.decode(video=0)]
-    detector = FaceDetector(DetectorSettings(36))
+    detector = load_detector(DetectorSettings(min_face_px=36, mode="exact"))
     colour, grey = (read_frames(some, scorer, detector) for some in (frames, map(HARMS["grey"], frames)))
     names = scorer.card.class_names
     shares = {names[k]: round(float((colour.top == k).mean()), 3) for k in range(len(names))}

@@ -13,10 +13,9 @@ from mfer.checkpoint import load_model
 from mfer.crop import normalise
 from mfer.errors import ConfigError
 from mfer.explain import grad_cam, overlay
-from pipelines.faces.mtcnn_reference import FaceDetector
+from pipelines.faces.detectors import DetectorSettings, load_detector
 from pipelines.remote import local_copy
 from pipelines.scoring.scorer import Scorer
-from pipelines.settings import DetectorSettings
 from pipelines.video.decode import decode, open_video
 from storage.delta.object_store import place_of
 
@@ -57,7 +56,7 @@ def _explain(path: Path, video: str, at_s: float, model: Path, out: Path, min_fa
     frame = next((batch for batch in decoding if wanted in batch.frame_index), None)
     if frame is None:
         raise ConfigError(f"frame {wanted} of {video} could not be read")
-    faces = FaceDetector(DetectorSettings(min_face_px))(frame.rgb)
+    faces = load_detector(DetectorSettings(min_face_px=min_face_px, mode="exact")).detect(frame.rgb)
     if not len(faces):
         raise ConfigError(f"no face was found in frame {wanted} (shown at {times_s[wanted]:.3f} s); nothing to explain")
     scorer = Scorer(model)

@@ -19,7 +19,7 @@ from mfer.checkpoint import load_model
 from mfer.crop import align_matrix, normalise, warp_faces
 from mfer.errors import ModelError
 from mfer.network import CalibratedMFER
-from pipelines.faces.mtcnn_reference import FaceDetector
+from pipelines.faces.detectors import DetectorSettings, load_detector
 from pipelines.scoring.onnx import export
 
 __all__ = ["export_onnx"]
@@ -64,7 +64,8 @@ def _photographed_faces(crop: CropContract) -> Tensor:
     """Crops of a real face, straight and in perturbed framings, uint8 [9,C,S,S]."""
     with Image.open(astronaut_path()) as image:
         frame = torch.from_numpy(np.array(image.convert("RGB")))[None]
-    matrix = align_matrix(FaceDetector()(frame).landmarks_px[:1], crop).repeat(9, 0)
+    faces = load_detector(DetectorSettings(mode="exact")).detect(frame)
+    matrix = align_matrix(faces.landmarks_px[:1], crop).repeat(9, 0)
     perturbation = Perturbation.draw(Augmentation(), len(matrix) - 1, np.random.default_rng(0))
     matrix[1:] = perturbation.of_matrix(matrix[1:], crop)
     return warp_faces(frame, np.zeros(len(matrix), np.int64), matrix, crop)

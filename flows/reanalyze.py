@@ -82,11 +82,11 @@ def _settings(text: str) -> AnalysisSettings | None:
     """The settings that an analysis was made with; None where this version does not know them."""
     told = json.loads(text)
     try:
-        detector = dict(told["detector"], thresholds=tuple(told["detector"]["thresholds"]))
         return AnalysisSettings(
             every=told["every"],
             fps=told["fps"],
-            detector=DetectorSettings(**detector),
+            rotate=told["rotate"],
+            detector=DetectorSettings(**told["detector"]),
             tracker=TrackerSettings(**told["tracker"]),
             quality=QualitySettings(**told["quality"]),
             segment_s=told["segment_s"],

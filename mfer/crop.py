@@ -15,10 +15,10 @@ from torch.nn import functional as F
 
 from mfer.card import CropContract
 
-__all__ = ["align_matrix", "normalise", "warp_faces"]
+__all__ = ["LUMA", "align_matrix", "normalise", "warp_faces"]
 
 #: ITU-R BT.601 luma, which is also what Pillow's "L" is.
-_LUMA = (0.299, 0.587, 0.114)
+LUMA = (0.299, 0.587, 0.114)
 
 
 def align_matrix(landmarks_px: np.ndarray, crop: CropContract) -> np.ndarray:
@@ -114,7 +114,7 @@ def _colour(patch: Tensor, channels: int) -> Tensor:
         return patch
     if channels == 3:
         return patch.expand(*patch.shape[:-3], 3, -1, -1)
-    return (patch * patch.new_tensor(_LUMA)[:, None, None]).sum(-3, keepdim=True)
+    return (patch * patch.new_tensor(LUMA)[:, None, None]).sum(-3, keepdim=True)
 
 
 def _sample(stack: Tensor, sizes: np.ndarray | None, patch_from_crop: np.ndarray, side: int) -> Tensor:

@@ -5,6 +5,7 @@ T frames, F faces in the batch, K classes, S crop side in pixels. "No face" is F
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,16 @@ class Detections:
 
     def __len__(self) -> int:
         return self.frame_row.shape[0]
+
+    def __getitem__(self, rows: np.ndarray | slice | list[int]) -> Detections:
+        """The faces of some rows, in that order."""
+        return Detections(self.frame_row[rows], self.box_xyxy_px[rows], self.landmarks_px[rows], self.prob[rows])
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Detections]) -> Detections:
+        """The faces of several, which must come by frame."""
+        parts = parts or [cls.empty()]
+        return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
 
     @classmethod
     def empty(cls) -> Detections:

@@ -26,10 +26,11 @@ import pyarrow as pa
 import torch
 
 from mfer.errors import ConfigError
-from pipelines.batches import FrameBatch
+from pipelines.batches import AlignedFaces, Detections, FrameBatch
 from pipelines.errors import VideoError
 from pipelines.faces.finder import FaceFinder, FoundFaces, StoredFaces
-from pipelines.faces.quality import measure_quality
+from pipelines.faces.quality import FaceQuality, measure_quality
+from pipelines.faces.rotation import Turn, best_quarters
 from pipelines.heartbeat import Phase, beat
 from pipelines.profile import stage, staged
 from pipelines.remote import local_copy
@@ -40,6 +41,7 @@ from pipelines.video.containers import require_file
 from pipelines.video.decode import Decoding, decode, open_video
 from pipelines.video.prefetch import ahead
 from pipelines.video.scan import Video
+from pipelines.video.stills import read_still
 from storage.delta.object_store import Place
 from storage.errors import LakeError
 from storage.identity import analysis_id, faces_id, path_text, video_id_of
@@ -50,6 +52,8 @@ __all__ = ["VideoAnalyzer", "VideoFile"]
 
 #: Batches that are decoded while the faces of an earlier one are found and scored.
 _BATCHES_AHEAD = 2
+#: Frames that ``rotate`` looks at where it is ``auto``, evenly over the video.
+_ROTATION_FRAMES = 8
 _GO_ON = "run again to go on from there"
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 FrameProgress = Callable[[int, int], None]
@@ -97,6 +101,7 @@ class VideoAnalyzer:
         self.scorer = scorer
         self.device = device
         self.finder = finder or FaceFinder(settings.detector, settings.tracker)
+        self._refiner = self.finder.refiner
         self.faces_id = faces_id(settings.hashed())
         self.analysis_id = analysis_id(self.faces_id, scorer.model_id, scorer.card.crop.to_dict())
 
@@ -175,7 +180,8 @@ class VideoAnalyzer:
             device=self.device,
         )
         first, end = file.segments or (0, frames.n_segments)
-        self._commit_segments(video, frames, stat, range(first, min(end, frames.n_segments)), progress, stopping)
+        turn = Turn(self._quarters(video), info.width_px, info.height_px)
+        self._commit_segments(video, frames, turn, stat, range(first, min(end, frames.n_segments)), progress, stopping)
         if end - first < frames.n_segments:
             return VideoPart(video_id, str(file.path), frames.n_segments)
         n_missing = video.n_missing
@@ -197,7 +203,11 @@ class VideoAnalyzer:
             codec=info.codec,
             container=info.container,
             decoder=frames.decoder,
-            settings={**self.settings.hashed(), "crop": self.scorer.card.crop.to_dict()},
+            settings={
+                **self.settings.hashed(),
+                "crop": self.scorer.card.crop.to_dict(),
+                "rotation_deg": turn.degrees,
+            },
         )
         beat(Phase.COMMIT)  # also where all segments were there before
         with stage("commit"):
@@ -221,6 +231,7 @@ class VideoAnalyzer:
         self,
         video: Video,
         frames: Decoding,
+        turn: Turn,
         stat: os.stat_result,
         wanted: range,
         progress: FrameProgress | None,
@@ -235,7 +246,7 @@ class VideoAnalyzer:
         done = self.lake.done_segments(self.analysis_id, video_id, frames.n_segments)
         times = FrameTimes(frames.frame_index, video.pts_s, video.duration_s, video.info.start_s)
         stored = self.lake.stored_faces(self.faces_id, video_id)
-        find_faces = self.finder if stored is None else StoredFaces(stored)
+        find_faces = self.finder if stored is None else StoredFaces(stored, turn)
         n_rows, n_in_all = np.diff(frames.segment_bounds), len(frames.frame_index)
         n_done = int(n_rows[sorted(done)].sum())
         read_any, waiting = bool(done), dict[int, pa.Table]()
@@ -245,8 +256,8 @@ class VideoAnalyzer:
                 for segment in range(first, end):
                     beat(Phase.WORK)
                     with tempfile.TemporaryFile(prefix="mfer-") as rows_file:  # no name: no leftover
-                        batches = _take_rows(decoded, int(n_rows[segment]))
-                        for n_of_batch, n_read in self._write_rows(rows_file, find_faces(batches), times):
+                        found = find_faces(turn.frames(_take_rows(decoded, int(n_rows[segment]))))
+                        for n_of_batch, n_read in self._write_rows(rows_file, found, times, turn):
                             n_done, read_any = n_done + n_of_batch, read_any or n_read > 0
                             if progress:
                                 progress(n_done, n_in_all)
@@ -270,7 +281,7 @@ class VideoAnalyzer:
         waiting.clear()
 
     def _write_rows(
-        self, rows_file: IO[bytes], found_faces: Iterator[FoundFaces], times: FrameTimes
+        self, rows_file: IO[bytes], found_faces: Iterator[FoundFaces], times: FrameTimes, turn: Turn
     ) -> Iterator[tuple[int, int]]:
         """Align, score and write the faces of one segment; yields each batch's sampled and its readable frames."""
         with pa.ipc.new_file(rows_file, ROW_SCHEMA) as out:
@@ -280,12 +291,40 @@ class VideoAnalyzer:
                 with stage("score"):
                     scores = self.scorer(crops)
                 with stage("quality"):
-                    quality = measure_quality(faces, crops, self.settings.quality)
+                    quality = self._measure(faces, crops)
                 with stage("write"):
-                    out.write(observation_rows(batch, times, faces, track, quality, scores))
+                    out.write(observation_rows(batch, times, turn.faces_back(faces), track, quality, scores))
                 beat()
                 yield len(batch) + len(batch.unread_index), len(batch)
         rows_file.flush()
+
+    def _measure(self, faces: Detections, crops: AlignedFaces) -> FaceQuality:
+        return measure_quality(faces, crops, self.settings.quality, self._refiner)
+
+    def _quarters(self, video: Video) -> int:
+        """By how many quarter turns clockwise the frames are turned."""
+        if self.settings.rotate != "auto":
+            return int(self.settings.rotate or 0) // 90
+        with stage("rotate"):
+            return best_quarters(_sample_stills(video), self._sum_of_faces)
+
+    def _sum_of_faces(self, frames: FrameBatch) -> tuple[float, float]:
+        """Sums of the probabilities of good faces, and of all."""
+        faces = self.finder.detector.detect(frames.rgb)
+        good = self._measure(faces, self.scorer.align(frames, faces)).quality_ok
+        return float(faces.prob[good].sum()), float(faces.prob.sum())
+
+
+def _sample_stills(video: Video) -> Iterator[FrameBatch]:
+    """Some frames of a video, one at a time; those that cannot be read are left out."""
+    n_frames = video.info.n_frames
+    for index in np.unique(np.linspace(0, n_frames, 2 * _ROTATION_FRAMES + 1)[1::2].astype(np.int64)):
+        beat()
+        try:
+            rgb = torch.from_numpy(np.ascontiguousarray(read_still(video.info.path, float(video.pts_s[index]))))[None]
+        except VideoError:
+            continue
+        yield FrameBatch(rgb, index[None], video.pts_s[index][None], video.duration_s[index][None])
 
 
 def _missing_runs(done: set[int], wanted: range) -> Iterator[tuple[int, int]]:

@@ -153,7 +153,7 @@ OBSERVATIONS = LakeTable(
             _field("expression", _TEXT, "", "class with the highest probability"),
             _field("confidence", _F32, "0..1", "probability of that class", step=_PROBABILITY_STEP),
             _field("entropy", _F32, "nats", "entropy of the probabilities: 0 is certain", step=2.0**-8),
-            _field("quality_ok", _BOOL, "", "size, sharpness and head turn are good enough to trust the scores"),
+            _field("quality_ok", _BOOL, "", "size, sharpness, head turn and tilt are good enough to trust the scores"),
             _MODEL_ID,
             _ANALYSIS_ID,
         ]

@@ -14,10 +14,9 @@ from PIL import Image
 
 from flows.demo_clips import astronaut_path, carphone_path
 from pipelines.batches import Detections, FrameBatch
-from pipelines.faces.mtcnn_reference import FaceDetector
-from pipelines.settings import DetectorSettings
+from pipelines.faces.detectors import Detector, DetectorSettings, load_detector
 
-__all__ = ["as_batch", "astronaut", "astronaut_face", "carphone_faces", "carphone_frames", "detector"]
+__all__ = ["as_batch", "astronaut", "astronaut_face", "carphone_faces", "carphone_frames", "exact"]
 
 
 @lru_cache
@@ -41,17 +40,16 @@ def carphone_frames() -> np.ndarray:
 
 
 @lru_cache
-def detector() -> FaceDetector:
-    """MTCNN with default settings, one thread."""
+def exact(min_face_px: int = 20) -> Detector:
+    """The default detector as on every frame, in one thread."""
     torch.set_num_threads(1)
-    return FaceDetector()
+    return load_detector(DetectorSettings(min_face_px=min_face_px, mode="exact"))
 
 
 @lru_cache
 def carphone_faces() -> Detections:
     """The faces of :func:`carphone_frames`, looked for from 36 px on, which is four times as fast."""
-    torch.set_num_threads(1)
-    return FaceDetector(DetectorSettings(min_face_px=36))(torch.from_numpy(carphone_frames().copy()))
+    return exact(36).detect(torch.from_numpy(carphone_frames().copy()))
 
 
 def as_batch(rgb: np.ndarray, fps: float = 30000 / 1001, first: int = 0) -> FrameBatch:

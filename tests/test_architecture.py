@@ -35,7 +35,7 @@ ROOM_MAY_IMPORT = {
     "flows/workers": {"flows/run.py"},
     "mfer/teachers": {f"mfer/{name}.py" for name in ("card", "errors", "network")},
     "pipelines/video": {f"pipelines/{name}.py" for name in ("batches", "errors", "heartbeat", "settings")},
-    "pipelines/faces": {"pipelines/batches.py", "pipelines/profile.py", "pipelines/scoring", "pipelines/settings.py"},
+    "pipelines/faces": {"pipelines/batches.py", "pipelines/profile.py", "pipelines/scoring"},
     "pipelines/scoring": {"pipelines/batches.py"},
     "pipelines/learning": {
         *(f"pipelines/{name}.py" for name in ("batches", "errors", "remote", "settings", "sources")),

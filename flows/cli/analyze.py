@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING
 import click
 
 from flows.cli.options import lake_option, n_cores, plain_errors
+from pipelines.faces.detectors import DEFAULT_DETECTOR, DETECT_MODES, DETECTORS
+from pipelines.settings import ROTATIONS
 
 if TYPE_CHECKING:
     from flows.run import RunSummary
+    from pipelines.settings import Rotation
 
 __all__ = ["analyze"]
 
@@ -30,11 +33,24 @@ __all__ = ["analyze"]
     help="Smallest face looked for: its side in pixels, or 5% of the frame's shorter side. Larger is much faster.",
 )
 @click.option(
+    "--rotate",
+    type=click.Choice(ROTATIONS),
+    help="Degrees clockwise by which frames are turned before faces are looked for, for files in which people lie on"
+    " their side; auto: by which most faces of a few frames stand upright.",
+)
+@click.option(
+    "--detector",
+    type=click.Choice(list(DETECTORS)),
+    default=DEFAULT_DETECTOR,
+    show_default=True,
+    help="What finds faces.",
+)
+@click.option(
     "--detect",
-    type=click.Choice(["tracked", "exact"]),
+    type=click.Choice(DETECT_MODES),
     default="tracked",
     show_default=True,
-    help="tracked detects now and then and follows faces in between; exact runs MTCNN on every frame, the reference.",
+    help="tracked detects now and then and follows faces in between; exact detects on every frame, the reference.",
 )
 @click.option(
     "--detect-every",
@@ -108,6 +124,8 @@ def analyze(
     fps: float | None,
     every: int,
     min_face: str,
+    rotate: Rotation | None,
+    detector: str,
     detect: str,
     interval_s: float,
     runtime: str,
@@ -138,8 +156,14 @@ def analyze(
     from pipelines.profile import profile_table
     from pipelines.settings import AnalysisSettings, DetectorSettings, parse_min_face
 
-    detector = DetectorSettings(mode=detect, interval_s=interval_s, **parse_min_face(min_face))  # type: ignore[arg-type]
-    settings = AnalysisSettings(every, fps, detector, decoder=decoder, segment_s=segment_s)
+    settings = AnalysisSettings(
+        every=every,
+        fps=fps,
+        rotate=rotate,
+        detector=DetectorSettings(name=detector, mode=detect, interval_s=interval_s, **parse_min_face(min_face)),  # type: ignore[arg-type]
+        decoder=decoder,
+        segment_s=segment_s,
+    )
     limits = ProcessLimits(progress_s=stall_s, open_s=min(stall_s, ProcessLimits.open_s), memory_mb=memory_mb)
     workers = workers or (n_cores() if engine == "local" else sys.maxsize)
     run = FolderRun(paths, lake, model, device, workers, settings, runtime, limits, engine, ray_address, networks)

@@ -27,7 +27,8 @@ from pydantic import PositiveFloat, PositiveInt
 from flows.analyze import analyze_folder
 from flows.run import FolderRun, Progress, RunSummary
 from mfer.errors import ConfigError
-from pipelines.settings import AnalysisSettings, DetectorSettings
+from pipelines.faces.detectors import DEFAULT_DETECTOR, DetectMode
+from pipelines.settings import AnalysisSettings, DetectorSettings, Rotation
 from storage.delta.object_store import is_uri, place_of
 from storage.identity import path_shown
 from storage.lake import Lake
@@ -53,7 +54,9 @@ def analyze_folder_flow(
     device: str = "auto",
     decoder: str = "auto",
     workers: PositiveInt | None = None,
-    detect: str = "tracked",
+    detect: DetectMode = "tracked",
+    detector: str = DEFAULT_DETECTOR,
+    rotate: Rotation | None = None,
     runtime: str = "auto",
     report: str | None = None,
     engine: str = "local",
@@ -76,7 +79,9 @@ def analyze_folder_flow(
         device: auto, cpu, cuda or cuda:N.
         decoder: auto, decord or pyav.
         workers: videos at a time, each in a process of its own; default: 1, with ray all that its cluster takes.
-        detect: tracked, or exact: MTCNN on every frame.
+        detect: tracked, or exact: a detection on every frame.
+        detector: what finds faces, by its name.
+        rotate: degrees clockwise by which frames are turned before faces are looked for: 90, 180, 270, or auto.
         runtime: auto, torch or onnx.
         report: an HTML file to write about the folder's finished videos, as ``mfer report`` does.
         engine: local, or ray: on a Ray cluster, which shares long videos out by segments.
@@ -84,7 +89,13 @@ def analyze_folder_flow(
     """
     if report is not None and is_uri(report):
         raise ConfigError(f"report is {report}; allowed is a file on the machine of the run")
-    settings = AnalysisSettings(every, fps, DetectorSettings(min_face, mode=detect), decoder=decoder)
+    settings = AnalysisSettings(
+        every=every,
+        fps=fps,
+        rotate=rotate,
+        detector=DetectorSettings(name=detector, min_face_px=min_face, mode=detect),
+        decoder=decoder,
+    )
     path = folder if is_uri(folder) else os.path.abspath(os.path.expanduser(folder))
     run = FolderRun(
         (path,),

@@ -12,7 +12,7 @@ import mmap
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import recv_handle, send_handle
 from pathlib import Path
@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # the watcher does without PyTorch
     from torch import Tensor
 
     from flows.run import FolderRun
-    from pipelines.batches import Detections
+    from pipelines.faces.detectors import Network
 
 __all__ = ["NetworkHost", "SharedNetworks", "main"]
 
@@ -72,18 +72,9 @@ class SharedNetworks:
         """Take the line that ``NetworkHost.admit`` passes on."""
         return cls(Connection(recv_handle(control)), recv_handle(control))
 
-    def propose(self, rgb: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        row, box = self._ask("propose", rgb)
-        return row, box
-
-    def look(self, crops: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        offset, points, prob = self._ask("look", crops)
-        return offset, points, prob
-
-    def detect(self, rgb: Tensor) -> Detections:
-        from pipelines.batches import Detections
-
-        return Detections(*self._ask("detect", rgb))
+    def __getitem__(self, name: str) -> Callable[[Tensor], Arrays]:
+        """One of the detector's networks, as the detector calls it."""
+        return partial(self._ask, f"detector {name}")
 
     def score(self, crops: Tensor) -> np.ndarray:
         return self._ask("score", crops)[0]
@@ -146,58 +137,41 @@ def _live(control: Connection, signs: Signs) -> None:
             asked.setdefault(name, []).append((ready, lines[ready].read(shape)))
         for name, questions in asked.items():
             signs.beat()
-            networks[name].answer(questions)
+            _answer(networks[name], questions)
 
 
-def _load(run: FolderRun, model: Path, device: str) -> dict[str, _Network]:
+def _load(run: FolderRun, model: Path, device: str) -> dict[str, Network]:
     import torch
 
+    from pipelines.faces.detectors import Network, detector_networks
     from pipelines.scoring.scorer import ScoringNet
 
     if device == "cpu":
         torch.set_num_threads(1)
     score = ScoringNet(model, device, run.runtime)
-    networks = {"score": _Network(lambda crops: (score(crops),), of_faces=True)}
-    if run.settings.detector.mode == "exact":
-        from pipelines.faces.mtcnn_reference import FaceDetector
-
-        detector = FaceDetector(run.settings.detector, device)
-
-        def detect(rgb: Tensor) -> Arrays:
-            faces = detector(rgb)
-            return faces.frame_row, faces.box_xyxy_px, faces.landmarks_px, faces.prob
-
-        return {**networks, "detect": _Network(detect)}
-    from pipelines.faces.mtcnn import Mtcnn
-
-    mtcnn = Mtcnn(run.settings.detector, device)
-    return {**networks, "propose": _Network(mtcnn.propose), "look": _Network(mtcnn.look, of_faces=True)}
+    of_detector = detector_networks(run.settings.detector, device)
+    networks = {f"detector {name}": network for name, network in of_detector.items()}
+    return {**networks, "score": Network(lambda crops: (score(crops),), by_row=True)}
 
 
-@dataclass(frozen=True)
-class _Network:
-    """What a network says of pixels; ``of_faces``: row by row, so that questions can be put together."""
+def _answer(network: Network, questions: list[tuple[Connection, Tensor]]) -> None:
+    """Send what a network makes of the pixels of several workers; what it does by row, it does for all at once."""
+    import torch
 
-    run: Callable[[Tensor], Arrays]
-    of_faces: bool = False
-
-    def answer(self, questions: list[tuple[Connection, Tensor]]) -> None:
-        import torch
-
-        together = [questions] if self.of_faces and len(questions) > 1 else [[question] for question in questions]
-        for group in together:
-            answers: Sequence[Arrays | Exception]
+    together = [questions] if network.by_row and len(questions) > 1 else [[question] for question in questions]
+    for group in together:
+        answers: Sequence[Arrays | Exception]
+        try:
+            pixels = [pixels for _, pixels in group]
+            found = network.run(torch.cat(pixels) if len(pixels) > 1 else pixels[0])
+            ends = np.cumsum([len(each) for each in pixels])[:-1]
+            answers = list(zip(*(np.split(part, ends) for part in found), strict=True)) if len(ends) else [found]
+        except (MemoryError, torch.OutOfMemoryError) as error:  # the workers know what to do
+            answers = [MemoryError(str(error))] * len(group)
+        except Exception as error:  # whatever it is, it has to cross the border
+            answers = [RuntimeError(f"{type(error).__name__}: {error}")] * len(group)
+        for (line, _), answer in zip(group, answers, strict=True):
             try:
-                pixels = [pixels for _, pixels in group]
-                found = self.run(torch.cat(pixels) if len(pixels) > 1 else pixels[0])
-                ends = np.cumsum([len(each) for each in pixels])[:-1]
-                answers = list(zip(*(np.split(part, ends) for part in found), strict=True)) if len(ends) else [found]
-            except (MemoryError, torch.OutOfMemoryError) as error:  # the workers know what to do
-                answers = [MemoryError(str(error))] * len(group)
-            except Exception as error:  # whatever it is, it has to cross the border
-                answers = [RuntimeError(f"{type(error).__name__}: {error}")] * len(group)
-            for (line, _), answer in zip(group, answers, strict=True):
-                try:
-                    line.send(answer)
-                except ConnectionError:  # the worker is gone
-                    continue
+                line.send(answer)
+            except ConnectionError:  # the worker is gone
+                continue

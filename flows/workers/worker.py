@@ -49,7 +49,7 @@ def _work(control: Connection, signs: Signs, run: FolderRun, model: Path) -> Non
         control.send(WantsNetworks(device))
         nets = SharedNetworks.receive(control)
         scorer = Scorer(model, net=nets.score)
-        finder = FaceFinder(run.settings.detector, run.settings.tracker, nets=nets)
+        finder = FaceFinder(run.settings.detector, run.settings.tracker, networks=nets)
     else:
         scorer = Scorer(model, device, run.runtime)
         finder = FaceFinder(run.settings.detector, run.settings.tracker, device)

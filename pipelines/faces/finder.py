@@ -3,69 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Protocol
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
 
 from pipelines.batches import Detections, FrameBatch
-from pipelines.faces.cascade import Cascade
-from pipelines.faces.mtcnn import CascadeNets
-from pipelines.faces.mtcnn_reference import FaceDetector
+from pipelines.faces.detectors import DETECTORS, Detector, DetectorSettings, Networks, load_detector
 from pipelines.faces.propagate import follow_faces
+from pipelines.faces.rotation import Turn
+from pipelines.faces.settings import TrackerSettings
 from pipelines.faces.track import Tracker
 from pipelines.profile import stage
-from pipelines.settings import DetectorSettings, TrackerSettings
-from storage.schema import LANDMARKS
+from storage.schema import LANDMARKS, OBSERVATIONS
 
-__all__ = ["FaceFinder", "FaceNets", "FoundFaces", "StoredFaces"]
+__all__ = ["FaceFinder", "FoundFaces", "StoredFaces"]
 
-#: Boxes and landmarks are rounded as the lake stores them before anything is computed from them, so that scoring
-#: stored faces with the same model gives the same numbers.
-_PIXEL_STEP = 8
 FoundFaces = tuple[FrameBatch, Detections, np.ndarray]
 
 
-class FaceNets(CascadeNets, Protocol):
-    """What finding faces asks of networks, wherever they run."""
-
-    def detect(self, rgb: torch.Tensor) -> Detections:
-        """``FaceDetector``'s call."""
-
-
 class FaceFinder:
-    """The networks of a detector, loaded once; each call is one segment of one video.
+    """A detector, loaded once; each call is one segment of one video.
 
     Args:
         detector, tracker: settings.
-        device: where the networks run.
-        nets: networks that were loaded elsewhere, in place of own ones.
+        device: where the detector's networks run.
+        networks: networks that were loaded elsewhere, in place of own ones.
     """
 
     def __init__(
         self,
         detector: DetectorSettings,
         tracker: TrackerSettings,
-        device: str | torch.device = "cpu",
-        nets: FaceNets | None = None,
+        device: str = "cpu",
+        networks: Networks | None = None,
     ) -> None:
+        self.detector = load_detector(detector, device, networks)
         self._tracker = tracker
-        is_exact = detector.mode == "exact"
-        self._exact = (nets.detect if nets else FaceDetector(detector, device)) if is_exact else None
-        self._cascade = None if is_exact else Cascade(detector, device, nets)
+
+    @property
+    def refiner(self) -> Detector | None:
+        """The detector, where it can look at faces again."""
+        return self.detector if DETECTORS[self.detector.settings.name].follows else None
 
     def __call__(self, batches: Iterable[FrameBatch]) -> Iterator[FoundFaces]:
         """Every batch with its faces and their track numbers, int64 [F]; some frames late."""
         tracker = Tracker(self._tracker)
         for frames, cuts, found in self._find(_with_cuts(batches, tracker)):
-            faces = Detections(
-                found.frame_row,
-                np.round(found.box_xyxy_px * _PIXEL_STEP) / _PIXEL_STEP,
-                np.round(found.landmarks_px * _PIXEL_STEP) / _PIXEL_STEP,
-                found.prob,
-            )
+            faces = _as_stored(found)
             with stage("track"):
                 numbers = tracker(frames, faces, cuts)
             yield frames, faces, numbers
@@ -73,14 +59,28 @@ class FaceFinder:
     def _find(
         self, batches: Iterable[tuple[FrameBatch, np.ndarray]]
     ) -> Iterator[tuple[FrameBatch, np.ndarray, Detections]]:
-        if self._cascade is not None:
-            yield from follow_faces(batches, self._cascade)
+        if self.detector.settings.mode == "tracked":
+            yield from follow_faces(batches, self.detector)
             return
-        assert self._exact is not None
         for frames, cuts in batches:
             with stage("detect"):
-                faces = self._exact(frames.rgb)
+                faces = self.detector.detect(frames.rgb)
             yield frames, cuts, faces
+
+
+def _as_stored(faces: Detections) -> Detections:
+    """Faces as the lake stores them, so that scoring stored faces with the same model gives the same numbers."""
+
+    def rounded(values: np.ndarray, column: str) -> np.ndarray:
+        step = float(OBSERVATIONS.schema.field(column).metadata[b"step"])
+        return np.round(values / step) * step
+
+    return replace(
+        faces,
+        box_xyxy_px=rounded(faces.box_xyxy_px, "box_x1_px"),
+        landmarks_px=rounded(faces.landmarks_px, "nose_x_px"),
+        prob=rounded(faces.prob, "det_prob"),
+    )
 
 
 def _with_cuts(batches: Iterable[FrameBatch], tracker: Tracker) -> Iterator[tuple[FrameBatch, np.ndarray]]:
@@ -91,22 +91,31 @@ def _with_cuts(batches: Iterable[FrameBatch], tracker: Tracker) -> Iterator[tupl
 
 
 class StoredFaces:
-    """The faces of a finished analysis, batch by batch, so that a new model needs no detector."""
+    """The faces of a finished analysis, batch by batch, so that a new model needs no detector.
 
-    def __init__(self, rows: pa.Table) -> None:
+    Args:
+        rows: of ``observations``, by frame.
+        turn: of the frames that the faces are for.
+    """
+
+    def __init__(self, rows: pa.Table, turn: Turn) -> None:
         rows = rows.filter(pc.is_valid(rows["face_index"]))
-        self._frame = rows["frame_index"].to_numpy()
-        names = [f"box_{c}_px" for c in ("x1", "y1", "x2", "y2")]
-        self._box = np.stack([rows[n].to_numpy() for n in names], 1).astype(np.float32)
+        boxes = [f"box_{c}_px" for c in ("x1", "y1", "x2", "y2")]
         points = [f"{point}_{axis}_px" for point in LANDMARKS for axis in "xy"]
-        self._landmarks = np.stack([rows[n].to_numpy() for n in points], 1).astype(np.float32).reshape(-1, 5, 2)
-        self._prob = rows["det_prob"].to_numpy().astype(np.float32)
+        self._faces = turn.faces(
+            Detections(  # here, frame_row is the frame's number in the video
+                rows["frame_index"].to_numpy(),
+                np.stack([rows[name].to_numpy() for name in boxes], 1).astype(np.float32),
+                np.stack([rows[name].to_numpy() for name in points], 1).astype(np.float32).reshape(-1, 5, 2),
+                rows["det_prob"].to_numpy().astype(np.float32),
+            )
+        )
         self._track = rows["track"].to_numpy().astype(np.int64)
 
     def __call__(self, batches: Iterable[FrameBatch]) -> Iterator[FoundFaces]:
         """Every batch with its faces and their track numbers, int64 [F]."""
         for frames in batches:
-            chosen = np.flatnonzero(np.isin(self._frame, frames.frame_index))
-            row = np.searchsorted(frames.frame_index, self._frame[chosen])
-            faces = Detections(row.astype(np.int64), self._box[chosen], self._landmarks[chosen], self._prob[chosen])
-            yield frames, faces, self._track[chosen]
+            chosen = np.flatnonzero(np.isin(self._faces.frame_row, frames.frame_index))
+            faces = self._faces[chosen]
+            row = np.searchsorted(frames.frame_index, faces.frame_row).astype(np.int64)
+            yield frames, replace(faces, frame_row=row), self._track[chosen]

@@ -5,57 +5,46 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from pipelines.batches import Detections
-from pipelines.settings import DetectorSettings
+from pipelines.faces.detectors import DetectorSettings
+from pipelines.faces.mtcnn_networks import PYRAMID_FACTOR, THRESHOLDS
 
-__all__ = ["FaceDetector"]
+__all__ = ["MtcnnReference"]
 
 
-class FaceDetector:
+class MtcnnReference:
     """MTCNN (Zhang et al. 2016, doi 10.1109/LSP.2016.2603342) with facenet-pytorch's weights.
 
     Args:
-        settings: smallest face, thresholds and pyramid.
+        settings: smallest face and least probability.
         device: where the three networks run.
     """
 
-    def __init__(self, settings: DetectorSettings | None = None, device: str | torch.device = "cpu") -> None:
+    def __init__(self, settings: DetectorSettings, device: str | torch.device = "cpu") -> None:
         from facenet_pytorch import MTCNN  # late: it loads torchvision, two seconds that ``tracked`` does without
 
-        self.settings = settings or DetectorSettings()
+        self.settings = settings
         self.device = torch.device(device)
         self._nets = MTCNN(keep_all=True, device=self.device).eval()
 
     @torch.inference_mode()
-    def __call__(self, rgb: torch.Tensor) -> Detections:
-        """Find the faces of a batch of frames.
-
-        Args:
-            rgb: uint8 [T,H,W,3].
-
-        Returns:
-            Detections in frame pixels, by frame and then falling box area; empty where there is no face.
-        """
+    def __call__(self, rgb: torch.Tensor) -> tuple[np.ndarray, ...]:
+        """Find the faces of a batch of frames, uint8 [T,H,W,3]: the four arrays of Detections."""
         from facenet_pytorch.models.utils.detect_face import detect_face
 
-        t, h, w, _ = rgb.shape
-        smallest_px = self.settings.smallest_px(h, w)
-        if t == 0 or min(h, w) < smallest_px:
-            return Detections.empty()
         boxes, landmarks = detect_face(
             rgb,
-            smallest_px,
+            self.settings.smallest_px(*rgb.shape[1:3]),
             self._nets.pnet,
             self._nets.rnet,
             self._nets.onet,
-            list(self.settings.thresholds),
-            self.settings.pyramid_factor,
+            [*THRESHOLDS, self.settings.min_prob],
+            PYRAMID_FACTOR,
             self.device,
         )
         rows: list[np.ndarray] = []
         found: list[np.ndarray] = []
         points: list[np.ndarray] = []
-        for row in range(t):
+        for row in range(len(rgb)):
             box = np.asarray(boxes[row], dtype=np.float32).reshape(-1, 5)
             area = (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1])
             order = np.argsort(-area, kind="stable")
@@ -63,7 +52,7 @@ class FaceDetector:
             found.append(box[order])
             points.append(np.asarray(landmarks[row], dtype=np.float32).reshape(-1, 5, 2)[order])
         box = np.concatenate(found)
-        return Detections(
+        return (
             np.concatenate(rows),
             np.ascontiguousarray(box[:, :4]),
             np.concatenate(points),

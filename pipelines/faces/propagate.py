@@ -1,22 +1,23 @@
-"""Faces of every frame from full detections on few of them: MTCNN's own last network follows a face in between.
+"""Faces of every frame from full detections on few of them: the detector's ``refine`` follows a face in between.
 
-O-Net finds the face near a box, so it also finds the face near where it was one frame before, at a hundredth of the
-cost of a detection. Detections come at key frames: the first frame, on a timer, on both sides of a cut, soon after a
-followed face was lost, and at the end. A face that a key frame shows for the first time is followed backwards through
-the frames since the key frame before, so that one that enters between two detections is there from its first frame on.
+``refine`` (of MTCNN: its last network, O-Net) finds the face near a box, so it also finds the face near where it was
+one frame before, at a hundredth of the cost of a detection. Detections come at key frames: the first frame, on a timer,
+on both sides of a cut, soon after a followed face was lost, and at the end. A face that a key frame shows for the first
+time is followed backwards through the frames since the key frame before, so that one that enters between two detections
+is there from its first frame on.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 
 from pipelines.batches import Detections, FrameBatch
-from pipelines.faces.cascade import Cascade
+from pipelines.faces.detectors import Detector
 from pipelines.faces.track import box_iou
 
 __all__ = ["follow_faces"]
@@ -28,9 +29,9 @@ _KEPT_PIXELS = 48_000_000
 _SAME_FACE_IOU = 0.4
 #: Overlap of a face's box with the box before and after one step below which it moves fast: where it was is tried too.
 _FAST_IOU = 0.9
-#: Overlap with the box that it was found from below which O-Net looks again: it is exact for a face well in its box.
+#: Overlap with the box that it was found from below which a face is refined again: only well in its box is it exact.
 _MOVED_IOU = 0.8
-#: Overlap from which a face of the frame before tells how a face moves.
+#: Overlap from which a face of the frame before shows how a face moves.
 _TWIN_IOU = 0.2
 #: Where a lost face is looked for: beside the place where it was expected, in box sides.
 _AROUND = 0.35 * np.array([(x, y) for y in (-1, 0, 1) for x in (-1, 0, 1) if x or y], np.float32)
@@ -46,15 +47,15 @@ class _Frame:
 
 
 def follow_faces(
-    batches: Iterable[tuple[FrameBatch, np.ndarray]], cascade: Cascade
+    batches: Iterable[tuple[FrameBatch, np.ndarray]], detector: Detector
 ) -> Iterator[tuple[FrameBatch, np.ndarray, Detections]]:
     """Every batch with its cuts and its faces, some frames late; how frames are batched makes no difference.
 
     Args:
         batches: frames in order, and bool [T]: which of them follow a cut.
-        cascade: the networks, with the settings.
+        detector: it finds faces and follows them.
     """
-    span = _Span(cascade)
+    span = _Span(detector)
     pending: deque[tuple[FrameBatch, np.ndarray, list[_Frame]]] = deque()
     for batch, cuts in batches:
         frames = [_Frame(batch.rgb[i : i + 1], float(batch.pts_s[i])) for i in range(len(batch))]
@@ -73,9 +74,9 @@ def follow_faces(
 class _Span:
     """The frames since the last key frame, which is the first of them: their faces may still grow in number."""
 
-    def __init__(self, cascade: Cascade) -> None:
+    def __init__(self, detector: Detector) -> None:
         self.frames: list[_Frame] = []
-        self._cascade, self._settings = cascade, cascade.settings
+        self._detector, self._settings = detector, detector.settings
         self._before_key: _Frame | None = None
         self._lost = False
 
@@ -84,7 +85,7 @@ class _Span:
         if is_cut:
             self.close()
         if not self.frames:
-            frame.faces = self._cascade.detect(frame.rgb)
+            frame.faces = self._detector.detect(frame.rgb)
             self.frames = [frame]
             return
         since_s = frame.pts_s - self.frames[0].pts_s
@@ -104,17 +105,17 @@ class _Span:
         self.frames, self._before_key, self._lost = [], None, False
 
     def _begin(self, key: _Frame) -> None:
-        """Detect on a frame, tell the frames before it of the faces that they have too, and begin with it anew.
+        """Detect on a frame, add its faces to the frames before it that have them too, and start anew with it.
 
         A face that the detector is less sure of counts if it was followed up to here; one that it misses for once is
-        kept if O-Net is sure of it.
+        kept if ``refine`` is sure of it.
         """
-        sure = self._settings.thresholds[2]
+        sure = self._settings.min_prob
         followed = self._follow(key)
-        found = self._cascade.detect(key.rgb, self._settings.keep_prob)
+        found = self._detector.detect(key.rgb, self._settings.keep_prob)
         known = box_iou(found.box_xyxy_px, followed.box_xyxy_px).max(1, initial=0) >= _SAME_FACE_IOU
         missed = _without(followed, found)
-        key.faces = _join(_pick(found, known | (found.prob > sure)), _pick(missed, missed.prob > sure))
+        key.faces = _join(found[known | (found.prob > sure)], missed[missed.prob > sure])
         self._go_back(key)
         self._before_key = self.frames[-1]
         self.frames, self._lost = [key], False
@@ -151,9 +152,9 @@ class _Span:
 
     def _refine(self, frame: _Frame, box: np.ndarray) -> Detections:
         keep = self._settings.keep_prob
-        found = self._cascade.refine(frame.rgb, np.zeros(len(box), np.int64), box, keep)
+        found = self._detector.refine(frame.rgb, np.zeros(len(box), np.int64), box, keep)
         if (box_iou(found.box_xyxy_px, box).max(1, initial=0) < _MOVED_IOU).any():
-            found = self._cascade.refine(frame.rgb, found.frame_row, found.box_xyxy_px, keep)
+            found = self._detector.refine(frame.rgb, found.frame_row, found.box_xyxy_px, keep)
         return found
 
 
@@ -168,33 +169,18 @@ def _steps(faces: Detections, before: Detections | None) -> np.ndarray:
 
 def _gather(frames: list[_Frame]) -> Detections:
     """The faces of a batch's frames."""
-    faces = [frame.faces for frame in frames] or [Detections.empty()]
-    return Detections(
-        np.concatenate([np.full(len(f), row, np.int64) for row, f in enumerate(faces)]),
-        np.concatenate([f.box_xyxy_px for f in faces]),
-        np.concatenate([f.landmarks_px for f in faces]),
-        np.concatenate([f.prob for f in faces]),
-    )
-
-
-def _pick(faces: Detections, chosen: np.ndarray) -> Detections:
-    return Detections(
-        faces.frame_row[chosen], faces.box_xyxy_px[chosen], faces.landmarks_px[chosen], faces.prob[chosen]
+    return Detections.concatenate(
+        [replace(frame.faces, frame_row=np.full(len(frame.faces), row)) for row, frame in enumerate(frames)]
     )
 
 
 def _without(faces: Detections, known: Detections) -> Detections:
     """The faces that are none of the known ones."""
-    return _pick(faces, box_iou(faces.box_xyxy_px, known.box_xyxy_px).max(1, initial=0) < _SAME_FACE_IOU)
+    return faces[box_iou(faces.box_xyxy_px, known.box_xyxy_px).max(1, initial=0) < _SAME_FACE_IOU]
 
 
 def _join(a: Detections, b: Detections) -> Detections:
     """Faces of one frame, by falling area."""
-    box = np.concatenate([a.box_xyxy_px, b.box_xyxy_px])
-    both = Detections(
-        np.concatenate([a.frame_row, b.frame_row]),
-        box,
-        np.concatenate([a.landmarks_px, b.landmarks_px]),
-        np.concatenate([a.prob, b.prob]),
-    )
-    return _pick(both, np.argsort(-(box[:, 2:] - box[:, :2]).prod(1), kind="stable"))
+    both = Detections.concatenate([a, b])
+    box = both.box_xyxy_px
+    return both[np.argsort(-(box[:, 2:] - box[:, :2]).prod(1), kind="stable")]

@@ -8,15 +8,20 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from mfer.crop import LUMA
 from pipelines.batches import AlignedFaces, Detections
-from pipelines.settings import QualitySettings
+from pipelines.faces.detectors import Detector
+from pipelines.faces.settings import QualitySettings
 
 __all__ = ["FaceQuality", "measure_quality"]
 
-#: ITU-R BT.601 luma.
-_LUMA = (0.299, 0.587, 0.114)
 #: Added to the luma variance, in grey levels squared: keeps the noise of a flat crop from passing for detail.
 _CONTRAST_FLOOR = (0.02 * 255) ** 2
+#: A face that the detector is as sure of, with eyes as level, stands upright: only the others are looked at again. Of
+#: 87 faces of seven clips that lay on their side or stood on their head none was so sure, of 73 upright ones 82 %.
+_SURE_PROB, _LEVEL_DEG = 0.999, 25.0
+#: An upright crop with such a probability is not compared with itself on its side and on its head.
+_SURE_UPRIGHT_PROB = 0.995
 
 
 @dataclass(frozen=True, repr=False)
@@ -44,7 +49,12 @@ class FaceQuality:
         return f"FaceQuality({len(self)} faces, {int(self.quality_ok.sum())} ok)"
 
 
-def measure_quality(faces: Detections, crops: AlignedFaces, settings: QualitySettings | None = None) -> FaceQuality:
+def measure_quality(
+    faces: Detections,
+    crops: AlignedFaces,
+    settings: QualitySettings | None = None,
+    detector: Detector | None = None,
+) -> FaceQuality:
     """Measure all faces of a batch at once.
 
     Sharpness is the variance of the 4-neighbour Laplacian of the crop's luma divided by the variance of the
@@ -56,6 +66,7 @@ def measure_quality(faces: Detections, crops: AlignedFaces, settings: QualitySet
         faces: F faces in frame pixels.
         crops: the same faces as the network sees them.
         settings: limits of ``quality_ok``.
+        detector: it looks at crops again, see ``_stands_upright``; without one the roll between the eyes has to do.
     """
     limits = settings or QualitySettings()
     if len(faces) != len(crops):
@@ -65,8 +76,43 @@ def measure_quality(faces: Detections, crops: AlignedFaces, settings: QualitySet
     sharpness = _sharpness(crops.pixels)
     yaw_proxy, roll_deg = _head_pose(faces.landmarks_px)
     ok = (face_px >= limits.min_face_px) & (np.abs(yaw_proxy) <= limits.max_abs_yaw)
-    ok &= sharpness >= limits.min_sharpness
+    ok &= (sharpness >= limits.min_sharpness) & (np.abs(roll_deg) <= limits.max_abs_roll_deg)
+    if detector is not None:
+        unsure = np.flatnonzero(ok & ((faces.prob < _SURE_PROB) | (np.abs(roll_deg) > _LEVEL_DEG)))
+        ok[unsure] = _stands_upright(crops.pixels[torch.from_numpy(unsure)], roll_deg[unsure], limits, detector)
     return FaceQuality(face_px, sharpness, yaw_proxy, roll_deg, ok)
+
+
+def _stands_upright(
+    pixels: torch.Tensor, roll_deg: np.ndarray, limits: QualitySettings, detector: Detector
+) -> np.ndarray:
+    """Whether aligned crops uint8 [F,C,S,S] show upright faces, bool [F].
+
+    Detectors also find faces that lie on their side or stand on their head, but then put the landmarks of an upright
+    face on them: eyes turned by 90 degrees are read as 26. In a crop that was aligned by such landmarks the detector
+    sees no face, or a tilted one, or a better one when the crop is turned.
+
+    Args:
+        roll_deg: float [F], by which each crop was turned back.
+    """
+    rgb = pixels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1)  # [F,C,S,S] -> [F,S,S,3]
+    prob, tilt_deg = _look_at_crops(rgb, detector)
+    upright = (prob >= limits.min_upright_prob) & (np.abs(roll_deg + tilt_deg) <= limits.max_abs_roll_deg)
+    unsure = np.flatnonzero(upright & (prob < _SURE_UPRIGHT_PROB))
+    some = rgb[torch.from_numpy(unsure)]
+    turned = torch.cat([torch.rot90(some, quarters, (1, 2)) for quarters in (1, 2, 3)])
+    upright[unsure] = _look_at_crops(turned, detector)[0].reshape(3, -1).max(0, initial=0) < prob[unsure]
+    return upright
+
+
+def _look_at_crops(rgb: torch.Tensor, detector: Detector) -> tuple[np.ndarray, np.ndarray]:
+    """Probability of a face that fills each crop uint8 [F,S,S,3], 0 if there is none, and its roll, float [F]."""
+    f, side = rgb.shape[:2]
+    whole = np.tile(np.array([1, 1, side, side], np.float32), (f, 1))  # a detector's boxes name the last pixel, from 1
+    found = detector.refine(rgb, np.arange(f), whole, 0.0)
+    prob, roll_deg = np.zeros(f, np.float32), np.zeros(f, np.float32)
+    prob[found.frame_row], roll_deg[found.frame_row] = found.prob, _head_pose(found.landmarks_px)[1]
+    return prob, roll_deg
 
 
 def _sharpness(pixels: torch.Tensor) -> np.ndarray:
@@ -75,7 +121,7 @@ def _sharpness(pixels: torch.Tensor) -> np.ndarray:
         return np.zeros(0, np.float32)
     luma = pixels.float()
     if pixels.shape[1] == 3:
-        luma = (luma * luma.new_tensor(_LUMA)[:, None, None]).sum(1, keepdim=True)  # [F,3,S,S] -> [F,1,S,S]
+        luma = (luma * luma.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True)  # [F,3,S,S] -> [F,1,S,S]
     kernel = luma.new_tensor([[0, 1, 0], [1, -4, 1], [0, 1, 0]])[None, None]
     detail = F.conv2d(luma, kernel).flatten(1).var(1, correction=0)
     contrast = luma[:, :, 1:-1, 1:-1].flatten(1).var(1, correction=0)

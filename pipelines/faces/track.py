@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from mfer.crop import LUMA
 from pipelines.batches import Detections, FrameBatch
-from pipelines.settings import TrackerSettings
+from pipelines.faces.settings import TrackerSettings
 
 __all__ = ["Tracker", "box_iou", "cut_scores"]
 
@@ -17,7 +18,6 @@ __all__ = ["Tracker", "box_iou", "cut_scores"]
 _THUMBNAIL_SIDE = 24
 #: C2 of SSIM for 8-bit pixels, (0.03 * 255)^2: contrast below it is noise, so two black frames are alike.
 _CONTRAST_FLOOR = (0.03 * 255) ** 2
-_LUMA = (0.299, 0.587, 0.114)
 
 
 def cut_scores(rgb: torch.Tensor, previous: torch.Tensor | None = None) -> tuple[np.ndarray, torch.Tensor | None]:
@@ -36,8 +36,8 @@ def cut_scores(rgb: torch.Tensor, previous: torch.Tensor | None = None) -> tuple
     """
     if len(rgb) == 0:
         return np.zeros(0, np.float32), previous
-    stride = max(1, min(rgb.shape[1:3]) // (4 * _THUMBNAIL_SIDE))  # every pixel would cost more and tell no more
-    luma = rgb[:, ::stride, ::stride].float() @ rgb.new_tensor(_LUMA, dtype=torch.float32)  # [T,H,W,3] -> [T,h,w]
+    stride = max(1, min(rgb.shape[1:3]) // (4 * _THUMBNAIL_SIDE))  # every pixel would cost more and show no more
+    luma = rgb[:, ::stride, ::stride].float() @ rgb.new_tensor(LUMA, dtype=torch.float32)  # [T,H,W,3] -> [T,h,w]
     thumbnails = F.adaptive_avg_pool2d(luma[:, None], _THUMBNAIL_SIDE).flatten(1)  # [T,side*side]
     thumbnails = thumbnails - thumbnails.mean(1, keepdim=True)
     before = torch.cat([thumbnails[:1] if previous is None else previous[None], thumbnails[:-1]])

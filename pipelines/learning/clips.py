@@ -11,7 +11,7 @@ import numpy as np
 
 from mfer.card import read_card
 from mfer.errors import ConfigError
-from pipelines.faces.mtcnn_reference import FaceDetector
+from pipelines.faces.detectors import DetectorSettings, load_detector
 from pipelines.remote import local_copy
 from pipelines.scoring.scorer import Scorer
 from pipelines.sources import find_videos
@@ -41,12 +41,12 @@ def score_faces_of(
     if found.problems or not found.videos:
         raise ConfigError(f"{', '.join(clips)}: {found.problems[0] if found.problems else 'no video'}")
     scorers = [Scorer(folder, device) for folder in models]
-    detector = FaceDetector(device=device)
+    detector = load_detector(DetectorSettings(mode="exact"), device)
     for path in found.videos:
         prob: list[list[np.ndarray]] = [[] for _ in scorers]
         with local_copy(path) as file:
             for batch in decode(open_video(file), fps=fps, batch_frames=_BATCH_FRAMES):
-                faces = detector(batch.rgb)
+                faces = detector.detect(batch.rgb)
                 for scorer, kept in zip(scorers, prob, strict=True):
                     kept.append(scorer(scorer.align(batch, faces)).prob)
         yield str(path), [np.concatenate(kept) for kept in prob]

@@ -17,14 +17,14 @@ from torch.nn import functional as F
 
 from mfer.faces import LabelledFaces
 from mfer.prepared import PreparedFaces, mean_landmarks
-from pipelines.faces.mtcnn_reference import FaceDetector
-from pipelines.settings import ALGORITHM_VERSIONS, DetectorSettings
+from pipelines.faces.detectors import DetectorSettings, load_detector
+from pipelines.settings import ALGORITHM_VERSIONS
 
 __all__ = ["prepare_faces"]
 
 #: A labelled picture is framed by its face: the detector looks at it enlarged to about this side ...
 _ENLARGED_SIDE_PX = 144
-#: ... with a repeated border of this share of the side, because MTCNN wants some room around a face ...
+#: ... with a repeated border of this share of the side, because detectors want some room around a face ...
 _BORDER = 1 / 6
 #: ... and for faces of at least this share of the side.
 _MIN_FACE = 0.5
@@ -93,7 +93,8 @@ def _find_landmarks(faces: LabelledFaces, device: str, progress: Callable[[int, 
     """float32 [N,5,2] in each picture's own pixels; NaN where no face was found."""
     out = np.full((len(faces), 5, 2), np.nan, dtype=np.float32)
     border = round(_ENLARGED_SIDE_PX * _BORDER)
-    detector = FaceDetector(DetectorSettings(min_face_px=round(_ENLARGED_SIDE_PX * _MIN_FACE)), device)
+    settings = DetectorSettings(min_face_px=round(_ENLARGED_SIDE_PX * _MIN_FACE), mode="exact")
+    detector = load_detector(settings, device)
     for start in range(0, len(faces), _BATCH):
         rows = range(start, min(start + _BATCH, len(faces)))
         enlarged = torch.empty(len(rows), _ENLARGED_SIDE_PX, _ENLARGED_SIDE_PX, 3)
@@ -106,7 +107,7 @@ def _find_landmarks(faces: LabelledFaces, device: str, progress: Callable[[int, 
             x = F.interpolate(x, size=(_ENLARGED_SIDE_PX,) * 2, mode="bilinear", antialias=True, align_corners=False)
             enlarged[at] = x[0].permute(1, 2, 0).expand(-1, -1, 3)
         padded = F.pad(enlarged.permute(0, 3, 1, 2), (border,) * 4, mode="replicate")
-        found = detector((padded + 0.5).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous())
+        found = detector.detect((padded + 0.5).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous())
         for at in np.unique(found.frame_row):
             ours = np.flatnonzero(found.frame_row == at)
             best = ours[np.argmax(found.prob[ours])]

@@ -214,7 +214,7 @@ class Told(Progress):
         print("video", outcome.path, flush=True)
 
 folder, lake, model, workers = sys.argv[1:]
-settings = AnalysisSettings(detector=DetectorSettings(36))
+settings = AnalysisSettings(detector=DetectorSettings(min_face_px=36))
 analyze_folder(FolderRun((folder,), lake, model, "cpu", int(workers), settings), Told())
 """
 

@@ -27,7 +27,7 @@ from flows.run import FolderRun
 from pipelines.settings import AnalysisSettings, DetectorSettings
 
 folder, lake, model, workers = sys.argv[1:]
-settings = AnalysisSettings(detector=DetectorSettings(36), segment_s=1.0)
+settings = AnalysisSettings(detector=DetectorSettings(min_face_px=36), segment_s=1.0)
 sys.exit(analyze_folder(FolderRun((folder,), lake, model, "cpu", int(workers), settings)).exit_code)
 """
 N_VIDEOS, N_FRAMES = 3, 150

@@ -10,7 +10,7 @@ from PIL import Image
 from mfer.card import CropContract
 from mfer.crop import align_matrix, normalise, warp_faces
 from mfer.errors import ConfigError
-from tests.faces import astronaut, astronaut_face, detector
+from tests.faces import astronaut, astronaut_face, exact
 
 torch.set_num_threads(1)
 
@@ -104,7 +104,7 @@ def test_turned_photograph_gives_the_same_upright_face(angle_deg):
 def test_detector_finds_the_face_of_a_crop_where_the_template_says():
     crop = CropContract(template="face_evolve", side_px=224, colour="rgb")
     face = crop_astronaut(crop)[0].permute(1, 2, 0)  # [C,S,S] -> [S,S,C]
-    found = detector()(face[None].contiguous())
+    found = exact().detect(face[None].contiguous())
     off = np.linalg.norm(found.landmarks_px[0] - crop.template_px(), axis=1)
     eyes_px = np.linalg.norm(crop.template_px()[1] - crop.template_px()[0])
     assert off.max() < 0.2 * eyes_px  # no face is the mean face

@@ -16,7 +16,6 @@ import torch
 from mfer.classes import EXPRESSIONS
 from pipelines.batches import AlignedFaces, Detections, FrameBatch
 from pipelines.faces.finder import FoundFaces
-from pipelines.faces.mtcnn_reference import FaceDetector
 from pipelines.score import VideoAnalyzer, VideoFile
 from pipelines.scoring.scorer import Scorer
 from pipelines.settings import AnalysisSettings, DetectorSettings
@@ -26,7 +25,7 @@ from storage.records import VideoOutcome
 from storage.schema import LANDMARKS
 from storage.sql.views import run_sql
 from tests.clips import write_clip
-from tests.faces import as_batch, astronaut_face
+from tests.faces import as_batch, astronaut_face, exact
 from tests.models import tiny_model
 
 #: Faces below 36 px are not looked for: four times as fast on a face of 53 px.
@@ -105,7 +104,7 @@ def test_scores_of_exact_detection_are_those_of_the_same_steps_by_hand(
     assert analyze(lake, talk, scorer, AnalysisSettings(detector=replace(DETECTOR, mode="exact"))).status == "ok"
     rows = scores_of(lake)
     (frames,) = decode(open_video(talk), batch_frames=16)
-    found = FaceDetector(DETECTOR)(frames.rgb)
+    found = exact(36).detect(frames.rgb)
     assert rows["frame_index"].to_pylist() == found.frame_row.tolist() == [0, 1, 2, 3, 7, 8, 9]
     np.testing.assert_allclose(columns(rows, BOX), found.box_xyxy_px, atol=1 / 16)
     np.testing.assert_allclose(columns(rows, POINTS).reshape(-1, 5, 2), found.landmarks_px, atol=1 / 16)
@@ -294,7 +293,7 @@ from pipelines.scoring.scorer import Scorer
 from pipelines.settings import AnalysisSettings
 from storage.lake import Lake
 lake, model, clip = (Path(arg) for arg in sys.argv[1:])
-settings = AnalysisSettings(detector=DetectorSettings(36), decoder="pyav")
+settings = AnalysisSettings(detector=DetectorSettings(min_face_px=36), decoder="pyav")
 outcome = VideoAnalyzer(Lake.open(lake, create=True), settings, Scorer(model))(VideoFile(clip))
 print(outcome.n_frames, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6)
 """

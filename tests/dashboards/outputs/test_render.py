@@ -96,7 +96,7 @@ def test_an_output_that_cannot_be_written_is_refused(tmp_path: Path, name: str) 
 @pytest.fixture(scope="module")
 def lake(tmp_path_factory: pytest.TempPathFactory, talk: Path, model: Path) -> Lake:
     folder = tmp_path_factory.mktemp("render")
-    settings = AnalysisSettings(detector=DetectorSettings(36))
+    settings = AnalysisSettings(detector=DetectorSettings(min_face_px=36))
     analyze_folder(FolderRun((str(talk),), str(folder / "lake"), model=str(model), device="cpu", settings=settings))
     return Lake.open(folder / "lake")
 

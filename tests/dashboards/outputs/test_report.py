@@ -60,7 +60,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
     videos.mkdir()
     write_video(videos / NASTY.replace("/", "\u2215"), carphone_frames()[::3], 10, options={"crf": "18"})
     write_clip(videos / "bars.mp4", n_frames=3)
-    settings = AnalysisSettings(detector=DetectorSettings(36))
+    settings = AnalysisSettings(detector=DetectorSettings(min_face_px=36))
     analyze_folder(FolderRun((str(videos),), str(folder / "lake"), device="cpu", settings=settings))
     return Lake.open(folder / "lake")
 

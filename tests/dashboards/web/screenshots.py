@@ -63,7 +63,7 @@ def make_lake(folder: Path) -> Lake:
         for k in range(4):
             write_video(videos / "calm" / f"session {k}.mp4", list(talk[4 * k : 4 * k + 20]), _FPS)
             write_video(videos / "lively" / f"session {k}.mp4", list(talk[45 + 6 * k : 65 + 6 * k]), _FPS)
-        settings = AnalysisSettings(detector=DetectorSettings(36))
+        settings = AnalysisSettings(detector=DetectorSettings(min_face_px=36))
         analyze_folder(FolderRun((str(videos),), str(place), "default", "cpu", 1, settings))
     return Lake.open(place)
 

@@ -45,7 +45,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Lake:
     write_video(videos / wicked, list(carphone_frames()[:10]), 25)
     write_video(videos / "mpeg4.avi", list(carphone_frames()[:20]), 25, codec="mpeg4")
     place = tmp_path_factory.mktemp("browser") / "lake"
-    settings = AnalysisSettings(detector=DetectorSettings(36))
+    settings = AnalysisSettings(detector=DetectorSettings(min_face_px=36))
     second = tiny_model(place.parent / "second", name="mfer_atto.random_v2", seed=1)
     for each in (second, model):
         summary = analyze_folder(FolderRun((str(videos),), str(place), str(each), "cpu", 1, settings))

@@ -296,7 +296,7 @@ def test_corrupted_model_stops_a_run_of_several_processes_too(tmp_path: Path, cl
         (["--fps", "nan"], "fps > 0"),
         (["--fps", "inf"], "fps > 0"),
         (["--fps", "5", "--every", "2"], "give one of the two"),
-        (["--min-face", "3"], "MTCNN sees none below 12 px"),
+        (["--min-face", "3"], "mtcnn sees none below 12 px"),
         (["--device", "cuda:99"], "--device auto or cpu"),
         (["--device", "toaster"], "--device auto or cpu"),
     ],

@@ -34,7 +34,7 @@ def analyze(
     progress: Progress | None = None,
     **limits: float,
 ) -> RunSummary:
-    settings = AnalysisSettings(detector=DetectorSettings(36, mode=mode), segment_s=2.0)
+    settings = AnalysisSettings(detector=DetectorSettings(min_face_px=36, mode=mode), segment_s=2.0)
     run = FolderRun(
         tuple(map(str, paths)),
         str(lake),

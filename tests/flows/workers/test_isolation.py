@@ -30,7 +30,7 @@ SEGMENT_S = 2.0
 def analyze(
     lake: Path, model: Path, *paths: Path, progress: Progress | None = None, decoder: str = "auto", **limits: float
 ) -> RunSummary:
-    settings = AnalysisSettings(detector=DetectorSettings(36), decoder=decoder, segment_s=SEGMENT_S)
+    settings = AnalysisSettings(detector=DetectorSettings(min_face_px=36), decoder=decoder, segment_s=SEGMENT_S)
     run = FolderRun(tuple(map(str, paths)), str(lake), str(model), "cpu", 1, settings, limits=ProcessLimits(**limits))  # type: ignore[arg-type]
     return analyze_folder(run, progress)
 
@@ -176,7 +176,7 @@ class Told(Progress):
     def stopping(self):
         print("stopping", flush=True)
 
-settings = AnalysisSettings(detector=DetectorSettings(36), segment_s=2.0)
+settings = AnalysisSettings(detector=DetectorSettings(min_face_px=36), segment_s=2.0)
 folder, lake, model = sys.argv[1:]
 summary = analyze_folder(FolderRun((folder,), lake, model, "cpu", 1, settings), Told())
 sys.exit(summary.exit_code)

@@ -19,7 +19,7 @@ from tests.flows.test_analyze import assert_same, write_talks
 cluster_utils = pytest.importorskip("ray.cluster_utils")
 pytestmark = pytest.mark.full
 
-SETTINGS = AnalysisSettings(detector=DetectorSettings(36), segment_s=1.0)
+SETTINGS = AnalysisSettings(detector=DetectorSettings(min_face_px=36), segment_s=1.0)
 
 
 @pytest.fixture

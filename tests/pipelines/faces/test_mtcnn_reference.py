@@ -6,14 +6,12 @@ import torch
 
 from mfer.errors import ConfigError
 from pipelines.batches import Detections
-from pipelines.faces.mtcnn_reference import FaceDetector
 from pipelines.settings import DetectorSettings
-from tests.faces import astronaut, astronaut_face, carphone_faces, carphone_frames, detector
+from tests.faces import astronaut, astronaut_face, carphone_faces, carphone_frames, exact
 
 
-def find(*pictures: np.ndarray, settings: DetectorSettings | None = None) -> Detections:
-    finder = FaceDetector(settings) if settings else detector()
-    return finder(torch.from_numpy(np.stack(pictures)))
+def find(*pictures: np.ndarray, min_face_px: int = 20) -> Detections:
+    return exact(min_face_px).detect(torch.from_numpy(np.stack(pictures)))
 
 
 def test_box_and_landmarks_lie_on_the_face() -> None:
@@ -101,7 +99,7 @@ def test_no_face_is_an_empty_result(frame: np.ndarray) -> None:
 
 
 def test_an_empty_batch_is_an_empty_result() -> None:
-    assert len(detector()(torch.zeros(0, 144, 176, 3, dtype=torch.uint8))) == 0
+    assert len(exact().detect(torch.zeros(0, 144, 176, 3, dtype=torch.uint8))) == 0
 
 
 def test_a_face_cut_off_by_the_frame_does_no_harm() -> None:
@@ -115,9 +113,9 @@ def test_a_face_cut_off_by_the_frame_does_no_harm() -> None:
 
 def test_smallest_face_is_a_setting() -> None:
     small = np.ascontiguousarray(astronaut()[::2, ::2])  # the face is 49 px
-    assert len(find(small, settings=DetectorSettings(min_face_px=24))) == 1
-    assert len(find(small, settings=DetectorSettings(min_face_px=120))) == 0
-    assert len(find(astronaut(), settings=DetectorSettings(min_face_px=60))) == 1
+    assert len(find(small, min_face_px=24)) == 1
+    assert len(find(small, min_face_px=120)) == 0
+    assert len(find(astronaut(), min_face_px=60)) == 1
     with pytest.raises(ConfigError, match=r"smallest face is 5 px.* 12 px"):
         DetectorSettings(min_face_px=5)
 
@@ -130,5 +128,5 @@ def test_colours_are_read_as_rgb() -> None:
 def test_input_is_left_as_it_was() -> None:
     frame = torch.from_numpy(astronaut_face().copy())[None]
     before = frame.clone()
-    detector()(frame)
+    exact().detect(frame)
     assert torch.equal(frame, before)

@@ -10,36 +10,36 @@ import torch
 
 from mfer.errors import ConfigError
 from pipelines.batches import Detections, FrameBatch
-from pipelines.faces.cascade import Cascade
+from pipelines.faces.detectors import Detector, load_detector
 from pipelines.faces.finder import FaceFinder
-from pipelines.faces.mtcnn_reference import FaceDetector
+from pipelines.faces.mtcnn import Mtcnn
 from pipelines.faces.track import box_iou
 from pipelines.settings import DetectorSettings, TrackerSettings, parse_min_face
-from tests.faces import as_batch, astronaut, astronaut_face, carphone_faces, carphone_frames
+from tests.faces import as_batch, astronaut, astronaut_face, carphone_faces, carphone_frames, exact
 
 SETTINGS = DetectorSettings(min_face_px=36)
 
 
-class CountingCascade(Cascade):
+class CountingMtcnn(Mtcnn):
     """The real networks, and how many frames they were asked to search."""
 
     n_detections = 0
 
-    def detect(self, rgb: torch.Tensor, threshold: float | None = None) -> Detections:
+    def detect(self, rgb: torch.Tensor, min_prob: float | None = None) -> Detections:
         self.n_detections += len(rgb)
-        return super().detect(rgb, threshold)
+        return super().detect(rgb, min_prob)
 
 
 @pytest.fixture(scope="module")
-def cascade() -> Cascade:
+def detector() -> Detector:
     torch.set_num_threads(1)
-    return Cascade(SETTINGS)
+    return load_detector(SETTINGS)
 
 
-def finder(settings: DetectorSettings = SETTINGS) -> tuple[FaceFinder, CountingCascade]:
+def finder(settings: DetectorSettings = SETTINGS) -> tuple[FaceFinder, CountingMtcnn]:
     torch.set_num_threads(1)
     made = FaceFinder(settings, TrackerSettings(), "cpu")
-    made._cascade = counting = CountingCascade(settings)
+    made.detector = counting = CountingMtcnn(settings, Mtcnn.networks(settings, "cpu"))
     return made, counting
 
 
@@ -119,9 +119,9 @@ def slide(positions: Iterable[int | None]) -> np.ndarray:
 
 def test_a_face_that_enters_between_detections_is_there_from_its_first_frame_on() -> None:
     clip = slide([None] * 7 + [120 + i for i in range(33)])
-    exact = FaceDetector(SETTINGS)(torch.from_numpy(clip))
+    reference = exact(36).detect(torch.from_numpy(clip))
     faces, track, n_detections = find(clip)
-    assert exact.frame_row.tolist() == list(range(7, 40))
+    assert reference.frame_row.tolist() == list(range(7, 40))
     assert faces.frame_row.tolist() == list(range(7, 40))
     assert set(track.tolist()) == {0}
     assert n_detections <= 6
@@ -170,19 +170,19 @@ def test_no_frames_and_empty_batches_are_fine() -> None:
     assert (len(frames), len(faces), len(track)) == (0, 0, 0)
 
 
-def test_detection_over_the_pyramid_agrees_with_the_package(cascade: Cascade) -> None:
+def test_detection_over_the_pyramid_agrees_with_the_package(detector: Detector) -> None:
     picture = torch.from_numpy(np.array(astronaut()))[None]
-    ours, theirs = cascade.detect(picture), FaceDetector(SETTINGS)(picture)
+    ours, theirs = detector.detect(picture), exact(36).detect(picture)
     assert len(ours) == len(theirs) == 1
     assert box_iou(ours.box_xyxy_px, theirs.box_xyxy_px)[0, 0] > 0.85
     assert landmark_errors(ours, theirs)[0] < 0.05
     assert ours.prob[0] > 0.99
 
 
-def test_a_frame_has_the_same_faces_whatever_its_neighbours(cascade: Cascade) -> None:
+def test_a_frame_has_the_same_faces_whatever_its_neighbours(detector: Detector) -> None:
     frames = torch.from_numpy(carphone_frames()[::20].copy())
-    together = cascade.detect(frames)
-    alone = [cascade.detect(frame[None]) for frame in frames]
+    together = detector.detect(frames)
+    alone = [detector.detect(frame[None]) for frame in frames]
     assert together.frame_row.tolist() == [row for row, faces in enumerate(alone) for _ in range(len(faces))]
     for name in ("box_xyxy_px", "landmarks_px", "prob"):
         np.testing.assert_allclose(
@@ -191,9 +191,9 @@ def test_a_frame_has_the_same_faces_whatever_its_neighbours(cascade: Cascade) ->
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (20, 400), (36, 36), (400, 20)])
-def test_nothing_is_found_in_noise_of_any_shape(cascade: Cascade, shape: tuple[int, int]) -> None:
+def test_nothing_is_found_in_noise_of_any_shape(detector: Detector, shape: tuple[int, int]) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (2, *shape, 3), np.uint8)
-    assert len(cascade.detect(torch.from_numpy(noise))) == 0
+    assert len(detector.detect(torch.from_numpy(noise))) == 0
 
 
 def test_smallest_face_is_in_pixels_or_a_share_of_the_frame() -> None:
@@ -201,11 +201,11 @@ def test_smallest_face_is_in_pixels_or_a_share_of_the_frame() -> None:
     assert parse_min_face("5%") == {"min_face_share": 0.05}
     with pytest.raises(ConfigError, match=r"'small'; give pixels, such as 60, or a share, such as 5%"):
         parse_min_face("small")
-    assert DetectorSettings(20, min_face_share=0.05).smallest_px(720, 1280) == 36
-    assert DetectorSettings(20, min_face_share=0.01).smallest_px(720, 1280) == 20
+    assert DetectorSettings(min_face_px=20, min_face_share=0.05).smallest_px(720, 1280) == 36
+    assert DetectorSettings(min_face_px=20, min_face_share=0.01).smallest_px(720, 1280) == 20
     picture = torch.from_numpy(np.array(astronaut()))[None]  # the face is about a fifth of its side
-    assert len(Cascade(DetectorSettings(min_face_share=0.1)).detect(picture)) == 1
-    assert len(Cascade(DetectorSettings(min_face_share=0.7)).detect(picture)) == 0
+    assert len(load_detector(DetectorSettings(min_face_share=0.1)).detect(picture)) == 1
+    assert len(load_detector(DetectorSettings(min_face_share=0.7)).detect(picture)) == 0
 
 
 @pytest.mark.parametrize(

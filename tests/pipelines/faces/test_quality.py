@@ -13,7 +13,7 @@ from mfer.errors import ConfigError
 from pipelines.batches import AlignedFaces, Detections
 from pipelines.faces.quality import FaceQuality, measure_quality
 from pipelines.settings import QualitySettings
-from tests.faces import astronaut, carphone_faces, carphone_frames, detector
+from tests.faces import astronaut, carphone_faces, carphone_frames, exact
 
 
 def measure(rgb: np.ndarray, faces: Detections, crop: CropContract | None = None, **limits: float) -> FaceQuality:
@@ -24,7 +24,7 @@ def measure(rgb: np.ndarray, faces: Detections, crop: CropContract | None = None
 
 
 def woman() -> tuple[np.ndarray, Detections]:
-    return astronaut()[None], detector()(torch.from_numpy(astronaut().copy())[None])
+    return astronaut()[None], exact().detect(torch.from_numpy(astronaut().copy())[None])
 
 
 def blurred(rgb: np.ndarray, factor: int) -> np.ndarray:
@@ -90,7 +90,7 @@ def test_a_flat_crop_has_no_sharpness() -> None:
 def test_yaw_changes_sign_in_the_mirror() -> None:
     rgb, faces = woman()
     mirrored = np.ascontiguousarray(rgb[:, :, ::-1])
-    there, back = measure(rgb, faces), measure(mirrored, detector()(torch.from_numpy(mirrored)))
+    there, back = measure(rgb, faces), measure(mirrored, exact().detect(torch.from_numpy(mirrored)))
     assert abs(there.yaw_proxy[0]) < 0.3
     assert there.yaw_proxy[0] == pytest.approx(-back.yaw_proxy[0], abs=0.1)
     assert there.roll_deg[0] == pytest.approx(-back.roll_deg[0], abs=3)
@@ -122,7 +122,7 @@ def test_batch_equals_singles() -> None:
     faces = carphone_faces()
     whole = measure(carphone_frames(), faces)
     for face in (0, 50, len(faces) - 1):
-        one = Detections(*(getattr(faces, n)[[face]] for n in ("frame_row", "box_xyxy_px", "landmarks_px", "prob")))
+        one = faces[[face]]
         single = measure(carphone_frames(), one)
         for name in ("face_px", "sharpness", "yaw_proxy", "roll_deg"):
             values = getattr(whole, name)

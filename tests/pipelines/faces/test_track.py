@@ -10,7 +10,7 @@ from mfer.errors import ConfigError
 from pipelines.batches import Detections, FrameBatch
 from pipelines.faces.track import Tracker, cut_scores
 from pipelines.settings import TrackerSettings
-from tests.faces import as_batch, astronaut, astronaut_face, carphone_faces, carphone_frames, detector
+from tests.faces import as_batch, astronaut, astronaut_face, carphone_faces, carphone_frames, exact
 
 #: Where MTCNN puts eyes, nose and mouth corners of a frontal face, in box sides.
 POINTS = np.array([[0.28, 0.36], [0.76, 0.38], [0.5, 0.61], [0.24, 0.7], [0.74, 0.73]])
@@ -59,7 +59,7 @@ def cut(batch: FrameBatch, faces: Detections, size: int) -> Iterable[tuple[Frame
 
 def without(faces: Detections, frames: Iterable[int]) -> Detections:
     kept = ~np.isin(faces.frame_row, list(frames))
-    return Detections(faces.frame_row[kept], faces.box_xyxy_px[kept], faces.landmarks_px[kept], faces.prob[kept])
+    return faces[kept]
 
 
 def same_place_as_carphone() -> tuple[np.ndarray, Detections]:
@@ -71,7 +71,7 @@ def same_place_as_carphone() -> tuple[np.ndarray, Detections]:
     dx, dy = x - 112, y - 58
     rows, columns = np.clip(np.arange(144) - dy, 0, 255), np.clip(np.arange(176) - dx, 0, 255)
     picture[:] = woman[rows][:, columns]
-    faces = detector()(torch.from_numpy(picture)[None])
+    faces = exact().detect(torch.from_numpy(picture)[None])
     assert len(faces) == 1
     return picture, faces
 
@@ -191,7 +191,7 @@ def test_real_faces_that_pass_each_other_keep_their_ids() -> None:
     for t, frame in enumerate(rgb):
         for face, x in ((back, 240 - 8 * t), (front, 8 * t)):
             frame[5:85, x : x + 80] = face
-    faces = detector()(torch.from_numpy(rgb))
+    faces = exact().detect(torch.from_numpy(rgb))
     numbers = Tracker()(as_batch(rgb, fps=15), faces)
     centre = faces.box_xyxy_px[:, [0, 2]].mean(1)
     first, last = faces.frame_row == 0, faces.frame_row == 29

@@ -10,7 +10,7 @@ from mfer.card import packaged_models
 from mfer.crop import align_matrix
 from mfer.errors import ConfigError, ModelError
 from pipelines.batches import AlignedFaces
-from pipelines.faces.cascade import Cascade
+from pipelines.faces.detectors import load_detector
 from pipelines.scoring.scorer import Scorer
 from pipelines.settings import DetectorSettings
 from tests.faces import as_batch, carphone_faces, carphone_frames
@@ -84,7 +84,7 @@ def test_an_unknown_runtime_is_refused(model: Path) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_a_gpu_sees_what_the_cpu_sees() -> None:
     frames = torch.from_numpy(carphone_frames()[::20].copy())
-    here, there = (Cascade(DetectorSettings(36), device).detect(frames) for device in ("cpu", "cuda"))
+    here, there = (load_detector(DetectorSettings(min_face_px=36), device).detect(frames) for device in ("cpu", "cuda"))
     assert here.frame_row.tolist() == there.frame_row.tolist()
     np.testing.assert_allclose(here.landmarks_px, there.landmarks_px, atol=1)
     folder = next(iter(packaged_models().values()))

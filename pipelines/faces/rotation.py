@@ -1,0 +1,73 @@
+"""Frames turned by quarter turns before faces are looked for, and faces turned along with them and back.
+
+Only what finds, scores and measures faces works on turned frames. Rows keep the coordinates of the picture as a player
+shows it, so that stills, players and everything else that draws faces need not know of the turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from pipelines.batches import Detections, FrameBatch
+
+__all__ = ["Turn", "best_quarters"]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """So many quarter turns clockwise of frames of one size, as they are before the turn."""
+
+    quarters: int
+    width_px: int
+    height_px: int
+
+    @property
+    def degrees(self) -> int:
+        return 90 * self.quarters
+
+    def frames(self, batches: Iterable[FrameBatch]) -> Iterator[FrameBatch]:
+        """The same frames, turned."""
+        for batch in batches:
+            yield replace(batch, rgb=_turned(batch.rgb, self.quarters)) if self.quarters else batch
+
+    def faces(self, faces: Detections) -> Detections:
+        """Faces of a frame as it was, in the turned one."""
+        for quarter in range(self.quarters):
+            faces = _turned_faces(faces, self.width_px if quarter % 2 else self.height_px)
+        return faces
+
+    def faces_back(self, faces: Detections) -> Detections:
+        """Faces of a turned frame, in the frame as it was."""
+        size = (self.width_px, self.height_px) if self.quarters % 2 == 0 else (self.height_px, self.width_px)
+        return Turn(-self.quarters % 4, *size).faces(faces)
+
+
+def _turned(rgb: torch.Tensor, quarters: int) -> torch.Tensor:
+    """uint8 [T,H,W,3], turned clockwise."""
+    return torch.rot90(rgb, -quarters, (1, 2)).contiguous()
+
+
+def _turned_faces(faces: Detections, height_px: int) -> Detections:
+    """Faces of frames of that height after a quarter turn: (x, y) goes to (height - 1 - y, x)."""
+    x1, y1, x2, y2 = faces.box_xyxy_px.T
+    box = np.stack([height_px - 1 - y2, x1, height_px - 1 - y1, x2], 1)
+    x, y = faces.landmarks_px[..., 0], faces.landmarks_px[..., 1]
+    return replace(faces, box_xyxy_px=box, landmarks_px=np.stack([height_px - 1 - y, x], -1))
+
+
+def best_quarters(frames: Iterable[FrameBatch], find: Callable[[FrameBatch], tuple[float, float]]) -> int:
+    """The number of quarter turns in which some frames show most faces; of equal ones the smallest.
+
+    Args:
+        frames: of one video.
+        find: how many good faces, and how many at all, some frames show; sums of probabilities.
+    """
+    shown = np.zeros((4, 2))
+    for batch in frames:
+        for quarters in range(4):
+            shown[quarters] += find(replace(batch, rgb=_turned(batch.rgb, quarters)))
+    return max(range(4), key=lambda quarters: tuple(shown[quarters]))
