@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import platform
-import subprocess
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from flows.revision import code_revision
 
 __all__ = ["add_result", "machine"]
 
@@ -20,14 +21,13 @@ def machine() -> dict[str, Any]:
     """Processor, library versions and the commit."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-    commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True).stdout.strip()
     return {
         "processor": model or platform.processor() or platform.machine(),
         "cores": len(lines and [line for line in lines if line.startswith("processor")]),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "python": platform.python_version(),
         "versions": {name: metadata.version(name) for name in _LIBRARIES},
-        "commit": commit,
+        "commit": code_revision(),
     }
 
 

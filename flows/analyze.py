@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import signal
-import subprocess
 import threading
 import time
 import uuid
@@ -17,6 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.revision import code_revision
 from flows.run import FolderRun, Progress, RunSummary
 from flows.workers.messages import Task
 from flows.workers.pool import WorkerPool
@@ -112,7 +112,7 @@ def _manifest(run: FolderRun, model_id: str, device: str, started_utc: datetime)
         model_id=model_id,
         library_versions={name: metadata.version(name) for name in _LIBRARIES} | {"python": platform.python_version()},
         device=device,
-        code_revision=_code_revision(),
+        code_revision=code_revision(),
     )
 
 
@@ -180,16 +180,3 @@ def _stop_on_signals(pool: WorkerPool | RayEngine, progress: Progress) -> Iterat
 def _not_begun(task: Task) -> VideoOutcome:
     message = "the run was stopped before this video was finished; run again to go on"
     return VideoOutcome(task.video_id, str(task.path), "skipped", "interrupted", message=message)
-
-
-def _code_revision() -> str | None:
-    """The commit of a source checkout; None for an installed package."""
-    root = Path(__file__).resolve().parent.parent
-    if not (root / ".git").exists():
-        return None
-    command = ["git", "-C", str(root), "rev-parse", "--short=12", "HEAD"]
-    try:
-        asked = subprocess.run(command, capture_output=True, text=True)
-    except OSError:  # no git here
-        return None
-    return asked.stdout.strip() or None

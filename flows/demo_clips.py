@@ -13,6 +13,7 @@ from PIL import Image
 
 from mfer.errors import ConfigError
 from pipelines.video.encode import write_video
+from storage.files import whole_file
 
 __all__ = ["astronaut_path", "carphone_path", "write_demo_videos"]
 
@@ -52,9 +53,8 @@ def write_demo_videos(folder: str | Path) -> list[Path]:
     if not astronaut.exists():
         write_video(astronaut, _camera_move(photograph), _FPS, options={"crf": "18", "preset": "veryfast"})
     if not carphone.exists():
-        partial = folder / ".carphone.partial.mp4"
-        shutil.copyfile(clip, partial)
-        partial.replace(carphone)
+        with whole_file(carphone) as fresh:
+            shutil.copyfile(clip, fresh)
     return [astronaut, carphone]
 
 

@@ -18,6 +18,7 @@ from pipelines.remote import local_copy
 from pipelines.scoring.scorer import Scorer
 from pipelines.video.decode import decode, open_video
 from storage.delta.object_store import place_of
+from storage.files import whole_file
 
 __all__ = ["explain_moment"]
 
@@ -72,7 +73,11 @@ def _explain(path: Path, video: str, at_s: float, model: Path, out: Path, min_fa
         crop = crops.pixels[i].numpy()
         plain = np.broadcast_to(crop, (3, *crop.shape[1:])).transpose(1, 2, 0)  # [C,S,S] -> [S,S,3]
         rows.append(_row(plain, overlay(crop, heat[i]), f"face {i}: {text}"))
-    Image.fromarray(np.concatenate(rows)).save(out)
+    try:
+        with whole_file(out) as fresh:
+            Image.fromarray(np.concatenate(rows)).save(fresh)
+    except OSError as error:
+        raise ConfigError(f"cannot write {out}: {error.strerror or error}; name another file") from error
     return "\n".join([*lines, str(out)])
 
 

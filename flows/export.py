@@ -21,6 +21,7 @@ from mfer.errors import ModelError
 from mfer.network import CalibratedMFER
 from pipelines.faces.detectors import DetectorSettings, load_detector
 from pipelines.scoring.onnx import export
+from storage.files import whole_file
 
 __all__ = ["export_onnx"]
 
@@ -43,8 +44,7 @@ def export_onnx(folder: Path, out: Path) -> float:
     model, card = load_model(folder)
     served = CalibratedMFER(model, card.temperature).eval()
     faces = normalise(_photographed_faces(card.crop), card.crop)
-    fresh = out.with_name(f".{out.name}.new")
-    try:
+    with whole_file(out) as fresh:
         export(served, faces[:2], fresh, "faces", ["prob"])
         proto = onnx.load(fresh)
         facts = {"class_names": list(card.class_names), "crop": card.crop.to_dict()}
@@ -54,9 +54,6 @@ def export_onnx(folder: Path, out: Path) -> float:
         difference = _greatest_difference(fresh, served, faces)
         if not difference <= _LARGEST_DIFFERENCE:
             raise ModelError(f"{card.model_id} as ONNX gives probabilities that differ by {difference:.1e}")
-        fresh.replace(out)
-    finally:
-        fresh.unlink(missing_ok=True)
     return difference
 
 

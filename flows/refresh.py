@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from platformdirs import user_cache_path
 
 from flows.reanalyze import Reanalysis, reanalyze
 from flows.training import MoreFaces, StageProgress, read_parts, score_faces, train_model
@@ -360,7 +361,7 @@ def _next_name(parent: str, taken: Sequence[str]) -> str:
 
 def _work_folder(request: RefreshRequest, parent: Card, recipe: Recipe, faces: LakeFaces) -> Path:
     """Where this very training keeps its state: another recipe, parent or label is another folder."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mfer" / "refresh"
+    cache = user_cache_path("mfer") / "refresh"
     told = [parent.model_id, recipe.to_dict(), faces.marks, os.path.abspath(request.data)]
     key = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
     return Path(request.work or cache) / key

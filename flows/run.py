@@ -10,7 +10,7 @@ from mfer.errors import ConfigError
 from pipelines.heartbeat import Phase
 from pipelines.settings import AnalysisSettings
 from storage.identity import path_text
-from storage.records import VideoOutcome
+from storage.records import STATUSES, VideoOutcome
 
 __all__ = ["ENGINES", "NETWORKS", "FolderRun", "ProcessLimits", "Progress", "RunSummary"]
 
@@ -111,7 +111,7 @@ class RunSummary:
             "lake": self.lake,
             "model_id": self.model_id,
             "analysis_id": self.analysis_id,
-            **{status: self.count(status) for status in ("ok", "partial", "failed", "skipped")},
+            **{status: self.count(status) for status in STATUSES},
             "ignored_files": self.n_ignored,
             "frames": frames,
             "frames_with_face": with_face,

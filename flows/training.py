@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
-import subprocess
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.metadata import version
@@ -17,8 +16,8 @@ import torch
 from platformdirs import user_cache_path
 from torch import Tensor
 
-import mfer
 from flows.export import export_onnx
+from flows.revision import code_revision
 from mfer.card import Card, CropContract, read_card
 from mfer.checkpoint import load_model, save_model
 from mfer.crop import align_matrix, normalise
@@ -326,7 +325,7 @@ def _training_record(
         },
         "device": device,
         "matrix_products": "bfloat16" if fast_bfloat16(torch.device(device)) else "float32",
-        "code_revision": _code_revision(),
+        "code_revision": code_revision(),
         "versions": {package: version(package) for package in ("torch", "timm", "numpy")},
     }
 
@@ -357,18 +356,6 @@ def _metrics(found: Evaluation, parts: DataParts, trained: Trained, recipe: Reci
         "selection": {"n": len(parts.selection), "accuracy": trained.accuracy},
         "temperature": trained.temperature,
     }
-
-
-def _code_revision() -> str | None:
-    """What git says of the working copy that this package runs from; None where it is installed from a wheel."""
-    root = Path(mfer.__file__).parent.parent
-    if not (root / ".git").exists():
-        return None
-    try:
-        command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--tags"]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip() or None
-    except (OSError, subprocess.SubprocessError):
-        return None
 
 
 # scoring

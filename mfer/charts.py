@@ -32,7 +32,8 @@ _N_QUALITY_GROUPS = 10
 
 
 def save_confusion(evaluation: Evaluation, path: str | Path) -> None:
-    """Write the confusion matrices as a PNG."""
+    """Write the confusion matrices as a PNG. Missing folders are made."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     draw_confusion(evaluation).savefig(path, dpi=_DPI, format="png")
 
 

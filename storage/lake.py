@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import uuid
@@ -82,6 +83,21 @@ def schema_version(location: Place) -> int:
         raise LakeError(f"{marker} is damaged: {error}; restore it from a copy", "damaged") from error
 
 
+def _make_folder(location: Path) -> None:
+    """Make the folder of a new lake with its parents. A place where there can be none is no damaged lake."""
+    for place in (location, *location.parents):
+        if place.exists() and not place.is_dir():
+            message = f"{place} is a file, so no lake can be made at {location}; name another folder"
+            raise LakeError(message, "not_a_lake" if place == location else "bad_location")
+    try:
+        location.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.EEXIST, errno.ENOTDIR):
+            raise  # such as no permission: see lake_errors
+        message = f"no lake can be made at {location} ({error.strerror}); name a folder on a disk that can be written"
+        raise LakeError(message, "bad_location") from error
+
+
 def write_marker(location: Place, version: int) -> None:
     """Make a folder a lake of a version, in one step."""
     replace_bytes(location / MARKER, (json.dumps({"schema_version": version}) + "\n").encode())
@@ -137,15 +153,14 @@ class Lake:
             raise LakeError(message, "bad_location")
         if isinstance(self.location, ObjectPath):
             self._require_conditional_puts(self.location)
-        if isinstance(self.location, ObjectPath) or self.location.exists():
-            if isinstance(self.location, Path) and not self.location.is_dir():
-                raise LakeError(f"{self.location} is a file, not a folder for a lake", "not_a_lake")
-            ours = {table.place.split("/")[0] for table in TABLES.values()} | {MARKER}
-            names = {place.name for place in self.location.iterdir()} - ours
-            foreign = [name for name in names if not name.startswith((".new-", ".probe-"))]
-            if foreign:
-                message = f"{self.location} is not empty ({sorted(foreign)[0]}) and not a lake; name another folder"
-                raise LakeError(message, "not_a_lake")
+        else:
+            _make_folder(self.location)
+        ours = {table.place.split("/")[0] for table in TABLES.values()} | {MARKER}
+        names = {place.name for place in self.location.iterdir()} - ours
+        foreign = [name for name in names if not name.startswith((".new-", ".probe-"))]
+        if foreign:
+            message = f"{self.location} is not empty ({sorted(foreign)[0]}) and not a lake; name another folder"
+            raise LakeError(message, "not_a_lake")
         for table in TABLES.values():
             tables.create_table(self.location, table)
         write_marker(self.location, SCHEMA_VERSION)  # last: what has the marker has all tables

@@ -1,6 +1,6 @@
 """The model store of a lake: files that are never overwritten, and events that say which model is in production.
 
-In an object store, a model is used from a copy in ``$XDG_CACHE_HOME/mfer/models`` whose weights were checked.
+In an object store, a model is used from a copy in the user's cache whose weights were checked.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from platformdirs import user_cache_path
 
 from storage.delta import tables
 from storage.delta.object_store import READ_BYTES, ObjectPath, Place
@@ -78,8 +79,7 @@ def _put_folder(target: Path, weights_path: Path, card: str) -> None:
 
 def _fetched(folder: ObjectPath, model_id: str) -> Path:
     """A model from the cache, or copied into it from an object store."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    kept = Path(root) / "mfer" / "models" / model_id
+    kept = user_cache_path("mfer") / "models" / model_id
     card = (folder / CARD).read_text(encoding="utf-8")
     if kept.is_dir() and _is_whole(kept, model_id) and (kept / CARD).read_text(encoding="utf-8") == card:
         return kept

@@ -7,9 +7,21 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-__all__ = ["VIDEO_CODES", "FinishedVideo", "RunManifest", "VideoCounts", "VideoOutcome", "VideoPart"]
+__all__ = [
+    "STATUSES",
+    "VIDEO_CODES",
+    "WORST_FIRST",
+    "FinishedVideo",
+    "RunManifest",
+    "VideoCounts",
+    "VideoOutcome",
+    "VideoPart",
+]
 
+#: How a run ends for a video.
 STATUSES = ("ok", "partial", "failed", "skipped")
+#: The same, what needs a look first.
+WORST_FIRST = ("failed", "partial", "ok", "skipped")
 #: What can be wrong with a video; docs/errors.md has a cause and a remedy for each.
 VIDEO_CODES = frozenset(
     {

@@ -41,7 +41,7 @@ ROOM_MAY_IMPORT = {
         *(f"pipelines/{name}.py" for name in ("batches", "errors", "remote", "settings", "sources")),
         *(f"pipelines/{name}" for name in ("faces", "scoring", "video")),
     },
-    "storage/delta": {"storage/errors.py", "storage/rounding.py", "storage/schema.py"},
+    "storage/delta": {f"storage/{name}.py" for name in ("errors", "files", "rounding", "schema")},
     "storage/sql": {
         *(f"storage/{name}.py" for name in ("errors", "identity", "lake", "models", "schema", "summary")),
         "storage/delta",
@@ -55,7 +55,7 @@ ROOM_MAY_IMPORT = {
         "storage/delta",
     },
     "storage/exports": {
-        *("storage/errors.py", "storage/lake.py", "storage/schema.py"),
+        *(f"storage/{name}.py" for name in ("errors", "files", "lake", "schema")),
         *("storage/delta", "storage/sql"),
     },
     "dashboards/outputs": set(),

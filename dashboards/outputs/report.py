@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +17,7 @@ from dashboards.outputs.pictures import as_jpeg
 from dashboards.outputs.svg import clock, share_bar, timeline
 from storage.delta.relations import Connection, read_errors, rows_of
 from storage.errors import LakeError
+from storage.files import whole_file
 from storage.lake import Lake
 from storage.sql.model_choice import mixture_note
 from storage.sql.selection import ChosenVideo, choose_videos
@@ -123,15 +123,11 @@ def write_report(
             _method(con, videos, blur),
         ]
     page = _PAGE.format(title=html.escape(title), style=_STYLE, body="\n".join(body))
-    partial = output.with_name(f".{output.name}.partial")
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(page, encoding="utf-8")
-        os.replace(partial, output)
+        with whole_file(output) as fresh:
+            fresh.write_text(page, encoding="utf-8")
     except OSError as error:
         raise LakeError(f"cannot write {output}: {error.strerror or error}; name another file", "bad_output") from error
-    finally:
-        partial.unlink(missing_ok=True) if partial.parent.is_dir() else None
     return output
 
 

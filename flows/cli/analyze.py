@@ -177,6 +177,7 @@ def analyze(
 
 def _summary_text(summary: RunSummary) -> str:
     from storage.identity import path_shown, printable
+    from storage.records import STATUSES
 
     facts = summary.to_dict()
     lines = [
@@ -185,7 +186,7 @@ def _summary_text(summary: RunSummary) -> str:
         if outcome.status in ("partial", "failed")
     ]
     n_videos = len(summary.outcomes)
-    parts = ", ".join(f"{facts[status]} {status}" for status in ("ok", "partial", "failed", "skipped"))
+    parts = ", ".join(f"{facts[status]} {status}" for status in STATUSES)
     lines.append(
         f"{n_videos} video{'' if n_videos == 1 else 's'}: {parts}; {facts['ignored_files']} other files ignored"
     )

@@ -135,11 +135,12 @@ def _write_csv(path: str, columns: tuple[str, ...], rows: list[dict[str, Any]]) 
     import csv
 
     from mfer.errors import ConfigError
+    from storage.files import whole_file
 
     try:
-        with open(path, "w", newline="", encoding="utf-8") as file:
+        with whole_file(path) as fresh, fresh.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
     except OSError as error:
-        raise ConfigError(f"cannot write {path}: {error.strerror}") from error
+        raise ConfigError(f"cannot write {path}: {error.strerror or error}; name another file") from error

@@ -207,6 +207,7 @@ def reanalyze_model(old: str, model: str, device: str, lake: str) -> None:
     from flows.reanalyze import reanalyze
     from storage.identity import printable
     from storage.lake import Lake
+    from storage.records import STATUSES
 
     with make_progress() as progress:
         done = reanalyze(Lake.open(lake), old, model, device, progress)
@@ -214,7 +215,7 @@ def reanalyze_model(old: str, model: str, device: str, lake: str) -> None:
         click.echo(f"gone or changed: {printable(path)}")
     for path in done.outdated:
         click.echo(f"its faces are of another version of the detector, analyse it afresh: {printable(path)}")
-    counts = {status: sum(run.count(status) for run in done.runs) for status in ("ok", "partial", "failed", "skipped")}
+    counts = {status: sum(run.count(status) for run in done.runs) for status in STATUSES}
     click.echo(", ".join(f"{n} {status}" for status, n in counts.items()))
     troubled = done.missing or done.outdated or any(run.exit_code for run in done.runs)
     sys.exit(1 if troubled else 0)

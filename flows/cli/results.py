@@ -7,7 +7,6 @@ import json
 import math
 import sys
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -16,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mfer.errors import ConfigError
+from storage.files import whole_file
 from storage.identity import printable
 
 __all__ = ["write_result"]
@@ -40,11 +40,12 @@ def write_result(rows: pa.Table, form: str, output: str | None) -> None:
         _write(rows, form, sys.stdout)
         return
     try:
-        if form == "parquet":
-            pq.write_table(rows, output, compression="zstd")
-        else:
-            with Path(output).open("w", newline="", encoding="utf-8") as file:
-                _write(rows, form, file)
+        with whole_file(output) as fresh:
+            if form == "parquet":
+                pq.write_table(rows, fresh, compression="zstd")
+            else:
+                with fresh.open("w", newline="", encoding="utf-8") as file:
+                    _write(rows, form, file)
     except OSError as error:
         raise ConfigError(f"cannot write {output}: {error.strerror or error}; name another file") from error
 

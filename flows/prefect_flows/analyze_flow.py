@@ -32,7 +32,7 @@ from pipelines.settings import AnalysisSettings, DetectorSettings, Rotation
 from storage.delta.object_store import is_uri, place_of
 from storage.identity import path_shown
 from storage.lake import Lake
-from storage.records import VideoOutcome
+from storage.records import STATUSES, WORST_FIRST, VideoOutcome
 
 __all__ = ["analyze_folder_flow", "final_state", "outcome_rows", "summary_markdown"]
 
@@ -40,7 +40,6 @@ _PROGRESS_INTERVAL_S = 3.0
 #: A page stays quick to draw; every outcome is in the lake.
 _MAX_TABLE_ROWS = 1000
 _MAX_NAMED_VIDEOS = 10
-_WORST_FIRST = ("failed", "partial", "ok", "skipped")
 
 
 @flow(name="analyze-folder", flow_run_name="analyze-folder {folder}", retries=0, persist_result=False)
@@ -213,7 +212,7 @@ def final_state(summary: RunSummary) -> State[Any]:
 
 def outcome_rows(summary: RunSummary) -> list[dict[str, Any]]:
     """One row per video for people to read, the worst first."""
-    ordered = sorted(summary.outcomes, key=lambda outcome: _WORST_FIRST.index(outcome.status))
+    ordered = sorted(summary.outcomes, key=lambda outcome: WORST_FIRST.index(outcome.status))
     return [
         {
             "video": path_shown(outcome.path),
@@ -250,5 +249,5 @@ def summary_markdown(summary: RunSummary) -> str:
 def _counts_text(summary: RunSummary) -> str:
     counts = Counter(outcome.status for outcome in summary.outcomes)
     n_videos = len(summary.outcomes)
-    parts = ", ".join(f"{counts[status]} {status}" for status in ("ok", "partial", "failed", "skipped"))
+    parts = ", ".join(f"{counts[status]} {status}" for status in STATUSES)
     return f"{n_videos} video{'' if n_videos == 1 else 's'}: {parts}"

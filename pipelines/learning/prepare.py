@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
+from platformdirs import user_cache_path
 from torch.nn import functional as F
 
 from mfer.faces import LabelledFaces
 from mfer.prepared import PreparedFaces, mean_landmarks
 from pipelines.faces.detectors import DetectorSettings, load_detector
 from pipelines.settings import ALGORITHM_VERSIONS
+from storage.files import whole_file
 
 __all__ = ["prepare_faces"]
 
@@ -45,13 +46,13 @@ def prepare_faces(
         channels: 1 or 3, what the crop contract wants of the pictures.
         device: where the detector runs.
         progress: called with (faces done, faces in all).
-        cache: folder for found landmarks; the default is ``$XDG_CACHE_HOME/mfer`` or ``~/.cache/mfer``.
+        cache: folder for found landmarks; the default is the user's cache.
 
     Returns:
         The faces with landmarks in their own pixels; where the detector finds no face (about one in ten of
         FER2013: hands, profiles, drawings) the mean landmarks of faces so framed, and ``found`` false.
     """
-    folder = cache or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mfer"
+    folder = cache or user_cache_path("mfer")
     path = folder / f"landmarks-{_fingerprint(faces)}.npy"
     try:
         landmarks = np.load(path, allow_pickle=False)
@@ -59,11 +60,9 @@ def prepare_faces(
             raise ValueError
     except (OSError, EOFError, ValueError):  # not there, or cut short
         landmarks = _find_landmarks(faces, device, progress)
-        with contextlib.suppress(OSError):  # a cache that cannot be written costs time, not the result
-            folder.mkdir(parents=True, exist_ok=True)
-            fresh = path.with_suffix(f".{os.getpid()}.npy")
+        # a cache that cannot be written costs time, not the result
+        with contextlib.suppress(OSError), whole_file(path) as fresh:
             np.save(fresh, landmarks)
-            fresh.replace(path)
     found = np.isfinite(landmarks[:, 0, 0])
     for i in np.flatnonzero(~found):
         landmarks[i] = mean_landmarks(*faces.pictures[int(i)].shape[:2])

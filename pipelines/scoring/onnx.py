@@ -6,9 +6,7 @@ run waits for the export.
 
 from __future__ import annotations
 
-import os
 import tempfile
-import uuid
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,7 +14,10 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import torch
+from platformdirs import user_cache_path
 from torch import Tensor, nn
+
+from storage.files import whole_file
 
 __all__ = ["OnnxNet", "export", "load_or_export"]
 
@@ -46,24 +47,18 @@ def export(net: nn.Module, example: Tensor, path: Path, input_name: str, output_
         example: an input of at least two rows.
         path: the file; it is there whole or not at all.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.stem}.{uuid.uuid4().hex}.new")
     names = [input_name, *output_names]
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the exporter that needs no further package calls itself legacy
-            torch.onnx.export(
-                net.eval(),
-                (example,),
-                str(fresh),
-                dynamo=False,
-                input_names=names[:1],
-                output_names=names[1:],
-                dynamic_axes={name: {0: "N"} for name in names},
-            )
-        fresh.replace(path)
-    finally:
-        fresh.unlink(missing_ok=True)
+    with whole_file(path) as fresh, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter that needs no further package calls itself legacy
+        torch.onnx.export(
+            net.eval(),
+            (example,),
+            str(fresh),
+            dynamo=False,
+            input_names=names[:1],
+            output_names=names[1:],
+            dynamic_axes={name: {0: "N"} for name in names},
+        )
 
 
 def load_or_export(
@@ -76,8 +71,7 @@ def load_or_export(
         make: the network, asked for only where the cache does not have it.
         example: an input of at least two rows.
     """
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    path = Path(root) / "mfer" / "onnx" / f"{name}-{_EXPORT_VERSION}.onnx"
+    path = user_cache_path("mfer") / "onnx" / f"{name}-{_EXPORT_VERSION}.onnx"
     if path.is_file():
         try:
             return OnnxNet(path)

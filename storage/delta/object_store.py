@@ -10,7 +10,6 @@ import io
 import os
 import re
 import shutil
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from storage.errors import LakeError
+from storage.files import whole_file
 
 __all__ = [
     "NAMED_BYTES",
@@ -250,9 +250,8 @@ def replace_bytes(place: Place, data: bytes) -> None:
     if isinstance(place, ObjectPath):
         place.write_bytes(data)
         return
-    fresh = place.with_name(f".new-{uuid.uuid4().hex}")
-    fresh.write_bytes(data)
-    os.replace(fresh, place)
+    with whole_file(place) as fresh:
+        fresh.write_bytes(data)
 
 
 def move(source: Place, target: Place) -> None:

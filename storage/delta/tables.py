@@ -58,6 +58,7 @@ _ERRNO = re.compile(r"os error (\d+)")
 _FULL = {"28", "122", "27"}  # no space left, quota exceeded, file too large
 _FORBIDDEN = {"30", "13", "1"}  # read-only file system, permission denied, operation not permitted
 _MISSING = {"2"}
+_NO_PATH = {"36", "40"}  # name too long, links in a circle
 _REFUSED = re.compile(
     r"\b(403|401)\b|necessary privileges|AccessDenied|InvalidAccessKey|SignatureDoesNotMatch"
     r"|[Cc]redential|must be specified"
@@ -87,8 +88,10 @@ def lake_errors(location: Place, doing: str) -> Iterator[None]:
             message = f"the disk is full while {doing} {location}; free some space and run again: what is done is kept"
             raise LakeError(message, "disk_full") from error
         if number in _FORBIDDEN:
-            message = f"no permission to write while {doing} {location} ({text}); choose a folder that can be written"
+            message = f"no permission to write while {doing} {location} ({text}); name a folder that can be written"
             raise LakeError(message, "read_only") from error
+        if number in _NO_PATH:
+            raise LakeError(f"{location} is no possible path ({text}); name another folder", "bad_location") from error
         if number in _MISSING:
             message = f"the lake {location} is damaged ({doing} it failed: {text}); {REMEDY}"
             raise LakeError(message, "damaged") from error

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from storage.delta.relations import quote, read_errors
 from storage.errors import LakeError
 from storage.exports.subtitles import write_elan, write_srt
+from storage.files import whole_file
 from storage.lake import Lake
 from storage.schema import EXPRESSIONS
 from storage.sql.model_choice import mixture_note
@@ -131,7 +132,7 @@ def export_videos(
         files = _files_of(videos, output, wanted.suffix)
         for done, (video, batches) in enumerate(_by_video(con, wanted.sql, videos)):
             progress(f"export: {video.file_name}", done, len(videos))
-            with _complete(files[video.video_id]) as partial:
+            with whole_file(files[video.video_id]) as partial:
                 wanted.writer(video, batches, partial)
         progress("export", len(videos), len(videos))
         return [files[video.video_id] for video in videos]
@@ -146,10 +147,9 @@ def _write_one(
 ) -> Path:
     if output.is_dir():
         raise LakeError(f"{output} is a folder; name the file, such as {output}/scores{wanted.suffix}", "bad_output")
-    output.parent.mkdir(parents=True, exist_ok=True)
     writer: pacsv.CSVWriter | pq.ParquetWriter | None = None
     done = 0
-    with _complete(output) as partial:
+    with whole_file(output) as partial:
         for group in _groups(videos):
             progress("export", done, len(videos))
             for batch in _ask(con, wanted.sql, group):
@@ -214,7 +214,6 @@ def _files_of(videos: Sequence[ChosenVideo], output: Path, suffix: str) -> dict[
         if len(videos) > 1:
             message = f"{len(videos)} videos are as many files; name a folder instead of {output}, or one video"
             raise LakeError(message, "bad_output")
-        output.parent.mkdir(parents=True, exist_ok=True)
         return {videos[0].video_id: output}
     output.mkdir(parents=True, exist_ok=True)
     stems = [re.sub(r"[\x00-\x1f/\\:]", "_", os.path.splitext(video.file_name)[0]) or "video" for video in videos]
@@ -223,17 +222,6 @@ def _files_of(videos: Sequence[ChosenVideo], output: Path, suffix: str) -> dict[
         video.video_id: output / (f"{stem}{suffix}" if taken.count(key) == 1 else f"{stem}.{video.video_id}{suffix}")
         for video, stem, key in zip(videos, stems, taken, strict=True)
     }
-
-
-@contextmanager
-def _complete(path: Path) -> Iterator[Path]:
-    """A place to write to, which becomes the file only when all went well."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 @contextmanager

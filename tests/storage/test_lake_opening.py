@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
@@ -139,3 +140,33 @@ def test_a_real_full_or_read_only_file_system(tmp_path: Path, options: str, code
             assert all(row[1] % row[0] == 0 for row in partial.fetchall())
     finally:
         subprocess.run(["umount", place], check=True)
+
+
+def test_a_place_where_no_lake_can_be_is_not_called_a_damaged_lake(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("notes")
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere" / "else")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    impossible = ["/proc/x", "/proc/x/y/lake", "/dev/null", "/dev/null/lake", tmp_path / "notes.txt"]
+    impossible += [tmp_path / "notes.txt" / "lake", tmp_path / "gone", tmp_path / "loop", tmp_path / ("long" * 100)]
+    for place in map(Path, impossible):
+        error = refusal(place, create=True)
+        assert error.code in ("bad_location", "not_a_lake"), (place, error)
+        assert "copy" not in str(error), error
+        assert str(place) in str(error)
+        assert "name" in str(error)
+    assert refusal(Path("/proc/x")).code == "not_a_lake"
+    assert refusal(tmp_path / "notes.txt" / "lake").code == "not_a_lake"
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.EPERM])
+def test_a_folder_that_may_not_be_made_is_no_damaged_lake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(place: Path, *_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number), str(place))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    error = refusal(tmp_path / "lake", create=True)
+    assert error.code == "read_only"
+    assert "no permission to write" in str(error)
+    assert "name a folder that can be written" in str(error)

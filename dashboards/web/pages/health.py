@@ -11,6 +11,7 @@ from dash import html
 from dashboards.web.data import health, remedies
 from dashboards.web.shell import table, when_text
 from dashboards.web.source import LakeSource
+from storage.records import STATUSES
 
 __all__ = ["layout"]
 
@@ -111,7 +112,7 @@ def _runs(runs: list[dict[str, Any]]) -> Any:
     rows = []
     for run in runs:
         rate = run["n_new_frames"] / run["wall_s"] if run["wall_s"] and run["n_new_frames"] else None
-        counts = [str(run[name] or "") for name in ("n_paths", "ok", "partial", "failed", "skipped")]
+        counts = [str(run[name] or "") for name in ("n_paths", *STATUSES)]
         rows.append(
             [
                 when_text(run["started_utc"]),

@@ -1,0 +1,55 @@
+"""Where a command writes to: missing folders are made without a word, and an impossible place is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from flows.cli.main import main
+from storage.lake import Lake
+from tests.storage import lake_rows as rows
+
+COMMANDS = {
+    "sql csv": ["sql", "SELECT 1 AS n", "--format", "csv"],
+    "sql parquet": ["sql", "SELECT 1 AS n", "--format", "parquet"],
+    "export csv": ["export", "--format", "csv"],
+    "export srt": ["export", "clip 1.mp4", "--format", "srt"],
+    "report": ["report"],
+    "labels export": ["labels", "export"],
+    "labels suggest": ["labels", "suggest"],
+}
+
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
+    lake = Lake.open(tmp_path_factory.mktemp("outputs") / "lake", create=True)
+    rows.add_video(lake, 1)
+    return lake
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_missing_folders_of_an_output_are_made(lake: Lake, tmp_path: Path, command: str) -> None:
+    output = tmp_path / "not" / "yet" / "there.csv"
+    done = CliRunner().invoke(main, [*COMMANDS[command], "-o", str(output), "--lake", str(lake.location)])
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert output.stat().st_size > 0
+    assert [path.name for path in output.parent.iterdir()] == [output.name]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_output_below_a_file_is_refused_in_one_line(lake: Lake, tmp_path: Path, command: str) -> None:
+    (tmp_path / "file").write_text("kept")
+    output = tmp_path / "file" / "there.csv"
+    done = CliRunner().invoke(main, [*COMMANDS[command], "-o", str(output), "--lake", str(lake.location)])
+    assert done.exit_code == 2
+    assert done.stderr.startswith(f"mfer: cannot write {output}")
+    assert "name another" in done.stderr
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_what_is_no_plain_file_is_written_and_not_replaced(lake: Lake) -> None:
+    asked = ["sql", "SELECT 1 AS n", "--format", "csv", "-o", "/dev/null", "--lake", str(lake.location)]
+    assert CliRunner().invoke(main, asked).exit_code == 0
+    assert Path("/dev/null").is_char_device()
