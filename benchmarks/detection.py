@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,13 +36,17 @@ Found = tuple[Detections, np.ndarray]
 def batches(pictures: Iterable[np.ndarray]) -> Iterator[FrameBatch]:
     for i, rgb in enumerate(pictures):
         index = np.array([i], np.int64)
-        yield FrameBatch(torch.from_numpy(np.array(rgb))[None], index, index / FPS, np.full(1, 1 / FPS))
+        yield FrameBatch(
+            rgb=torch.from_numpy(np.array(rgb))[None],
+            frame_index=index,
+            pts_s=index / FPS,
+            duration_s=np.full(1, 1 / FPS),
+        )
 
 
 def shifted(frames: Iterable[FrameBatch]) -> Iterator[FrameBatch]:
     for batch in frames:
-        rgb = batch.rgb[:, 1:, 1:].contiguous()
-        yield FrameBatch(rgb, batch.frame_index, batch.pts_s, batch.duration_s)
+        yield replace(batch, rgb=batch.rgb[:, 1:, 1:].contiguous())
 
 
 def find(frames: Iterable[FrameBatch], mode: str, shift_px: int = 0) -> Found:

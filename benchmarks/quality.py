@@ -110,7 +110,7 @@ def read_frames(frames: Iterable[np.ndarray | Image.Image], scorer: Scorer, dete
 def _read_batch(rgb: np.ndarray, scorer: Scorer, detector: Detector) -> list[np.ndarray]:
     t = len(rgb)
     index = np.arange(t)
-    frames = FrameBatch(torch.from_numpy(rgb), index, index / 25, np.full(t, 1 / 25))
+    frames = FrameBatch(rgb=torch.from_numpy(rgb), frame_index=index, pts_s=index / 25, duration_s=np.full(t, 1 / 25))
     faces = detector.detect(frames.rgb)
     rows = [ours[np.argmax(faces.prob[ours])] for i in range(t) if len(ours := np.flatnonzero(faces.frame_row == i))]
     best = faces[rows]

@@ -37,7 +37,7 @@ def _check(batch: Any, field: str, dtype: Any, *shape: int | None) -> None:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class VideoInfo:
     """What a file's headers and packets say, before any frame is decoded.
 
@@ -68,7 +68,7 @@ class VideoInfo:
             raise ValueError(f"a video of {self.width_px}x{self.height_px} px")
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, kw_only=True)
 class FrameBatch:
     """Decoded frames in order: rgb uint8 [T,H,W,3], frame_index int64 [T], pts_s float64 [T] (seconds).
 

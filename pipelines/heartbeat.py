@@ -1,15 +1,15 @@
-"""Signs of life of the process that works on a video, for whoever watches it from another process."""
+"""Heartbeats: the process that works on a video reports progress to its supervisor, which is another process."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from enum import IntEnum
 
-__all__ = ["Phase", "beat", "on_beat"]
+__all__ = ["Phase", "heartbeat", "on_heartbeat"]
 
 
 class Phase(IntEnum):
-    """What is being done, as far as it matters for how long silence may last."""
+    """What a process is doing, as far as it matters for how long it may be silent."""
 
     START = 0  # loading libraries and networks
     IDLE = 1
@@ -18,19 +18,19 @@ class Phase(IntEnum):
     COMMIT = 4  # writing to the lake, which may have to wait for others
 
 
-def _unheard(phase: Phase | None) -> None:
+def _ignore(phase: Phase | None) -> None:
     pass
 
 
-_tell: Callable[[Phase | None], None] = _unheard
+_listener: Callable[[Phase | None], None] = _ignore
 
 
-def on_beat(tell: Callable[[Phase | None], None]) -> None:
-    """From now on, ``tell`` every sign of life of this process: a new phase, or None for progress within one."""
-    global _tell
-    _tell = tell
+def on_heartbeat(listener: Callable[[Phase | None], None]) -> None:
+    """From now on, call ``listener`` at every heartbeat: with a new phase, or None for progress within one."""
+    global _listener
+    _listener = listener
 
 
-def beat(phase: Phase | None = None) -> None:
-    """Say that work goes on; cheap enough for every packet."""
-    _tell(phase)
+def heartbeat(phase: Phase | None = None) -> None:
+    """Report progress; cheap enough for every packet."""
+    _listener(phase)

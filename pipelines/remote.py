@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import IO
 
 from pipelines.errors import VideoError
-from pipelines.heartbeat import beat
-from storage.delta.object_store import READ_BYTES, ObjectPath, Place, Status
+from pipelines.heartbeat import heartbeat
+from storage.delta.object_store import READ_BYTES, ObjectPath, Status
+from storage.delta.object_store import Place as StoragePath
 from storage.errors import LakeError
 
 __all__ = ["local_copy", "objects_below"]
@@ -26,7 +27,7 @@ _YOUNG_S = 60
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
-def objects_below(place: ObjectPath) -> Iterator[ObjectPath]:
+def objects_below(path: ObjectPath) -> Iterator[ObjectPath]:
     """The object of that name, or those below that prefix, by key; listed page by page as they are asked for.
 
     Raises:
@@ -34,17 +35,17 @@ def objects_below(place: ObjectPath) -> Iterator[ObjectPath]:
     """
     n_found = 0
     try:
-        for found in place.files():
+        for found in path.files():
             n_found += 1
             yield found
         if not n_found:
-            yield ObjectPath(str(place), place.stat())
+            yield ObjectPath(str(path), path.stat())
     except (OSError, LakeError) as error:
-        raise _video_error(place, error) from error
+        raise _video_error(path, error) from error
 
 
 @contextmanager
-def local_copy(place: Place) -> Iterator[Path]:
+def local_copy(path: StoragePath) -> Iterator[Path]:
     """A path where libav can read a video: its own, or that of a copy that is deleted at the end.
 
     The copy lies in the temporary folder (TMPDIR) and has the object's size and time. What a killed process leaves
@@ -54,42 +55,42 @@ def local_copy(place: Place) -> Iterator[Path]:
         VideoError: ``missing``, ``empty_file`` or ``unreadable``.
         OSError: this disk is full.
     """
-    if isinstance(place, Path):
-        yield place
+    if isinstance(path, Path):
+        yield path
         return
     _delete_abandoned()
-    with tempfile.NamedTemporaryFile(prefix=_PREFIX, suffix=place.suffix) as copy:
+    with tempfile.NamedTemporaryFile(prefix=_PREFIX, suffix=path.suffix) as copy:
         fcntl.flock(copy, fcntl.LOCK_EX)
-        status = _fetch(place, copy)
+        status = _fetch(path, copy)
         os.utime(copy.name, ns=(status.st_mtime_ns, status.st_mtime_ns))
         yield Path(copy.name)
 
 
-def _fetch(place: ObjectPath, copy: IO[bytes]) -> Status:
+def _fetch(path: ObjectPath, copy: IO[bytes]) -> Status:
     try:
-        status = place.stat()
+        status = path.stat()
         for start in range(0, status.st_size, READ_BYTES):
             end = min(start + READ_BYTES, status.st_size)
-            copy.write(place.read_range(start, end, status.e_tag))  # of that very object, also when it is replaced
-            beat()
+            copy.write(path.read_range(start, end, status.e_tag))  # of that very object, also when it is replaced
+            heartbeat()
         copy.flush()
     except OSError as error:
         if error.errno in _DISK_FULL:
             raise
-        raise _video_error(place, error) from error
+        raise _video_error(path, error) from error
     except LakeError as error:
-        raise _video_error(place, error) from error
+        raise _video_error(path, error) from error
     if status.st_size == 0:
-        raise VideoError("empty_file", "open", str(place), "the object has no bytes; upload it again")
+        raise VideoError("empty_file", "open", str(path), "the object has no bytes; upload it again")
     return status
 
 
-def _video_error(place: ObjectPath, error: Exception) -> VideoError:
+def _video_error(path: ObjectPath, error: Exception) -> VideoError:
     if isinstance(error, FileNotFoundError):
         message = "there is no such object, and none below such a prefix; check bucket and name"
-        return VideoError("missing", "open", str(place), message)
+        return VideoError("missing", "open", str(path), message)
     message = f"the object cannot be read ({error}); check keys and network (docs/object_storage.md), and run again"
-    return VideoError("unreadable", "open", str(place), message)
+    return VideoError("unreadable", "open", str(path), message)
 
 
 def _delete_abandoned() -> None:

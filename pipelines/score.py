@@ -31,7 +31,7 @@ from pipelines.errors import VideoError
 from pipelines.faces.finder import FaceFinder, FoundFaces, StoredFaces
 from pipelines.faces.quality import FaceQuality, measure_quality
 from pipelines.faces.rotation import Turn, best_quarters
-from pipelines.heartbeat import Phase, beat
+from pipelines.heartbeat import Phase, heartbeat
 from pipelines.profile import stage, staged
 from pipelines.remote import local_copy
 from pipelines.rows import ROW_SCHEMA, FrameTimes, observation_rows
@@ -42,7 +42,7 @@ from pipelines.video.decode import Decoding, decode, open_video
 from pipelines.video.prefetch import ahead
 from pipelines.video.scan import Video
 from pipelines.video.stills import read_still
-from storage.delta.object_store import Place
+from storage.delta.object_store import Place as StoragePath
 from storage.errors import LakeError
 from storage.identity import analysis_id, faces_id, path_text, video_id_of
 from storage.lake import Lake, Segment
@@ -67,7 +67,7 @@ class VideoFile:
     the one that the settings name. ``segments`` (first, end) are those to commit; all of them, if None, and the video.
     """
 
-    path: Place
+    path: StoragePath
     video_id: str | None = None
     decoder: Decoder | None = None
     segments: tuple[int, int] | None = None
@@ -93,6 +93,7 @@ class VideoAnalyzer:
         lake: Lake,
         settings: AnalysisSettings,
         scorer: Scorer,
+        *,
         finder: FaceFinder | None = None,
         device: str = "cpu",
     ) -> None:
@@ -113,16 +114,16 @@ class VideoAnalyzer:
         Args:
             file: what to analyse.
             progress: called with (sampled frames done, sampled frames in all).
-            stopping: asked after each segment whether to leave the others to another run.
+            stopping: called after each segment: whether to leave the others to another run.
 
         Returns:
             The outcome; what is wrong with the video is in it, never raised. A VideoPart where only some segments were
-            asked for and the video has more.
+            wanted and the video has more.
 
         Raises:
             LakeError, ConfigError: the run has to stop.
         """
-        beat(Phase.OPEN)
+        heartbeat(Phase.OPEN)
         started = time.monotonic()
         video_id, stat = file.video_id, None
         try:
@@ -130,7 +131,7 @@ class VideoAnalyzer:
                 require_file(path)
                 stat = path.stat()
                 with stage("hash"):
-                    video_id = video_id or video_id_of(path, beat)
+                    video_id = video_id or video_id_of(path, heartbeat)
                 if self.lake.video_is_done(self.analysis_id, video_id):
                     outcome = VideoOutcome(video_id, str(file.path), "skipped", message="already analysed")
                 else:
@@ -209,7 +210,7 @@ class VideoAnalyzer:
                 "rotation_deg": turn.degrees,
             },
         )
-        beat(Phase.COMMIT)  # also where all segments were there before
+        heartbeat(Phase.COMMIT)  # also where all segments were there before
         with stage("commit"):
             counts = self.lake.commit_video(finished)
         partial = counts.status == "partial"
@@ -252,9 +253,9 @@ class VideoAnalyzer:
         read_any, waiting = bool(done), dict[int, pa.Table]()
         for first, end in _missing_runs(done, wanted):
             part = frames.between(first, end)
-            with closing(ahead(staged("decode", _beating(part)), _BATCHES_AHEAD)) as decoded:
+            with closing(ahead(staged("decode", _with_heartbeats(part)), _BATCHES_AHEAD)) as decoded:
                 for segment in range(first, end):
-                    beat(Phase.WORK)
+                    heartbeat(Phase.WORK)
                     with tempfile.TemporaryFile(prefix="mfer-") as rows_file:  # no name: no leftover
                         found = find_faces(turn.frames(_take_rows(decoded, int(n_rows[segment]))))
                         for n_of_batch, n_read in self._write_rows(rows_file, found, times, turn):
@@ -274,7 +275,7 @@ class VideoAnalyzer:
             raise VideoError("decode_failed", "decode", path, message)
 
     def _commit_waiting(self, video_id: str, waiting: dict[int, pa.Table]) -> None:
-        beat(Phase.COMMIT)
+        heartbeat(Phase.COMMIT)
         with stage("commit"):
             parts = [Segment(self.analysis_id, video_id, segment, rows) for segment, rows in waiting.items()]
             self.lake.commit_segments(parts)
@@ -294,7 +295,7 @@ class VideoAnalyzer:
                     quality = self._measure(faces, crops)
                 with stage("write"):
                     out.write(observation_rows(batch, times, turn.faces_back(faces), track, quality, scores))
-                beat()
+                heartbeat()
                 yield len(batch) + len(batch.unread_index), len(batch)
         rows_file.flush()
 
@@ -319,12 +320,17 @@ def _sample_stills(video: Video) -> Iterator[FrameBatch]:
     """Some frames of a video, one at a time; those that cannot be read are left out."""
     n_frames = video.info.n_frames
     for index in np.unique(np.linspace(0, n_frames, 2 * _ROTATION_FRAMES + 1)[1::2].astype(np.int64)):
-        beat()
+        heartbeat()
         try:
             rgb = torch.from_numpy(np.ascontiguousarray(read_still(video.info.path, float(video.pts_s[index]))))[None]
         except VideoError:
             continue
-        yield FrameBatch(rgb, index[None], video.pts_s[index][None], video.duration_s[index][None])
+        yield FrameBatch(
+            rgb=rgb,
+            frame_index=index[None],
+            pts_s=video.pts_s[index][None],
+            duration_s=video.duration_s[index][None],
+        )
 
 
 def _missing_runs(done: set[int], wanted: range) -> Iterator[tuple[int, int]]:
@@ -334,9 +340,9 @@ def _missing_runs(done: set[int], wanted: range) -> Iterator[tuple[int, int]]:
             yield before + 1, after
 
 
-def _beating(batches: Iterable[FrameBatch]) -> Iterator[FrameBatch]:
+def _with_heartbeats(batches: Iterable[FrameBatch]) -> Iterator[FrameBatch]:
     for batch in batches:
-        beat()
+        heartbeat()
         yield batch
 
 
@@ -366,7 +372,7 @@ def _require_unchanged(path: Path, stat: os.stat_result) -> None:
         raise VideoError("changed", "decode", path, message)
 
 
-def _failed(path: Place, video_id: str | None, code: str, stage: str, message: str) -> VideoOutcome:
+def _failed(path: StoragePath, video_id: str | None, code: str, stage: str, message: str) -> VideoOutcome:
     return VideoOutcome(video_id, str(path), "failed", code=code, stage=stage, message=message)
 
 
@@ -378,6 +384,6 @@ def _disk_full() -> LakeError:
 
 def _fault(error: Exception) -> str:
     """What a report of our own fault needs, in one line."""
-    place = traceback.extract_tb(error.__traceback__)[-1]
+    at = traceback.extract_tb(error.__traceback__)[-1]
     text = path_text(str(error))  # a message may quote a file name that is not UTF-8
-    return f"{type(error).__name__}: {text} ({Path(place.filename).name}, line {place.lineno}); please report it"
+    return f"{type(error).__name__}: {text} ({Path(at.filename).name}, line {at.lineno}); please report it"

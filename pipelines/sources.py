@@ -11,7 +11,8 @@ from pathlib import Path
 
 from pipelines.errors import VideoError
 from pipelines.remote import objects_below
-from storage.delta.object_store import ObjectPath, Place, is_uri
+from storage.delta.object_store import ObjectPath, is_uri
+from storage.delta.object_store import Place as StoragePath
 
 __all__ = ["VIDEO_EXTENSIONS", "FoundVideos", "absolute", "find_videos"]
 
@@ -60,7 +61,7 @@ class FoundVideos:
     says so. ``problems`` are paths that are missing and folders that cannot be listed.
     """
 
-    videos: tuple[Place, ...]
+    videos: tuple[StoragePath, ...]
     ignored_count: int
     problems: tuple[VideoError, ...]
 
@@ -73,7 +74,7 @@ def find_videos(paths: Iterable[str | Path]) -> FoundVideos:
             has that very name; objects and prefixes in an object store (``s3://bucket/prefix``). The order of the
             result follows theirs and, within a folder or pattern, the bytes of the names.
     """
-    videos: dict[str, Place] = {}
+    videos: dict[str, StoragePath] = {}
     problems: list[VideoError] = []
     visited: set[tuple[int, int]] = set()
     n_ignored = 0
@@ -104,7 +105,9 @@ def _matches(named: str | Path) -> list[Path]:
     return [Path(found) for found in sorted(glob.glob(pattern, recursive=True), key=os.fsencode)]
 
 
-def _search(folder: Path, videos: dict[str, Place], problems: list[VideoError], visited: set[tuple[int, int]]) -> int:
+def _search(
+    folder: Path, videos: dict[str, StoragePath], problems: list[VideoError], visited: set[tuple[int, int]]
+) -> int:
     """Add a folder's videos, depth first; return how many other files it holds."""
     try:
         status = folder.stat()
@@ -127,12 +130,12 @@ def _search(folder: Path, videos: dict[str, Place], problems: list[VideoError], 
     return n_ignored
 
 
-def _search_store(uri: str, videos: dict[str, Place], problems: list[VideoError]) -> int:
+def _search_store(uri: str, videos: dict[str, StoragePath], problems: list[VideoError]) -> int:
     n_ignored = 0
     try:
-        place = ObjectPath(uri)
-        for found in objects_below(place):
-            if found == place or _has_video_name(found.name):
+        prefix = ObjectPath(uri)
+        for found in objects_below(prefix):
+            if found == prefix or _has_video_name(found.name):
                 videos.setdefault(str(found), found)
             else:
                 n_ignored += 1
@@ -141,7 +144,7 @@ def _search_store(uri: str, videos: dict[str, Place], problems: list[VideoError]
     return n_ignored
 
 
-def absolute(video: Place) -> Place:
+def absolute(video: StoragePath) -> StoragePath:
     """The path under which a video is known, whatever the folder of the process: links stay, objects are as named."""
     return video if isinstance(video, ObjectPath) else Path(os.path.abspath(video))
 

@@ -55,7 +55,12 @@ def carphone_faces() -> Detections:
 def as_batch(rgb: np.ndarray, fps: float = 30000 / 1001, first: int = 0) -> FrameBatch:
     """Frames uint8 [T,H,W,3] at a constant rate as a FrameBatch whose first frame has index ``first``."""
     index = np.arange(first, first + len(rgb), dtype=np.int64)
-    return FrameBatch(torch.from_numpy(rgb.copy()), index, index / fps, np.full(len(rgb), 1 / fps))
+    return FrameBatch(
+        rgb=torch.from_numpy(rgb.copy()),
+        frame_index=index,
+        pts_s=index / fps,
+        duration_s=np.full(len(rgb), 1 / fps),
+    )
 
 
 def _frozen(rgb: np.ndarray) -> np.ndarray:

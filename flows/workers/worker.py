@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from flows.workers.messages import Answer, Ready, Task, WantsNetworks
 from flows.workers.process import Signs, begin_life
-from pipelines.heartbeat import Phase, on_beat
+from pipelines.heartbeat import Phase, on_heartbeat
 
 if TYPE_CHECKING:
     from flows.run import FolderRun
@@ -26,7 +26,7 @@ def main(control_fd: int, signs_fd: int) -> None:
 
 
 def _live(control: Connection, signs: Signs) -> None:
-    on_beat(signs.beat)
+    on_heartbeat(signs.beat)
     run, model = control.recv()
     _work(control, signs, run, model)
 
@@ -55,7 +55,7 @@ def _work(control: Connection, signs: Signs, run: FolderRun, model: Path) -> Non
         finder = FaceFinder(run.settings.detector, run.settings.tracker, device)
     if device == "cpu" or run.shares_networks(device):
         torch.set_num_threads(1)  # a process per core beats threads in one; decoding has a thread of its own
-    analyzer = VideoAnalyzer(Lake.open(run.lake), run.settings, scorer, finder, device)
+    analyzer = VideoAnalyzer(Lake.open(run.lake), run.settings, scorer, finder=finder, device=device)
     reset_stages()
     control.send(Ready(device))
     while True:

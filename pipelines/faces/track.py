@@ -47,7 +47,7 @@ def cut_scores(rgb: torch.Tensor, previous: torch.Tensor | None = None) -> tuple
     return scores.cpu().numpy(), thumbnails[-1].clone()
 
 
-@dataclass
+@dataclass(kw_only=True)
 class _Track:
     """A face as last seen; velocity in pixels per second."""
 
@@ -109,7 +109,13 @@ class Tracker:
             if face in owner:
                 self._move(owner[face], pts_s, boxes[face], landmarks[face])
             else:
-                owner[face] = _Track(self._n_tracks, pts_s, boxes[face], landmarks[face], np.zeros(2))
+                owner[face] = _Track(
+                    number=self._n_tracks,
+                    pts_s=pts_s,
+                    box_xyxy_px=boxes[face],
+                    landmarks_px=landmarks[face],
+                    velocity=np.zeros(2),
+                )
                 self._tracks.append(owner[face])
                 self._n_tracks += 1
         return np.array([owner[face].number for face in range(len(boxes))], np.int64)

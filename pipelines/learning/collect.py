@@ -28,7 +28,7 @@ _FACE_MARK_DIGITS = 8
 _LICENCE = "labels by people of this lake, on faces of its own videos"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LakeFaces:
     """Faces to learn from and faces to test on (None: there are none), and what is not among them, by reason.
 
@@ -114,22 +114,22 @@ def collect_faces(
     train, test = (cut(faces, class_names, channels) for faces in sides.values())
     dropped.update(cut.dropped)
     return LakeFaces(
-        train[0],
-        test[0],
-        tuple(face.video_id for face in test[1]),
-        dict(dropped),
-        tuple(sorted(cut.missing)),
-        tuple(sorted({video_mark(face.video_id) for face in train[1]})),
-        tuple(sorted({video_mark(face.video_id) for face in test[1]})),
-        tuple(sorted(face_mark(face) for face in train[1])),
+        train=train[0],
+        test=test[0],
+        groups=tuple(face.video_id for face in test[1]),
+        dropped=dict(dropped),
+        missing=tuple(sorted(cut.missing)),
+        learned=tuple(sorted({video_mark(face.video_id) for face in train[1]})),
+        tested=tuple(sorted({video_mark(face.video_id) for face in test[1]})),
+        marks=tuple(sorted(face_mark(face) for face in train[1])),
     )
 
 
 class _Cutter:
-    """Cuts faces out of videos and remembers what was in the way."""
+    """Cuts faces out of videos and counts those that it could not cut, by reason."""
 
-    def __init__(self, labels: LakeLabels, tell: Callable[[int], None]) -> None:
-        self._labels, self._tell = labels, tell
+    def __init__(self, labels: LakeLabels, report: Callable[[int], None]) -> None:
+        self._labels, self._report = labels, report
         self._n_done = 0
         self.dropped: Counter[str] = Counter()
         self.missing: set[str] = set()
@@ -149,7 +149,7 @@ class _Cutter:
                 self.missing.add(str(self._labels.files[video_id][0]["path"]))
                 self.dropped["video gone or changed"] += len(ours)
             self._n_done += len(ours)
-            self._tell(self._n_done)
+            self._report(self._n_done)
         if not kept:
             return None, []
         labelled = _labelled(kept, pictures, class_names)
@@ -158,12 +158,12 @@ class _Cutter:
 
     def _cut_video(self, video_id: str, faces: Sequence[LabelledFace]) -> list[tuple[LabelledFace, bytes, np.ndarray]]:
         """Faces of one video in their order, each with what ``_cut`` makes; VideoError where the video is gone."""
-        place = self._labels.file_of(video_id)
-        if place is None:
+        stored = self._labels.file_of(video_id)
+        if stored is None:
             raise VideoError("missing", "open", video_id, "its file is gone or has changed")
         found = []
         at_s, frame = None, None
-        with local_copy(place) as path:
+        with local_copy(stored) as path:
             for face in faces:
                 if face.pts_s != at_s:
                     at_s, frame = face.pts_s, self._frame(str(path), face.pts_s)

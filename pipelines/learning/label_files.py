@@ -38,24 +38,24 @@ _SUFFIXES = (".csv", ".jsonl", ".parquet")
 _OTHER_VERDICTS = ("not_a_face", "undecided")
 
 
-def read_judgements(lake: Lake, place: Path, rater: str) -> tuple[list[Judgement], list[Refusal], int]:
+def read_judgements(lake: Lake, path: Path, rater: str) -> tuple[list[Judgement], list[Refusal], int]:
     """Read the judgements of one file, or of every file of a folder.
 
     Args:
         lake: says which videos there are.
-        place: .csv, .jsonl or .parquet with the columns of ``COLUMNS``: ``video`` or ``video_id``, ``frame_index`` or
+        path: .csv, .jsonl or .parquet with the columns of ``COLUMNS``: ``video`` or ``video_id``, ``frame_index`` or
             ``time_s``, and ``expression``, which is an expression, not_a_face or undecided.
         rater: who judged, where the file does not say.
 
     Returns:
-        The judgements, the rows that are none with the reason, and how many rows have no expression yet.
+        The judgements, the refused rows with the reason, and the number of rows that have no expression yet.
 
     Raises:
-        ConfigError: no such file, or one that cannot be read as what it is called.
+        ConfigError: there is no such file, or its content does not fit its suffix.
     """
-    files = sorted(f for f in place.iterdir() if f.suffix.lower() in _SUFFIXES) if place.is_dir() else [place]
+    files = sorted(f for f in path.iterdir() if f.suffix.lower() in _SUFFIXES) if path.is_dir() else [path]
     if not files or not all(file.is_file() for file in files):
-        raise ConfigError(f"{place}: no file of labels; expected {', '.join(_SUFFIXES)}, or a folder of such files")
+        raise ConfigError(f"{path}: no file of labels; expected {', '.join(_SUFFIXES)}, or a folder of such files")
     found: list[Judgement] = []
     refused: list[Refusal] = []
     n_empty = 0
@@ -98,8 +98,8 @@ def _rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _judgement(where: str, row: dict[str, Any], rater: str, video_id_of: Any) -> Judgement:
-    said = str(row["expression"]).strip()
-    verdict = said.lower() if said.lower() in _OTHER_VERDICTS else "expression"
+    label = str(row["expression"]).strip()
+    verdict = label.lower() if label.lower() in _OTHER_VERDICTS else "expression"
     name = row.get("video_id") or row.get("video")
     if name is None:
         raise ValueError("no video is named")
@@ -111,7 +111,7 @@ def _judgement(where: str, row: dict[str, Any], rater: str, video_id_of: Any) ->
         where=where,
         video_id=video_id,
         verdict=verdict,
-        expression=class_name(said) if verdict == "expression" else None,
+        expression=class_name(label) if verdict == "expression" else None,
         rater=str(row.get("rater") or rater),
         time_s=float(row["time_s"]) if "time_s" in row else None,
         faces_id=row.get("faces_id"),

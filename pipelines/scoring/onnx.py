@@ -21,7 +21,7 @@ from storage.files import whole_file
 
 __all__ = ["OnnxNet", "export", "load_or_export"]
 
-#: Raised when the same weights would give another file.
+#: Bump when the same weights would give another file.
 _EXPORT_VERSION = 1
 
 
@@ -68,7 +68,7 @@ def load_or_export(
 
     Args:
         name: differs where the weights or the sums do.
-        make: the network, asked for only where the cache does not have it.
+        make: makes the network; only called where the cache does not have it.
         example: an input of at least two rows.
     """
     path = user_cache_path("mfer") / "onnx" / f"{name}-{_EXPORT_VERSION}.onnx"

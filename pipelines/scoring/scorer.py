@@ -48,7 +48,7 @@ class ScoringNet:
         runtime: ``torch``, ``onnx`` (ONNX Runtime, on the CPU only), or ``auto``: the quicker of the two.
 
     Raises:
-        ModelError: no sound model. ConfigError: a runtime that is not to be had on the device.
+        ModelError: the folder holds no sound model. ConfigError: the runtime is unavailable on the device.
     """
 
     def __init__(self, folder: Path, device: str = "cpu", runtime: str = "auto") -> None:

@@ -204,7 +204,13 @@ def _batch(
 ) -> FrameBatch:
     frame_index = np.asarray(frames, dtype=np.int64)
     unread = np.setdiff1d(wanted, frame_index) if wanted is not None else np.zeros(0, np.int64)
-    return FrameBatch(rgb, frame_index, video.pts_s[frame_index], video.duration_s[frame_index], unread)
+    return FrameBatch(
+        rgb=rgb,
+        frame_index=frame_index,
+        pts_s=video.pts_s[frame_index],
+        duration_s=video.duration_s[frame_index],
+        unread_index=unread,
+    )
 
 
 def _refused(video: Video, decoder: str, reason: str) -> VideoError:

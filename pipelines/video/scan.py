@@ -19,7 +19,7 @@ from av.video.stream import VideoStream
 
 from pipelines.batches import VideoInfo
 from pipelines.errors import VideoError
-from pipelines.heartbeat import beat
+from pipelines.heartbeat import heartbeat
 from pipelines.video.containers import damage_reports, open_container, too_large, video_packets, video_stream
 from pipelines.video.limits import (
     MAX_DURATION_S,
@@ -208,7 +208,7 @@ def _scan_packets(container: InputContainer, stream: VideoStream) -> _Scan:
 
 def _read_packets(scan: _Scan, container: InputContainer, stream: VideoStream) -> None:
     for packet in video_packets(container, *container.streams):
-        beat()
+        heartbeat()
         if packet.pts is not None and packet.time_base:
             scan.end_s = max(scan.end_s, float((packet.pts + (packet.duration or 0)) * packet.time_base))
         if packet.stream_index != stream.index:

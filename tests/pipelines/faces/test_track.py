@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -38,7 +39,7 @@ def join(per_frame: Iterable[Sequence[tuple[float, float, float]]], seed: int = 
 def blank(n_frames: int, fps: float = 25.0, first_s: float = 0.0) -> FrameBatch:
     index = np.arange(n_frames, dtype=np.int64)
     rgb = torch.zeros(n_frames, 32, 32, 3, dtype=torch.uint8)
-    return FrameBatch(rgb, index, first_s + index / fps, np.full(n_frames, 1 / fps))
+    return FrameBatch(rgb=rgb, frame_index=index, pts_s=first_s + index / fps, duration_s=np.full(n_frames, 1 / fps))
 
 
 def cut(batch: FrameBatch, faces: Detections, size: int) -> Iterable[tuple[FrameBatch, Detections]]:
@@ -47,7 +48,12 @@ def cut(batch: FrameBatch, faces: Detections, size: int) -> Iterable[tuple[Frame
         part = slice(start, start + size)
         chosen = (faces.frame_row >= start) & (faces.frame_row < start + size)
         yield (
-            FrameBatch(batch.rgb[part], batch.frame_index[part], batch.pts_s[part], batch.duration_s[part]),
+            FrameBatch(
+                rgb=batch.rgb[part],
+                frame_index=batch.frame_index[part],
+                pts_s=batch.pts_s[part],
+                duration_s=batch.duration_s[part],
+            ),
             Detections(
                 faces.frame_row[chosen] - start,
                 faces.box_xyxy_px[chosen],
@@ -231,7 +237,7 @@ def test_two_faces_never_share_a_number_in_one_frame() -> None:
 
 def test_repeated_times_of_damaged_files_do_no_harm() -> None:
     batch = blank(4)
-    batch = FrameBatch(batch.rgb, batch.frame_index, np.array([0, 0.04, 0.04, 0.02]), batch.duration_s)
+    batch = replace(batch, pts_s=np.array([0, 0.04, 0.04, 0.02]))
     assert Tracker()(batch, join([[(60, 60, 40)]] * 4)).tolist() == [0, 0, 0, 0]
 
 
