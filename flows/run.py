@@ -47,11 +47,12 @@ class ProcessLimits:
 class FolderRun:
     """What to analyse and how: plain values, so that it crosses process and flow borders.
 
-    ``paths`` are files and folders; ``model`` a name as in ``mfer models list``; ``device`` is ``auto``, ``cpu`` or a
-    CUDA device; ``runtime`` runs the model: ``auto``, ``torch`` or ``onnx``; ``workers`` are processes, each with one
-    video at a time and within ``limits``. ``networks`` are each worker's ``own`` or ``shared``, in one process more
-    that works for all of them; ``auto`` shares them on a GPU. ``engine`` is ``local``, or ``ray`` for a cluster at
-    ``ray_address``, where long videos are shared out by segments.
+    ``paths`` are files and folders, ``exclude`` patterns of what to leave out (``pipelines.sources``). ``model`` is a
+    name as in ``mfer models list``; ``device`` is ``auto``, ``cpu`` or a CUDA device; ``runtime`` runs the model:
+    ``auto``, ``torch`` or ``onnx``. ``workers`` are processes, each with one video at a time and within ``limits``.
+    ``networks`` are each worker's ``own`` or ``shared``, in one process more that works for all of them; ``auto``
+    shares them on a GPU. ``engine`` is ``local``, or ``ray`` for a cluster at ``ray_address``, where long videos are
+    shared out by segments.
     """
 
     paths: tuple[str, ...]
@@ -65,6 +66,7 @@ class FolderRun:
     engine: str = "local"
     ray_address: str | None = None
     networks: str = "auto"
+    exclude: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.engine not in ENGINES:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import fnmatch
 import glob
 import os
 import stat
@@ -13,6 +15,7 @@ from pipelines.errors import VideoError
 from pipelines.remote import objects_below
 from storage.delta.object_store import ObjectPath, is_uri
 from storage.delta.object_store import Place as StoragePath
+from storage.errors import LakeError
 
 __all__ = ["VIDEO_EXTENSIONS", "FoundVideos", "absolute", "find_videos"]
 
@@ -28,11 +31,15 @@ VIDEO_EXTENSIONS = frozenset(
         ".f4v",
         ".flv",
         ".gif",
+        ".insv",
+        ".lrv",
         ".m1v",
         ".m2ts",
         ".m2v",
         ".m4v",
         ".mj2",
+        ".mjpeg",
+        ".mjpg",
         ".mkv",
         ".mov",
         ".mp4",
@@ -41,9 +48,12 @@ VIDEO_EXTENSIONS = frozenset(
         ".mpg",
         ".mts",
         ".mxf",
+        ".nut",
         ".ogm",
         ".ogv",
         ".qt",
+        ".rm",
+        ".rmvb",
         ".ts",
         ".vob",
         ".webm",
@@ -53,12 +63,22 @@ VIDEO_EXTENSIONS = frozenset(
 )
 
 
+#: Extensions that program text has, too: the file's bytes decide.
+_ALSO_TEXT = frozenset({".mts", ".ts"})
+_HEAD_BYTES = 4096
+#: Folders in which systems keep deleted files, previews and old versions; so are all whose names begin with a dot.
+_SYSTEM_FOLDERS = frozenset(
+    {"#recycle", "$recycle.bin", "@eadir", "__macosx", "lost+found", "system volume information"}
+)
+
+
 @dataclass(frozen=True)
 class FoundVideos:
-    """The paths to try, in a stable order and each once; how many other files were passed by; and what went wrong.
+    """The paths to try, in a stable order and each once; how many other files and folders were passed by; and what
+    went wrong.
 
-    ``videos`` may hold what turns out to be no video, such as a folder or a named pipe called ``x.mp4``: opening it
-    says so. ``problems`` are paths that are missing and folders that cannot be listed.
+    ``videos`` may hold what turns out to be no video, such as a named pipe called ``x.mp4``: opening it says so.
+    ``problems`` are paths that are missing and folders that cannot be listed.
     """
 
     videos: tuple[StoragePath, ...]
@@ -66,35 +86,107 @@ class FoundVideos:
     problems: tuple[VideoError, ...]
 
 
-def find_videos(paths: Iterable[str | Path]) -> FoundVideos:
+def find_videos(paths: Iterable[str | Path], exclude: Iterable[str] = ()) -> FoundVideos:
     """Search folders recursively, links included, and take whatever else is named.
+
+    Passed by in folders, and counted: files without a video's extension, program text that ends in ``.ts`` or ``.mts``,
+    what is hidden, folders of deleted files and previews (``@eaDir``, ``$RECYCLE.BIN``), folders named like videos.
 
     Args:
         paths: files and folders; patterns of such (``*``, ``?``, ``[...]``, ``**`` for any folders), unless something
             has that very name; objects and prefixes in an object store (``s3://bucket/prefix``). The order of the
             result follows theirs and, within a folder or pattern, the bytes of the names.
+        exclude: patterns of what to leave out: ``*_proxy.mp4`` and ``drafts`` fit the name of any file or folder,
+            ``2024/*/raw`` (with a slash) the end of a path.
     """
-    videos: dict[str, StoragePath] = {}
-    problems: list[VideoError] = []
-    visited: set[tuple[int, int]] = set()
-    n_ignored = 0
+    search = _Search(tuple(pattern.rstrip("/") for pattern in exclude))
     for named in paths:
         if is_uri(named):
-            n_ignored += _search_store(str(named), videos, problems)
-            continue
-        for path in (matches := _matches(named)) or [Path(named)]:
+            search.store(str(named))
+        else:
+            search.named(named)
+    return FoundVideos(tuple(search.videos.values()), search.n_ignored, tuple(search.problems))
+
+
+class _Search:
+    """What has been found so far."""
+
+    def __init__(self, exclude: tuple[str, ...]) -> None:
+        self.exclude = exclude
+        self.videos: dict[str, StoragePath] = {}
+        self.problems: list[VideoError] = []
+        self.n_ignored = 0
+        self._visited: set[tuple[int, int]] = set()
+
+    def named(self, named: str | Path) -> None:
+        """What is at a path or fits a pattern."""
+        matches = _matches(named)
+        for path in matches or [Path(named)]:
             try:
-                is_folder = stat.S_ISDIR(path.stat().st_mode) and not _has_video_name(path.name)
+                is_folder = stat.S_ISDIR(path.stat().st_mode)
             except OSError as error:
-                problems.append(_problem(path, error))
+                self.problems.append(_problem(path, error))
                 continue
-            if is_folder:
-                n_ignored += _search(path, videos, problems, visited)
-            elif matches and not _has_video_name(path.name):
-                n_ignored += 1
+            if self._is_excluded(path):
+                self.n_ignored += 1
+            elif is_folder:
+                self.folder(path)
+            elif matches and not _is_video(path):
+                self.n_ignored += 1
             else:
-                videos.setdefault(os.path.abspath(path), path)
-    return FoundVideos(tuple(videos.values()), n_ignored, tuple(problems))
+                self._add(path)
+
+    def folder(self, folder: Path) -> None:
+        """What is in a folder, depth first."""
+        try:
+            status = folder.stat()
+            if (status.st_dev, status.st_ino) in self._visited:  # a link back up, or a folder named twice
+                return
+            self._visited.add((status.st_dev, status.st_ino))
+            names = sorted(os.listdir(folder), key=os.fsencode)
+        except OSError as error:
+            self.problems.append(_problem(folder, error))
+            return
+        for name in names:
+            path = folder / name
+            if _is_hidden(name) or self._is_excluded(path):
+                self.n_ignored += 1
+            elif path.is_dir() and not _has_video_name(name):
+                self.folder(path)
+            elif _is_video(path) and not path.is_dir():
+                self._add(path)
+            else:
+                self.n_ignored += 1
+
+    def store(self, uri: str) -> None:
+        """The object of that name, or what is below that prefix."""
+        try:
+            place = ObjectPath(uri)
+            for found in objects_below(place):
+                below = str(found).removeprefix(str(place)).strip("/").split("/")
+                if found == place or not (
+                    any(map(_is_hidden, below)) or self._is_excluded(found) or not _is_video(found)
+                ):
+                    self.videos.setdefault(str(found), found)
+                else:
+                    self.n_ignored += 1
+        except VideoError as error:
+            self.problems.append(error)
+
+    def _add(self, path: Path) -> None:
+        self.videos.setdefault(os.path.abspath(path), path)
+
+    def _is_excluded(self, path: StoragePath) -> bool:
+        parts = str(path).split("/")
+        for pattern in self.exclude:
+            n = pattern.count("/") + 1
+            if fnmatch.fnmatchcase("/".join(parts[-n:]), pattern):
+                return True
+            if isinstance(path, ObjectPath) and any(
+                fnmatch.fnmatchcase("/".join(parts[i : i + n]), pattern) for i in range(len(parts) - n + 1)
+            ):
+                return True  # a store has no folders that could be left out before
+        return False
 
 
 def _matches(named: str | Path) -> list[Path]:
@@ -105,53 +197,50 @@ def _matches(named: str | Path) -> list[Path]:
     return [Path(found) for found in sorted(glob.glob(pattern, recursive=True), key=os.fsencode)]
 
 
-def _search(
-    folder: Path, videos: dict[str, StoragePath], problems: list[VideoError], visited: set[tuple[int, int]]
-) -> int:
-    """Add a folder's videos, depth first; return how many other files it holds."""
-    try:
-        status = folder.stat()
-        if (status.st_dev, status.st_ino) in visited:  # a link back up, or a folder named twice
-            return 0
-        visited.add((status.st_dev, status.st_ino))
-        names = sorted(os.listdir(folder), key=os.fsencode)
-    except OSError as error:
-        problems.append(_problem(folder, error))
-        return 0
-    n_ignored = 0
-    for name in names:
-        path = folder / name
-        if _has_video_name(name):
-            videos.setdefault(os.path.abspath(path), path)
-        elif path.is_dir():
-            n_ignored += _search(path, videos, problems, visited)
-        else:
-            n_ignored += 1
-    return n_ignored
-
-
-def _search_store(uri: str, videos: dict[str, StoragePath], problems: list[VideoError]) -> int:
-    n_ignored = 0
-    try:
-        prefix = ObjectPath(uri)
-        for found in objects_below(prefix):
-            if found == prefix or _has_video_name(found.name):
-                videos.setdefault(str(found), found)
-            else:
-                n_ignored += 1
-    except VideoError as error:
-        problems.append(error)
-    return n_ignored
-
-
 def absolute(video: StoragePath) -> StoragePath:
     """The path under which a video is known, whatever the folder of the process: links stay, objects are as named."""
     return video if isinstance(video, ObjectPath) else Path(os.path.abspath(video))
 
 
 def _has_video_name(name: str) -> bool:
-    # "._clip.mp4" is macOS's side file of clip.mp4
-    return os.path.splitext(name)[1].lower() in VIDEO_EXTENSIONS and not name.startswith("._")
+    return os.path.splitext(name)[1].lower() in VIDEO_EXTENSIONS
+
+
+def _is_hidden(name: str) -> bool:
+    """Whether a name is not shown to people, or a system's own; "._clip.mp4" is macOS's side file of clip.mp4."""
+    return name.startswith(".") or name.lower() in _SYSTEM_FOLDERS
+
+
+def _is_video(path: StoragePath) -> bool:
+    """Whether a file's name, and where that leaves a doubt its first bytes, say that it is a video."""
+    if not _has_video_name(path.name):
+        return False
+    if os.path.splitext(path.name)[1].lower() not in _ALSO_TEXT:
+        return True
+    try:
+        if isinstance(path, ObjectPath):
+            head = path.read_range(0, min(_HEAD_BYTES, path.stat().st_size))
+        elif not path.is_file():  # a pipe would wait for a writer
+            return True
+        else:
+            with path.open("rb") as file:
+                head = file.read(_HEAD_BYTES)
+    except (OSError, LakeError):
+        return True  # opening it will say why
+    return not head or not _is_text(head)
+
+
+def _is_text(head: bytes) -> bool:
+    """Whether a file that begins so is text, in UTF-8 or UTF-16: a transport stream has zero bytes in every packet."""
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return True
+    if b"\0" in head:
+        return False
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)  # the last character may be cut
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _problem(path: Path, error: OSError) -> VideoError:

@@ -24,6 +24,7 @@ __all__ = ["analyze"]
 @click.argument("paths", nargs=-1, required=True, type=click.Path())
 @lake_option
 @click.option("--model", default="default", show_default=True, help="Name, id or folder; see `mfer models list`.")
+@click.option("--exclude", multiple=True, help="Pattern of files and folders to leave out: '*_proxy*'. [repeatable]")
 @click.option("--fps", type=float, help="Frames per second to analyse; default: every frame.")
 @click.option("--every", type=int, default=1, show_default=True, help="Analyse every n-th frame.")
 @click.option(
@@ -121,6 +122,7 @@ def analyze(
     paths: tuple[str, ...],
     lake: str,
     model: str,
+    exclude: tuple[str, ...],
     fps: float | None,
     every: int,
     min_face: str,
@@ -166,7 +168,9 @@ def analyze(
     )
     limits = ProcessLimits(progress_s=stall_s, open_s=min(stall_s, ProcessLimits.open_s), memory_mb=memory_mb)
     workers = workers or (n_cores() if engine == "local" else sys.maxsize)
-    run = FolderRun(paths, lake, model, device, workers, settings, runtime, limits, engine, ray_address, networks)
+    run = FolderRun(
+        paths, lake, model, device, workers, settings, runtime, limits, engine, ray_address, networks, exclude
+    )
     with make_progress(quiet=as_json) as progress:
         summary = analyze_folder(run, progress)
     click.echo(json.dumps(summary.to_dict(), indent=2) if as_json else _summary_text(summary))

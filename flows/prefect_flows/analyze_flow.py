@@ -60,6 +60,7 @@ def analyze_folder_flow(
     report: str | None = None,
     engine: str = "local",
     ray_address: str | None = None,
+    exclude: list[str] | None = None,
 ) -> State[Any]:
     """Analyse a folder of videos, or one video, into a lake.
 
@@ -85,6 +86,7 @@ def analyze_folder_flow(
         report: an HTML file to write about the folder's finished videos, as ``mfer report`` does.
         engine: local, or ray: on a Ray cluster, which shares long videos out by segments.
         ray_address: the cluster, auto or HOST:PORT; default: a new one on the machine of the run.
+        exclude: patterns of files and folders to leave out, such as *_proxy*.
     """
     if report is not None and is_uri(report):
         raise ConfigError(f"report is {report}; allowed is a file on the machine of the run")
@@ -106,6 +108,7 @@ def analyze_folder_flow(
         runtime,
         engine=engine,
         ray_address=ray_address,
+        exclude=tuple(exclude or ()),
     )
     summary = analyze(run)
     publish(summary)

@@ -24,6 +24,7 @@ import click
 
 from mfer.errors import ConfigError
 from storage.delta.object_store import place_of
+from storage.interpreter import python_command, python_environment
 
 if TYPE_CHECKING:
     from prefect import Flow
@@ -84,6 +85,7 @@ def serve(lake: str, schedules: Schedules | None = None) -> None:
     """
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
+    os.environ.update(python_environment())  # for the processes that Prefect starts for its runs
     import prefect
     from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 
@@ -154,7 +156,7 @@ def _running_server(url: str) -> Iterator[None]:
             f"no Prefect server answers at {url} ({problem}); start it, or unset PREFECT_API_URL to have one"
             " on this machine"
         )
-    command = [sys.executable, "-m", "prefect", "server", "start"]
+    command = python_command("-m", "prefect", "server", "start")
     command += ["--host", address.hostname, "--port", str(address.port or 80)]
     click.echo(f"starting a Prefect server at {url.removesuffix('/api')} ...")
     for stop in (signal.SIGTERM, signal.SIGHUP):

@@ -21,6 +21,7 @@ import psutil
 
 from flows.run import ProcessLimits
 from pipelines.heartbeat import Phase
+from storage.interpreter import python_command, python_environment
 
 __all__ = ["NETWORKS_LOST", "Child", "Signs", "begin_life", "shared_memory"]
 
@@ -86,14 +87,13 @@ class Child:
             self.signs = Signs(shared.fileno())
             fds = theirs.fileno(), shared.fileno()
             self.process = subprocess.Popen(
-                # -P: whatever lies in the working directory is no module of ours
-                [sys.executable, "-P", "-X", "faulthandler", "-c", _CODE.format(module), *map(str, fds)],
+                python_command("-X", "faulthandler", "-c", _CODE.format(module), *map(str, fds)),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 pass_fds=fds,
                 start_new_session=True,  # a group of its own: Ctrl-C does not reach it, and it is killed as a whole
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
+                env=python_environment(),
             )
         self.control = Connection(ours.detach())
         assert self.process.stdout is not None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import socket
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import ray
 from ray.exceptions import RayActorError, RayError
+from ray.job_config import JobConfig
 
 from flows.workers.messages import Task
 from flows.workers.pool import WorkerPool
@@ -26,6 +27,7 @@ from mfer.card import read_card
 from mfer.errors import ConfigError, ModelError
 from pipelines.scoring.lookup import find_model
 from storage.delta.object_store import Place
+from storage.interpreter import python_environment
 from storage.lake import Lake
 from storage.records import VideoOutcome, VideoPart
 
@@ -39,6 +41,25 @@ _MAX_ATTEMPTS = 4
 _POLL_S = 0.5
 #: Segments of a long video that one actor takes first, to learn how many there are.
 _FIRST_SEGMENTS = 1
+
+
+class _NoPaths(list[str]):
+    """Where Ray collects the folders that its workers import from first, among them the one that the command ran in:
+    nothing that lies there is a module of ours."""
+
+    def extend(self, paths: Iterable[str], /) -> None: ...
+
+
+def _job_config() -> JobConfig:
+    config = JobConfig()
+    config._py_driver_sys_path = _NoPaths()
+    return config
+
+
+def _own_environment() -> dict[str, str]:
+    """What actors on this machine need to find our modules; those of a cluster find the package that is installed."""
+    environment = python_environment()
+    return {name: environment[name] for name in ("PYTHONPATH", "PYTHONSAFEPATH")}
 
 
 class _Silent:
@@ -115,6 +136,8 @@ class RayEngine:
                 namespace="mfer",
                 logging_level=logging.ERROR,
                 log_to_driver=False,
+                job_config=_job_config(),
+                runtime_env={"env_vars": _own_environment()} if self._run.ray_address is None else None,
                 include_dashboard=False if self._run.ray_address is None else None,
             )
         except (RayError, ConnectionError, RuntimeError, ValueError) as error:

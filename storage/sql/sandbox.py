@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import resource
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import pyarrow as pa
 
 from storage.delta.object_store import place_of
 from storage.errors import LakeError
+from storage.interpreter import python_command, python_environment
 from storage.lake import Lake
 from storage.sql.views import MAX_ROWS, MEMORY_MB, TIMEOUT_S, run_sql
 
@@ -23,7 +23,6 @@ __all__ = ["run_sql_apart"]
 _GRACE_S = 10.0
 #: Threads and their memory pools take address space without using it.
 _SPARE_MB = 2048
-_ROOT = Path(__file__).resolve().parents[2]
 _REFUSED = 3
 
 
@@ -43,15 +42,14 @@ def run_sql_apart(
     """
     limits = {"max_rows": max_rows, "timeout_s": timeout_s, "memory_mb": memory_mb}
     task = json.dumps({"lake": str(lake.location), "query": query, "model": model, "limits": limits})
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")])}
     with tempfile.TemporaryFile(prefix="mfer-") as answer:
         try:
             done = subprocess.run(
-                [sys.executable, "-m", "storage.sql.sandbox"],
+                python_command("-m", "storage.sql.sandbox"),
                 input=task.encode("utf-8", "surrogatepass"),
                 stdout=answer,
                 stderr=subprocess.PIPE,
-                env=environment,
+                env=python_environment(),
                 timeout=timeout_s + _GRACE_S,
             )
         except subprocess.TimeoutExpired as error:

@@ -83,11 +83,69 @@ def test_odd_names_survive(tmp_path: Path) -> None:
     assert [os.fsencode(path.name) for path in find_videos([tmp_path]).videos] == sorted(names)
 
 
-def test_folder_and_pipe_named_like_videos_are_handed_on_to_fail_with_a_reason(tmp_path: Path) -> None:
+def test_folder_named_like_a_video_is_passed_by_and_a_pipe_is_handed_on_to_fail_with_a_reason(tmp_path: Path) -> None:
     make(tmp_path, "folder.mp4/inner.mp4")
     os.mkfifo(tmp_path / "pipe.mp4")
-    assert [path.name for path in find_videos([tmp_path]).videos] == ["folder.mp4", "pipe.mp4"]
-    assert [path.name for path in find_videos([tmp_path / "folder.mp4"]).videos] == ["folder.mp4"]
+    os.mkfifo(tmp_path / "pipe.ts")
+    found = find_videos([tmp_path])
+    assert [path.name for path in found.videos] == ["pipe.mp4", "pipe.ts"]
+    assert found.ignored_count == 1
+    assert [path.name for path in find_videos([tmp_path / "folder.mp4"]).videos] == ["inner.mp4"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "@eaDir/x.mp4/SYNOPHOTO_FILM_M.mp4",
+        ".Trash-1000/files/x.mp4",
+        "$RECYCLE.BIN/S-1-5/x.mp4",
+        ".stversions/x.mp4",
+        "#recycle/x.mp4",
+        "__MACOSX/._x.mp4",
+        "System Volume Information/x.mp4",
+        ".hidden.mp4",
+        "._x.mp4",
+    ],
+)
+def test_what_systems_keep_for_themselves_is_passed_by_and_counted(tmp_path: Path, name: str) -> None:
+    make(tmp_path, "a.mp4", f"deep/{name}")
+    found = find_videos([tmp_path])
+    assert [path.name for path in found.videos] == ["a.mp4"]
+    assert found.ignored_count == 1
+    assert found.problems == ()
+    assert find_videos([tmp_path / "deep" / name]).videos == (tmp_path / "deep" / name,)
+
+
+def test_program_text_is_told_from_transport_streams_by_its_bytes(tmp_path: Path) -> None:
+    texts = {
+        "code.ts": b"export const answer: number = 42; // \xe2\x82\xac\n" * 200,
+        "umlaut.ts": b"//" + "\u00e4".encode() * 5000,
+        "module.mts": b"import x from 'x'\n",
+        "wide.ts": "const a = 1".encode("utf-16"),
+        "linguist.ts": b"\xef\xbb\xbf<?xml version='1.0'?><TS></TS>",
+    }
+    for name, content in texts.items():
+        (tmp_path / name).write_bytes(content)
+    packet = bytes([0x47, 0x40, 0x00, 0x10]) + bytes(184)
+    streams = {"video.ts": packet * 40, "camera.MTS": (bytes(4) + packet) * 40, "broken.ts": bytes(900)}
+    for name, content in streams.items():
+        (tmp_path / name).write_bytes(content)
+    found = find_videos([tmp_path])
+    assert [path.name for path in found.videos] == ["broken.ts", "camera.MTS", "video.ts"]
+    assert found.ignored_count == len(texts)
+
+
+def test_patterns_leave_files_and_folders_out(tmp_path: Path) -> None:
+    make(tmp_path, "a.mp4", "a_proxy.mp4", "drafts/b.mp4", "2024/x/raw/c.mp4", "2024/x/cut/d.mp4")
+
+    def names(*exclude: str) -> tuple[list[str], int]:
+        found = find_videos([tmp_path], exclude)
+        return [path.name for path in found.videos], found.ignored_count
+
+    assert names() == (["d.mp4", "c.mp4", "a.mp4", "a_proxy.mp4", "b.mp4"], 0)
+    assert names("*_proxy.mp4", "drafts/") == (["d.mp4", "c.mp4", "a.mp4"], 2)
+    assert names("2024/*/raw") == (["d.mp4", "a.mp4", "a_proxy.mp4", "b.mp4"], 1)
+    assert find_videos([tmp_path / "a.mp4", tmp_path / "a_proxy.mp4"], ["*_proxy*"]).videos == (tmp_path / "a.mp4",)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may list everything")

@@ -28,6 +28,7 @@ from tests.faces import astronaut
 from tests.labelled import made_faces, write_parquet
 from tests.models import tiny_model
 from tests.prefect_server import ROOT, Background, answers, ask, prefect, quiet_machine, until
+from tests.strangers import write_strangers
 
 RECIPE = """
 [optimisation]
@@ -87,6 +88,7 @@ def test_a_life_on_a_server(tmp_path: Path, write_talk: Callable[..., Path]) -> 
     first = _promote(lake, tiny_model(tmp_path / "first", seed=3))
     for k in range(3):
         write_talk(tmp_path / "inbox" / f"{k}.mp4", list(range(40 * k, 40 * k + 4)))
+    write_strangers(tmp_path)  # the folder that the command runs in, as a Prefect project has its own flows/
     words = ["mfer", "serve", "--lake", str(lake.location), "--inbox", str(tmp_path / "inbox"), "--every", "60"]
     served = Background([*words, "--data", str(tmp_path / "faces")], env, tmp_path)
     try:

@@ -23,6 +23,7 @@ from storage.records import VideoOutcome
 from storage.sql.views import run_sql
 from tests.clips import write_clip
 from tests.flows.test_analyze import assert_same, rows, write_talks
+from tests.strangers import write_strangers
 
 SEGMENT_S = 2.0
 
@@ -257,8 +258,9 @@ def test_libraries_that_write_to_the_terminal_write_to_the_log_of_the_video(
 def test_what_lies_in_the_working_directory_is_no_module_of_ours(
     tmp_path: Path, model: Path, talk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("torch", "flows", "av"):
-        (tmp_path / f"{name}.py").write_text("raise SystemExit('this is a file of the user')")
+    write_strangers(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", f".{os.pathsep}")
+    monkeypatch.setattr("sys.path", ["", *sys.path])  # as in a notebook
     monkeypatch.chdir(tmp_path)
     (outcome,) = analyze(tmp_path / "lake", model, talk).outcomes
     assert outcome.status == "ok", outcome

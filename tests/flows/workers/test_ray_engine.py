@@ -15,6 +15,7 @@ from storage.lake import Lake
 from storage.maintenance.check import check_lake
 from storage.records import VideoOutcome
 from tests.flows.test_analyze import assert_same, write_talks
+from tests.strangers import write_strangers
 
 cluster_utils = pytest.importorskip("ray.cluster_utils")
 pytestmark = pytest.mark.full
@@ -96,3 +97,13 @@ def test_node_that_is_lost_costs_no_video(
 def test_cluster_that_is_not_there_is_said(tmp_path: Path, model: Path, folder: Path) -> None:
     with pytest.raises(ConfigError, match=r"no Ray cluster at '127.0.0.1:1'"):
         analyze(tmp_path / "ray", model, folder, "127.0.0.1:1")
+
+
+def test_an_actor_runs_nothing_that_lies_in_the_working_folder(
+    tmp_path: Path, model: Path, write_talk: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    video = write_talk(tmp_path / "talk.mp4", list(range(4)))
+    monkeypatch.chdir(write_strangers(tmp_path))
+    run = FolderRun((str(video),), str(tmp_path / "lake"), str(model), "cpu", 1, SETTINGS, engine="ray")
+    (outcome,) = analyze_folder(run).outcomes  # on a cluster that is started for it
+    assert outcome.status == "ok", outcome

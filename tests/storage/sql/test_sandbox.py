@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from storage.sql import sandbox
 from storage.sql.sandbox import run_sql_apart
 from storage.sql.views import VIEWS, run_sql
 from tests.storage import lake_rows as rows
+from tests.strangers import write_strangers
 
 
 @pytest.fixture(scope="module")
@@ -174,3 +176,12 @@ def test_a_lake_beside_another_is_out_of_reach(lake: Lake, tmp_path: Path) -> No
     with pytest.raises(LakeError) as error:
         run_sql(other, f"SELECT * FROM read_text('{str(lake.location / 'lake.json').replace(chr(39), chr(39) * 2)}')")
     assert error.value.code == "wrong_sql"
+
+
+@pytest.mark.parametrize("python_path", ["", ".", f".{os.pathsep}"])
+def test_a_question_runs_nothing_that_lies_in_the_working_folder(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, python_path: str
+) -> None:
+    monkeypatch.chdir(write_strangers(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", python_path)
+    assert run_sql_apart(lake, "SELECT count(*) AS n FROM videos").to_pylist() == [{"n": 1}]
