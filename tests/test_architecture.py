@@ -43,7 +43,10 @@ ROOM_MAY_IMPORT = {
     },
     "storage/delta": {f"storage/{name}.py" for name in ("errors", "files", "rounding", "schema")},
     "storage/sql": {
-        *(f"storage/{name}.py" for name in ("errors", "identity", "lake", "models", "schema", "summary")),
+        *(
+            f"storage/{name}.py"
+            for name in ("errors", "identity", "interpreter", "lake", "models", "schema", "summary")
+        ),
         "storage/delta",
     },
     "storage/annotations": {
