@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 from mfer.errors import ConfigError
 from pipelines.faces.detectors import DETECT_MODES, DETECTORS, DetectMode, DetectorSettings, parse_min_face
 from pipelines.faces.settings import QualitySettings, TrackerSettings
+from storage.stitch import STITCH_VERSION
 
 __all__ = [
     "ALGORITHM_VERSIONS",
@@ -26,8 +27,8 @@ __all__ = [
     "parse_min_face",
 ]
 
-#: Part of ``faces_id``: raise one when the same settings would give other faces, tracks or qualities.
-ALGORITHM_VERSIONS = {"detect": 1, "follow": 1, "track": 1, "quality": 2}
+#: Part of ``faces_id``: bump one when the same settings would give other faces, tracks or qualities.
+ALGORITHM_VERSIONS = {"detect": 1, "follow": 1, "track": 1, "quality": 2, "stitch": STITCH_VERSION}
 Decoder = Literal["auto", "decord", "pyav", "torchcodec"]
 DECODERS: tuple[Decoder, ...] = get_args(Decoder)
 #: Degrees clockwise, or ``auto``: the turn in which most faces stand upright.

@@ -22,6 +22,7 @@ from storage.errors import LakeError
 from storage.identity import canonical_json, path_text
 from storage.records import FinishedVideo, RunManifest, VideoCounts, VideoOutcome
 from storage.schema import FACE_COLUMNS, OBSERVATIONS, SCHEMA_VERSION, TABLES
+from storage.stitch import SeamLimits
 from storage.summary import count_rows, sum_seconds, sum_stretches, sum_track_pieces
 
 __all__ = ["Lake", "Segment"]
@@ -239,12 +240,13 @@ class Lake:
         ids = [video.video_id for video in videos]
         source = relation_sql(self.location, "observations", analysis_id=analysis_id, video_ids=ids)
         listed = ", ".join(quote(video_id) for video_id in ids)
+        limits = SeamLimits.of(videos[0].settings)  # one analysis has one faces_id, so one
         with read_errors(self.location), shared_connection() as con:
             con.execute(
                 f"CREATE TEMP VIEW observations AS SELECT * FROM ({source})"
                 f" WHERE analysis_id = {quote(analysis_id)} AND video_id IN ({listed})"
             )
-            pieces, row_counts = sum_track_pieces(con), count_rows(con)
+            pieces, row_counts = sum_track_pieces(con, limits), count_rows(con)
             summed = {"seconds": sum_seconds(con, pieces), "stretches": sum_stretches(con, pieces)}
         counts, tracks_of, video_of = {}, {}, {}
         summed_of: dict[str, dict[str, pa.Table]] = {name: {} for name in summed}

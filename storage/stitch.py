@@ -1,29 +1,56 @@
-"""One track from the tracks of a video's segments: pieces on both sides of a seam that belong to one face."""
+"""Tracks over a seam: which tracks of two neighbouring segments follow one face.
+
+The limits are those of the tracker, so that a face is followed over a seam as it is within a segment. They come from the
+settings that ``faces_id`` is a hash of, as is ``STITCH_VERSION``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
+from typing import Any
 
-__all__ = ["TrackPiece", "join_segments"]
+__all__ = ["SPAN_MAX_GAP_S", "STITCH_VERSION", "SeamLimits", "TrackPiece", "join_segments"]
 
-#: Boxes on both sides of a seam that overlap less belong to different faces (SORT's threshold for neighbouring
-#: frames, Bewley et al. 2016, doi 10.1109/ICIP.2016.7533003).
-SEAM_MIN_IOU = 0.3
-#: A track that ended longer before the seam is not continued: the tracker itself would have ended it.
-SEAM_MAX_GAP_S = 0.5
+#: Bump when the same limits would join other tracks, or when SPAN_MAX_GAP_S changes. Part of ``faces_id``.
+STITCH_VERSION = 2
+#: Within a track: a face unseen for longer ends a span of one expression, an episode, and a smoothed curve.
+SPAN_MAX_GAP_S = 0.5
+#: Times of neighbouring frames differ from the sum of time and duration by rounding.
+_ROUNDING_S = 1e-3
 
 Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
+class SeamLimits:
+    """``min_iou``: overlap of the boxes on both sides of a seam from which they may be one face. ``max_gap_s``: a face
+    unseen for longer starts a new track; neighbouring samples may lie further apart."""
+
+    min_iou: float
+    max_gap_s: float
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> SeamLimits:
+        """The limits in the settings that a ``faces_id`` is a hash of. Raises ValueError where they are missing."""
+        try:
+            tracker = settings["tracker"]
+            return cls(float(tracker["min_iou"]), float(tracker["max_gap_s"]))
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                f"the settings of an analysis lack tracker.min_iou or tracker.max_gap_s: {error}"
+            ) from None
+
+
+@dataclass(frozen=True)
 class TrackPiece:
-    """One segment's track: when it was seen (end_s includes its last frame) and its first and last box, in px."""
+    """One segment's track: times of its first and last face, the end of the last frame, first and last box in px."""
 
     segment: int
     track: int
     start_s: float
+    last_s: float
     end_s: float
     first_box_px: Box
     last_box_px: Box
@@ -42,12 +69,18 @@ def _iou(a: Box, b: Box) -> float:
     return both / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - both)
 
 
-def join_segments(pieces: Sequence[TrackPiece]) -> dict[tuple[int, int], int]:
+def _touches(earlier: TrackPiece, later: TrackPiece, limits: SeamLimits) -> bool:
+    """Whether the later piece starts soon enough after the earlier, or with the next sample."""
+    unseen_s = abs(later.start_s - earlier.last_s)
+    return unseen_s <= limits.max_gap_s or abs(later.start_s - earlier.end_s) <= _ROUNDING_S
+
+
+def join_segments(pieces: Sequence[TrackPiece], limits: SeamLimits) -> dict[tuple[int, int], int]:
     """Number the tracks of a video from the tracks of its segments.
 
-    Pieces on both sides of a seam are the same track where the later starts at most SEAM_MAX_GAP_S after the end of
-    the earlier and their boxes overlap by SEAM_MIN_IOU, best overlap first, ties by number. The first segment keeps
-    its numbers; a track that begins later takes the next free one. The order of ``pieces`` does not matter.
+    Pieces on both sides of a seam are one track where they lie within the limits, best overlap first, ties by number.
+    The first segment keeps its numbers; a track that begins later takes the next free one. The order of ``pieces``
+    does not matter.
 
     Returns:
         (segment, track) to track_id; pieces of one segment never share a track_id.
@@ -64,8 +97,8 @@ def join_segments(pieces: Sequence[TrackPiece]) -> dict[tuple[int, int], int]:
             for a in earlier
             for b in later
             if b.segment == a.segment + 1
-            and abs(b.start_s - a.end_s) <= SEAM_MAX_GAP_S
-            and (iou := _iou(a.last_box_px, b.first_box_px)) >= SEAM_MIN_IOU
+            and _touches(a, b, limits)
+            and (iou := _iou(a.last_box_px, b.first_box_px)) >= limits.min_iou
         ]
         continued: dict[int, int] = {}
         for _, track_before, track in sorted(candidates):

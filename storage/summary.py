@@ -9,10 +9,9 @@ import pyarrow as pa
 
 from storage.delta.relations import rows_of
 from storage.schema import EXPRESSIONS
-from storage.stitch import TrackPiece, join_segments
+from storage.stitch import SPAN_MAX_GAP_S, SeamLimits, TrackPiece, join_segments
 
 __all__ = [
-    "EPISODE_MAX_GAP_S",
     "MARGIN_SQL",
     "SECONDS_SUMS",
     "count_rows",
@@ -21,9 +20,6 @@ __all__ = [
     "sum_stretches",
     "sum_track_pieces",
 ]
-
-#: A face that was not seen for longer ends a stretch of one expression, and with it an episode.
-EPISODE_MAX_GAP_S = 0.5
 
 #: How far a face's highest probability is above the next one, of columns of ``observations``.
 MARGIN_SQL = "(confidence - list_reverse_sort([coalesce(p, 0) FOR p IN [{}]])[2])".format(
@@ -43,7 +39,7 @@ SECONDS_SUMS = ", ".join(
 )
 
 
-def sum_track_pieces(con: duckdb.DuckDBPyConnection) -> pa.Table:
+def sum_track_pieces(con: duckdb.DuckDBPyConnection, limits: SeamLimits) -> pa.Table:
     """Rows of ``tracks`` (without faces_id) for every video in the relation ``observations`` of the connection."""
     means = ", ".join(f"avg(p_{name}) AS mean_p_{name}" for name in EXPRESSIONS)
     box = "[box_x1_px, box_y1_px, box_x2_px, box_y2_px]"
@@ -55,14 +51,14 @@ def sum_track_pieces(con: duckdb.DuckDBPyConnection) -> pa.Table:
                min(time_s) AS start_s, max(time_s + duration_s) AS end_s, count(*) AS n_faces,
                avg(box_x2_px - box_x1_px) AS mean_box_width_px,
                avg(box_y2_px - box_y1_px) AS mean_box_height_px, {means},
-               arg_min({box}, frame_index) AS first_box, arg_max({box}, frame_index) AS last_box
+               max(time_s) AS last_s, arg_min({box}, frame_index) AS first_box, arg_max({box}, frame_index) AS last_box
         FROM observations WHERE face_index IS NOT NULL
         GROUP BY ALL ORDER BY video_id, analysis_id, segment, track
         """,
     )
     track_ids: list[int] = []
     found = rows.select(
-        ["video_id", "analysis_id", "segment", "track", "start_s", "end_s", "first_box", "last_box"]
+        ["video_id", "analysis_id", "segment", "track", "start_s", "last_s", "end_s", "first_box", "last_box"]
     ).to_pylist()
     for _, of_video in groupby(found, key=lambda row: (row["video_id"], row["analysis_id"])):
         pieces = [
@@ -70,15 +66,18 @@ def sum_track_pieces(con: duckdb.DuckDBPyConnection) -> pa.Table:
                 row["segment"],
                 row["track"],
                 row["start_s"],
+                row["last_s"],
                 row["end_s"],
                 tuple(row["first_box"]),
                 tuple(row["last_box"]),
             )
             for row in of_video
         ]
-        joined = join_segments(pieces)
+        joined = join_segments(pieces, limits)
         track_ids += [joined[piece.segment, piece.track] for piece in pieces]
-    return rows.drop_columns(["first_box", "last_box"]).append_column("track_id", pa.array(track_ids, pa.int32()))
+    return rows.drop_columns(["last_s", "first_box", "last_box"]).append_column(
+        "track_id", pa.array(track_ids, pa.int32())
+    )
 
 
 def sum_seconds(con: duckdb.DuckDBPyConnection, pieces: pa.Table) -> pa.Table:
@@ -113,7 +112,7 @@ def stretches_sql(faces: str) -> str:
             WINDOW one AS (PARTITION BY video_id, analysis_id, track_id ORDER BY frame_index)
         ), numbered AS (
             SELECT *, sum(
-                CASE WHEN expression = expression_before AND time_s - ended_s <= {EPISODE_MAX_GAP_S} THEN 0 ELSE 1 END
+                CASE WHEN expression = expression_before AND time_s - ended_s <= {SPAN_MAX_GAP_S} THEN 0 ELSE 1 END
             ) OVER (one ROWS UNBOUNDED PRECEDING) AS stretch
             FROM before WINDOW one AS (PARTITION BY video_id, analysis_id, track_id ORDER BY frame_index)
         )

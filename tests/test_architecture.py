@@ -45,7 +45,7 @@ ROOM_MAY_IMPORT = {
     "storage/sql": {
         *(
             f"storage/{name}.py"
-            for name in ("errors", "identity", "interpreter", "lake", "models", "schema", "summary")
+            for name in ("errors", "identity", "interpreter", "lake", "models", "schema", "stitch", "summary")
         ),
         "storage/delta",
     },

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from storage.schema import EXPRESSIONS
-from storage.summary import EPISODE_MAX_GAP_S
+from storage.stitch import SPAN_MAX_GAP_S
 
 __all__ = [
     "FRAME_STATUSES",
@@ -115,14 +115,14 @@ def smooth(time_s: np.ndarray, duration_s: np.ndarray, values: np.ndarray, windo
         time_s, duration_s: float64 [N], ascending.
         values: float [N,K].
         window_s: width of the window; 0 changes nothing. The face not being seen for more than
-            ``EPISODE_MAX_GAP_S`` parts the curve.
+            ``SPAN_MAX_GAP_S`` parts the curve.
 
     Returns:
         float32 [N,K].
     """
     if window_s <= 0 or len(time_s) < 2:
         return values.astype(np.float32)
-    gap = time_s[1:] - (time_s[:-1] + duration_s[:-1]) > EPISODE_MAX_GAP_S
+    gap = time_s[1:] - (time_s[:-1] + duration_s[:-1]) > SPAN_MAX_GAP_S
     stretch = np.concatenate([[0], np.cumsum(gap)])
     edges = np.append(np.flatnonzero(np.diff(stretch, prepend=-1)), len(time_s))
     first = np.maximum(np.searchsorted(time_s, time_s - window_s / 2 - 1e-9), edges[stretch])

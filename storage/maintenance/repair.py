@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterator
 from typing import Any
 
@@ -135,4 +136,5 @@ def _sum_again(lake: Lake) -> int:
 
 def _finished(row: dict[str, Any]) -> FinishedVideo:
     names = FinishedVideo.__dataclass_fields__
-    return FinishedVideo(**{name: value for name, value in row.items() if name in names and name != "settings"})
+    known = {name: value for name, value in row.items() if name in names}
+    return FinishedVideo(**{**known, "settings": json.loads(row["settings"])})

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import duckdb
 
 from storage.schema import EXPRESSIONS
+from storage.stitch import SPAN_MAX_GAP_S
 
 __all__ = ["FUNCTIONS", "TableFunction", "create_functions"]
 
@@ -237,7 +238,7 @@ _BOOTSTRAP = {"replicates": "1000", "level": "0.95", "seed": "0"}
 _FUNCTIONS = (
     TableFunction(
         "smoothed",
-        {"width_s": "0.5", "max_gap_s": "0.5"},
+        {"width_s": "0.5", "max_gap_s": str(SPAN_MAX_GAP_S)},
         "One row per face of scores, with probabilities averaged over time by a raised-cosine window of width_s at "
         "half height; never across the end of a track, nor across a gap of more than max_gap_s.",
         _SMOOTHED,
@@ -290,7 +291,7 @@ _FUNCTIONS = (
     ),
     TableFunction(
         "expression_events",
-        {"on_p": "0.5", "off_p": "0.25", "min_s": "0.2", "width_s": "0.3", "max_gap_s": "0.5"},
+        {"on_p": "0.5", "off_p": "0.25", "min_s": "0.2", "width_s": "0.3", "max_gap_s": str(SPAN_MAX_GAP_S)},
         "One row per stretch in which an expression's smoothed probability stays at off_p or above and reaches on_p, "
         "for at least min_s.",
         _EVENTS,

@@ -18,10 +18,9 @@ from storage.schema import EXPRESSIONS, TABLES
 from storage.sql.corrections import BASIC_VIEWS, CORRECTED, EDITS_SQL, LABELS_SQL, PEOPLE_SQL, corrections
 from storage.sql.model_choice import find_model_id, mixture_note
 from storage.sql.table_functions import FUNCTIONS, create_functions
-from storage.summary import EPISODE_MAX_GAP_S
+from storage.stitch import SPAN_MAX_GAP_S
 
 __all__ = [
-    "EPISODE_MAX_GAP_S",
     "EPISODE_MIN_S",
     "MAX_ROWS",
     "MEMORY_MB",
@@ -197,7 +196,7 @@ _VIEWS = (
     View(
         "stretches",
         "One row per unbroken stretch, however short, in which a track keeps one leading expression; not to be seen "
-        f"for more than {EPISODE_MAX_GAP_S} s ends it.",
+        f"for more than {SPAN_MAX_GAP_S} s ends it.",
         _STRETCHES,
         ("stretches",),
         {**_VIDEO_FILE, "mean_confidence": ("0..1", "mean probability of that class, weighted by time")},

@@ -109,7 +109,7 @@ def finished(number: int, **changes: object) -> FinishedVideo:
         "path": f"/films/clip {number}.mp4",
         "size_bytes": 1000 + number,
         "mtime_ns": 5_000_000_000 + number,
-        "settings": {"every": 1},
+        "settings": {"every": 1, "tracker": {"min_iou": 0.2, "max_gap_s": 1.0}},
     }
     return FinishedVideo(**(fields | changes))
 

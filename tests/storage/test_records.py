@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipelines.settings import AnalysisSettings, TrackerSettings
 from storage.delta.tables import data_files, open_table
 from storage.errors import LakeError
 from storage.identity import analysis_id, faces_id, path_text, video_id_of
@@ -22,7 +23,7 @@ from storage.lake import Lake
 from storage.records import FinishedVideo, RunManifest, VideoOutcome
 from storage.rounding import round_for_storage
 from storage.schema import EXPRESSIONS, OBSERVATIONS, TABLES, conform, meaning_of, unit_of
-from storage.stitch import TrackPiece, join_segments
+from storage.stitch import STITCH_VERSION, SeamLimits, TrackPiece, join_segments
 from tests.storage import lake_rows as rows
 
 
@@ -156,6 +157,9 @@ def test_missing_columns_become_null_and_unknown_ones_are_refused() -> None:
         conform(pa.table({"c": [1]}), schema)
 
 
+LIMITS = SeamLimits(min_iou=0.2, max_gap_s=1.0)
+
+
 def boxes(draw: st.DrawFn) -> tuple[float, float, float, float]:
     x, y = draw(st.integers(0, 40)), draw(st.integers(0, 40))
     return (float(x), float(y), float(x + draw(st.integers(1, 20))), float(y + draw(st.integers(1, 20))))
@@ -165,7 +169,9 @@ def boxes(draw: st.DrawFn) -> tuple[float, float, float, float]:
 def track_pieces(draw: st.DrawFn) -> list[TrackPiece]:
     starts = st.sampled_from([0.0, 1.0])
     return [
-        TrackPiece(segment, track, 2 * segment + draw(starts), 2 * segment + 2.0, boxes(draw), boxes(draw))
+        TrackPiece(
+            segment, track, 2 * segment + draw(starts), 2 * segment + 1.96, 2 * segment + 2.0, boxes(draw), boxes(draw)
+        )
         for segment in range(draw(st.integers(1, 4)))
         for track in range(draw(st.integers(0, 5)))
     ]
@@ -174,10 +180,10 @@ def track_pieces(draw: st.DrawFn) -> list[TrackPiece]:
 @settings(max_examples=80, deadline=None)
 @given(track_pieces(), st.randoms())
 def test_joined_tracks_do_not_depend_on_order_and_keep_segments_apart(pieces: list[TrackPiece], random: object) -> None:
-    joined = join_segments(pieces)
+    joined = join_segments(pieces, LIMITS)
     shuffled = pieces[:]
     random.shuffle(shuffled)
-    assert join_segments(shuffled) == joined
+    assert join_segments(shuffled, LIMITS) == joined
     assert set(joined) == {(piece.segment, piece.track) for piece in pieces}
     assert len({(segment, track_id) for (segment, _), track_id in joined.items()}) == len(pieces)
     first = min((piece.segment for piece in pieces), default=0)
@@ -190,7 +196,27 @@ def test_joined_tracks_do_not_depend_on_order_and_keep_segments_apart(pieces: li
 
 def test_a_track_that_ended_before_the_seam_or_lies_elsewhere_is_not_continued() -> None:
     here, there = (0.0, 0.0, 10.0, 10.0), (50.0, 0.0, 60.0, 10.0)
-    ended = TrackPiece(0, 0, 0.0, 5.0, here, here)
-    lasting = TrackPiece(0, 1, 0.0, 10.0, here, there)
-    later = [TrackPiece(1, 0, 10.0, 20.0, here, here), TrackPiece(1, 1, 10.0, 20.0, there, there)]
-    assert join_segments([ended, lasting, *later]) == {(0, 0): 0, (0, 1): 1, (1, 0): 2, (1, 1): 1}
+    ended = TrackPiece(0, 0, 0.0, 4.96, 5.0, here, here)
+    lasting = TrackPiece(0, 1, 0.0, 9.96, 10.0, here, there)
+    later = [TrackPiece(1, 0, 10.0, 19.96, 20.0, here, here), TrackPiece(1, 1, 10.0, 19.96, 20.0, there, there)]
+    assert join_segments([ended, lasting, *later], LIMITS) == {(0, 0): 0, (0, 1): 1, (1, 0): 2, (1, 1): 1}
+
+
+@pytest.mark.parametrize(("gap_s", "sample_s", "joined"), [(0.9, 0.04, True), (1.1, 0.04, False), (3.0, 3.0, True)])
+def test_a_face_is_followed_over_a_seam_for_as_long_as_the_tracker_follows_it(
+    gap_s: float, sample_s: float, joined: bool
+) -> None:
+    here = (0.0, 0.0, 10.0, 10.0)
+    last_s = 10.0 - sample_s if gap_s == sample_s else 9.5
+    before = TrackPiece(0, 0, 0.0, last_s, last_s + sample_s, here, here)
+    after = TrackPiece(1, 4, last_s + gap_s, 20.0, 20.0 + sample_s, here, here)
+    assert join_segments([before, after], LIMITS)[1, 4] == (0 if joined else 1)
+
+
+def test_the_limits_of_the_seam_are_the_trackers_and_part_of_the_id() -> None:
+    chosen = AnalysisSettings(tracker=TrackerSettings(max_gap_s=2.0, min_iou=0.4))
+    assert SeamLimits.of(chosen.hashed()) == SeamLimits(min_iou=0.4, max_gap_s=2.0)
+    assert faces_id(chosen.hashed()) != faces_id(AnalysisSettings().hashed())
+    assert chosen.hashed()["algorithm_versions"]["stitch"] == STITCH_VERSION
+    with pytest.raises(ValueError, match=r"lack tracker\.min_iou"):
+        SeamLimits.of({"every": 1})
