@@ -1,7 +1,7 @@
 """Tracks over a seam: which tracks of two neighbouring segments follow one face.
 
-The limits are those of the tracker, so that a face is followed over a seam as it is within a segment. They come from the
-settings that ``faces_id`` is a hash of, as is ``STITCH_VERSION``.
+The limits are those of the tracker, so that a face is followed over a seam as it is within a segment. They come from
+the settings that ``faces_id`` is a hash of, as is ``STITCH_VERSION``.
 """
 
 from __future__ import annotations
@@ -38,9 +38,8 @@ class SeamLimits:
             tracker = settings["tracker"]
             return cls(float(tracker["min_iou"]), float(tracker["max_gap_s"]))
         except (KeyError, TypeError) as error:
-            raise ValueError(
-                f"the settings of an analysis lack tracker.min_iou or tracker.max_gap_s: {error}"
-            ) from None
+            message = f"the settings of an analysis lack tracker.min_iou or tracker.max_gap_s: {error}"
+            raise ValueError(message) from None
 
 
 @dataclass(frozen=True)

@@ -75,9 +75,8 @@ def sum_track_pieces(con: duckdb.DuckDBPyConnection, limits: SeamLimits) -> pa.T
         ]
         joined = join_segments(pieces, limits)
         track_ids += [joined[piece.segment, piece.track] for piece in pieces]
-    return rows.drop_columns(["last_s", "first_box", "last_box"]).append_column(
-        "track_id", pa.array(track_ids, pa.int32())
-    )
+    kept = rows.drop_columns(["last_s", "first_box", "last_box"])
+    return kept.append_column("track_id", pa.array(track_ids, pa.int32()))
 
 
 def sum_seconds(con: duckdb.DuckDBPyConnection, pieces: pa.Table) -> pa.Table:

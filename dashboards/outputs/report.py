@@ -21,13 +21,13 @@ from storage.files import whole_file
 from storage.lake import Lake
 from storage.sql.model_choice import mixture_note
 from storage.sql.selection import ChosenVideo, choose_videos
+from storage.sql.statistics import bootstrap_means
 from storage.sql.views import connect
 
 __all__ = ["write_report"]
 
 #: A page with more videos is too heavy for a browser; the summary still counts them all.
 MAX_VIDEOS = 60
-_REPLICATES = 1000
 _STYLE = """
 :root { color-scheme: light }
 body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; margin: 0 }
@@ -228,14 +228,13 @@ def _shares(con: Connection, video_ids: list[str]) -> str:
     if not rows:
         return "<p>No face was found in any of these videos.</p>"
     by_name = {name: np.array([r["share"] for r in rows if r["expression"] == name]) for name in EXPRESSION_COLOURS}
-    n_videos = len(by_name["neutral"])
-    drawn = np.random.default_rng(0).integers(0, n_videos, (_REPLICATES, n_videos))
+    estimates = {name: bootstrap_means(shares) for name, shares in by_name.items()}
+    n_videos = estimates["neutral"].n
     lines = []
-    for name, shares in sorted(by_name.items(), key=lambda item: -item[1].mean()):
-        low, high = np.quantile(shares[drawn].mean(1), [0.025, 0.975])
-        interval = f"{100 * low:.0f} to {100 * high:.0f} %" if n_videos > 1 else "–"
-        bar = share_bar({name: float(shares.mean())}, height=14)
-        lines.append((name, _percent(float(shares.mean()), 1), interval, bar))
+    for name, found in sorted(estimates.items(), key=lambda item: -float(item[1].mean)):
+        interval = f"{100 * found.low:.0f} to {100 * found.high:.0f} %" if n_videos > 1 else "–"
+        bar = share_bar({name: float(found.mean)}, height=14)
+        lines.append((name, _percent(float(found.mean), 1), interval, bar))
     head = [("expression", ""), ("share of the time", "n"), ("95 % interval", "n"), ("", "wide")]
     said = (
         f"The share of the time that faces were seen in which each expression leads, as a mean over {n_videos} videos; "

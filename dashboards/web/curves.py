@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from storage.schema import EXPRESSIONS
-from storage.stitch import SPAN_MAX_GAP_S
+from storage.sql.statistics import baseline, smooth
 
 __all__ = [
     "FRAME_STATUSES",
@@ -61,16 +61,15 @@ class Curves:
         return len(self.time_s)
 
     def smoothed(self, window_s: float) -> np.ndarray:
-        """``smooth`` of the probabilities, float32 [N,8], kept for the last window asked for."""
+        """``storage.sql.statistics.smooth`` of the probabilities, float32 [N,8], kept for the last window asked for."""
         if window_s not in self._smoothed:
             self._smoothed.clear()
             self._smoothed[window_s] = smooth(self.time_s, self.duration_s, self.prob, window_s)
         return self._smoothed[window_s]
 
     def baseline(self) -> np.ndarray:
-        """What is usual for this face: the median of each class over its frames of good quality, float64 [8]."""
-        shown = self.prob[self.ok] if self.ok.any() else self.prob
-        return np.median(shown, axis=0).astype(np.float64) if len(shown) else np.full(len(EXPRESSIONS), np.nan)
+        """What is usual for this face, float64 [8]; see ``storage.sql.statistics.baseline``."""
+        return baseline(self.time_s, self.duration_s, self.prob, self.ok)
 
 
 def _floats(table: pa.Table, name: str, kind: Any = np.float64) -> np.ndarray:
@@ -106,31 +105,6 @@ def read_frames(rows: pa.Table) -> Frames:
         _floats(rows, "frame_index", np.int64),
         np.array([FRAME_STATUSES.index(name) for name in status], dtype=np.int8),
     )
-
-
-def smooth(time_s: np.ndarray, duration_s: np.ndarray, values: np.ndarray, window_s: float) -> np.ndarray:
-    """Mean over a window around each moment, weighted by how long each frame is shown; never across a gap.
-
-    Args:
-        time_s, duration_s: float64 [N], ascending.
-        values: float [N,K].
-        window_s: width of the window; 0 changes nothing. The face not being seen for more than
-            ``SPAN_MAX_GAP_S`` parts the curve.
-
-    Returns:
-        float32 [N,K].
-    """
-    if window_s <= 0 or len(time_s) < 2:
-        return values.astype(np.float32)
-    gap = time_s[1:] - (time_s[:-1] + duration_s[:-1]) > SPAN_MAX_GAP_S
-    stretch = np.concatenate([[0], np.cumsum(gap)])
-    edges = np.append(np.flatnonzero(np.diff(stretch, prepend=-1)), len(time_s))
-    first = np.maximum(np.searchsorted(time_s, time_s - window_s / 2 - 1e-9), edges[stretch])
-    last = np.minimum(np.searchsorted(time_s, time_s + window_s / 2 + 1e-9), edges[stretch + 1])
-    weight = np.maximum(duration_s, 1e-6)
-    total = np.concatenate([[0.0], np.cumsum(weight)])
-    summed = np.vstack([np.zeros(values.shape[1]), np.cumsum(values * weight[:, None], axis=0, dtype=np.float64)])
-    return ((summed[last] - summed[first]) / (total[last] - total[first])[:, None]).astype(np.float32)
 
 
 def uncertain_stretches(curves: Curves, from_s: float, to_s: float, least_s: float) -> list[tuple[float, float]]:

@@ -16,24 +16,10 @@ import numpy as np
 from dashboards.web.source import LakeSource
 from storage.schema import EXPRESSIONS
 
-__all__ = ["Figures", "Interval", "by_condition", "interval_of_means", "read_conditions", "read_figures"]
+__all__ = ["Figures", "by_condition", "read_conditions", "read_figures"]
 
-N_DRAWS = 2000
 #: Parts into which each video is cut for the curves, whatever its length.
 N_PARTS = 40
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean over videos with its 95 % interval (percentile bootstrap; Efron and Tibshirani 1993, chapter 13).
-
-    mean, low, high float64 [...]: NaN where no video has a value, and low and high also where only one has.
-    """
-
-    mean: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-    n_videos: int
 
 
 @dataclass(frozen=True)
@@ -85,36 +71,11 @@ def read_figures(source: LakeSource) -> Figures:
     return source.kept(("figures",), read)
 
 
-def interval_of_means(values: np.ndarray, seed: int = 0) -> Interval:
-    """Mean over videos and its interval.
-
-    Args:
-        values: float64 [V,...], NaN where a video has no value: it counts where it has one.
-        seed: of the draws; the same gives the same interval.
-    """
-    n = len(values)
-    there = ~np.isnan(values)
-    filled = np.where(there, values, 0.0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean = filled.sum(0) / there.sum(0)
-        if n < 2:
-            unknown = np.full(mean.shape, np.nan)
-            return Interval(mean, unknown, unknown, n)
-        # how often each video is drawn: [draws, V] times [V, ...]
-        drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=N_DRAWS).astype(np.float64)
-        flat, mask = filled.reshape(n, -1), there.reshape(n, -1).astype(np.float64)
-        means = (drawn @ flat) / (drawn @ mask)
-        means[:, np.isnan(means).all(0)] = 0.0  # no video has a value there: hidden below
-        low, high = np.nanpercentile(means, [2.5, 97.5], axis=0) if means.size else means[:2]
-    few = there.sum(0) < 2
-    low, high = low.reshape(mean.shape), high.reshape(mean.shape)
-    return Interval(mean, np.where(few, np.nan, low), np.where(few, np.nan, high), n)
-
-
 def by_condition(figures: Figures, condition_of: Mapping[str, str]) -> dict[str, np.ndarray]:
-    """Rows of each condition, by its name; ``condition_of`` maps paths to conditions."""
+    """Rows of each condition, by its name, in the order of video_id; ``condition_of`` maps paths to conditions."""
     rows: dict[str, list[int]] = {}
-    for k, path in enumerate(figures.paths):
+    for k in sorted(range(len(figures.paths)), key=figures.video_ids.__getitem__):
+        path = figures.paths[k]
         if path in condition_of:
             rows.setdefault(condition_of[path], []).append(k)
     return {name: np.array(rows[name]) for name in sorted(rows)}

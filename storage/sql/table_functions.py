@@ -13,7 +13,7 @@ import duckdb
 from storage.schema import EXPRESSIONS
 from storage.stitch import SPAN_MAX_GAP_S
 
-__all__ = ["FUNCTIONS", "TableFunction", "create_functions"]
+__all__ = ["DRAW_SQL", "FUNCTIONS", "REPLICATES", "SHORTEST_S", "TableFunction", "create_function", "create_functions"]
 
 #: Pleasure and arousal of six words, as commonly quoted from Russell and Mehrabian 1977 (doi
 #: 10.1016/0092-6566(77)90037-X); neutral is the origin and contempt a choice of ours: as unpleasant as disgust, hardly
@@ -55,7 +55,8 @@ def _each(pattern: str, joint: str = ", ") -> str:
 _NAMES = _each("'{}'")
 _LONG = f"unnest([{_each('p_{}')}]) AS p, unnest([{_NAMES}]) AS class"
 #: A face that is shown for no time at all, as a lone picture is, still counts.
-_WEIGHT = "greatest(duration_s, 1e-9)"
+SHORTEST_S = 1e-9
+_WEIGHT = f"greatest(duration_s, {SHORTEST_S})"
 _WHERE = "file_name, track_id, time_s, duration_s"
 _WHICH = "path, video_id, frame_index, analysis_id"
 _PLACED = {"path": ("", "path of the file that was analysed; copies are in videos")}
@@ -91,13 +92,18 @@ _SMOOTHED = f"""
            * EXCLUDE ({_WHERE})
     FROM divided
 """
+#: Of a track, its faces of good quality, or all where none is.
 _BASELINES = f"""
-    WITH calm AS (
+    WITH shown AS (
+        SELECT {_WHERE}, {_WHICH}, {_each("p_{}")}, {{arousal}} AS arousal FROM scores WHERE expression IS NOT NULL
+        QUALIFY coalesce(quality_ok, false)
+                OR NOT bool_or(coalesce(quality_ok, false)) OVER (PARTITION BY video_id, track_id)
+    ), calm AS (
         SELECT *, sum({_WEIGHT}) OVER (
                    PARTITION BY video_id, track_id ORDER BY arousal, frame_index ROWS UNBOUNDED PRECEDING
                ) - {_WEIGHT} AS before_s,
                sum({_WEIGHT}) OVER (PARTITION BY video_id, track_id) AS all_s
-        FROM affect()
+        FROM shown
     )
     SELECT file_name, track_id, count(*) AS n_faces, {_each("median(p_{0}) AS median_p_{0}")},
            {
@@ -189,7 +195,10 @@ _SHARES_OF_VIDEOS = f"""
 """
 #: Draws videos of a group with replacement: replicate r's draw i takes the video number md5(seed/group/r/i) mod n. The
 #: same seed gives the same interval everywhere; DuckDB's own hash of integers is not even enough in its lowest bits.
-_DRAWS = """
+DRAW_SQL = "md5_number_lower(concat_ws('/', seed, group_name, replicate, draw)) % n"
+#: Replicates of a bootstrap over videos.
+REPLICATES = 1000
+_DRAWS = f"""
     numbered AS (
         SELECT *, row_number() OVER (PARTITION BY group_name, expression ORDER BY video_id) - 1 AS place,
                count(*) OVER (PARTITION BY group_name, expression) AS n
@@ -197,7 +206,7 @@ _DRAWS = """
     ), groups AS (
         SELECT DISTINCT group_name, n FROM numbered
     ), draws AS (
-        SELECT group_name, replicate, md5_number_lower(concat_ws('/', seed, group_name, replicate, draw)) % n AS place
+        SELECT group_name, replicate, {DRAW_SQL} AS place
         FROM (SELECT group_name, n, replicate, unnest(range(n)) AS draw FROM groups, range(replicates) r(replicate))
     ), means AS (
         SELECT d.group_name, n.expression, d.replicate, avg(n.share) AS share
@@ -234,7 +243,7 @@ _GROUP = (
     "",
     "what the first parenthesis of group_pattern finds in the path: '([^/]*)/[^/]*$' is a video's folder",
 )
-_BOOTSTRAP = {"replicates": "1000", "level": "0.95", "seed": "0"}
+_BOOTSTRAP = {"replicates": str(REPLICATES), "level": "0.95", "seed": "0"}
 _FUNCTIONS = (
     TableFunction(
         "smoothed",
@@ -264,11 +273,12 @@ _FUNCTIONS = (
     TableFunction(
         "baselines",
         {"share": "0.2"},
-        "One row per track: what its face looks like most of the time, in two ways.",
-        _BASELINES,
+        "One row per track: what its face looks like most of the time, in two ways, by its faces of good quality (by "
+        "all of them where none is good).",
+        _BASELINES.replace("{arousal}", _projection(1)),
         {
             **_PLACED,
-            "n_faces": ("", "faces (rows) in the track"),
+            "n_faces": ("", "faces (rows) that count"),
             **{f"median_p_{name}": ("0..1", f"median probability of {name}") for name in EXPRESSIONS},
             **{
                 f"calm_p_{name}": (
@@ -375,5 +385,10 @@ FUNCTIONS = {function.name: function for function in _FUNCTIONS}
 def create_functions(con: duckdb.DuckDBPyConnection) -> None:
     """Make every table function in a connection that has the views."""
     for name in ("affect", *(name for name in FUNCTIONS if name != "affect")):
-        function = FUNCTIONS[name]
-        con.execute(f"CREATE MACRO {function.signature} AS TABLE {function.sql}")
+        create_function(con, name)
+
+
+def create_function(con: duckdb.DuckDBPyConnection, name: str, *, temporary: bool = False) -> None:
+    """Make one table function; what it reads has to be there. A temporary one is the cursor's alone."""
+    function = FUNCTIONS[name]
+    con.execute(f"CREATE {'TEMP ' if temporary else ''}MACRO {function.signature} AS TABLE {function.sql}")

@@ -12,10 +12,11 @@ from dash import Dash, Input, Output, State, dcc, html
 
 from dashboards.outputs.palette import EXPRESSION_COLOURS
 from dashboards.web.data import folder_of
-from dashboards.web.groups import Figures, by_condition, interval_of_means, read_conditions, read_figures
+from dashboards.web.groups import Figures, by_condition, read_conditions, read_figures
 from dashboards.web.shell import DARK_PLOT, chip, plain_text, table
 from dashboards.web.source import LakeSource
 from storage.schema import EXPRESSIONS
+from storage.sql.statistics import bootstrap_means
 
 __all__ = ["layout", "register"]
 
@@ -84,11 +85,11 @@ def bars(figures: Figures, groups: dict[str, np.ndarray]) -> dict[str, Any]:
     """Figure of the mean probability of each expression in each group."""
     traces, shown = [], short_names(list(groups))
     for k, (name, rows) in enumerate(groups.items()):
-        found, label = interval_of_means(figures.mean[rows]), plain_text(shown[name])
+        found, label = bootstrap_means(figures.mean[rows], name), plain_text(shown[name])
         traces.append(
             {
                 "type": "bar",
-                "name": f"{label} (n = {found.n_videos})",
+                "name": f"{label} (n = {found.n})",
                 "x": list(EXPRESSIONS),
                 "y": _plain(found.mean),
                 "marker": {
@@ -123,7 +124,8 @@ def curves(figures: Figures, groups: dict[str, np.ndarray], expression: str) -> 
     traces: list[dict[str, Any]] = []
     shown = short_names(list(groups))
     for k, (name, rows) in enumerate(groups.items()):
-        found, label = interval_of_means(figures.parts[rows, :, EXPRESSIONS.index(expression)]), plain_text(shown[name])
+        found = bootstrap_means(figures.parts[rows, :, EXPRESSIONS.index(expression)], name)
+        label = plain_text(shown[name])
         line = {"color": _LINES[k][0], "width": 2.2, "dash": _LINES[k][1]}
         if not k:
             line["color"] = EXPRESSION_COLOURS[expression]
@@ -135,7 +137,7 @@ def curves(figures: Figures, groups: dict[str, np.ndarray], expression: str) -> 
             {
                 "type": "scatter",
                 "mode": "lines",
-                "name": f"{label} (n = {found.n_videos})",
+                "name": f"{label} (n = {found.n})",
                 "x": across,
                 "y": _plain(found.mean),
                 "line": line,
@@ -168,12 +170,12 @@ def _plain(values: np.ndarray) -> list[float | None]:
 def _rows(figures: Figures, groups: dict[str, np.ndarray]) -> list[list[Any]]:
     rows, shown = [], short_names(list(groups))
     for name, chosen in groups.items():
-        found = interval_of_means(figures.mean[chosen])
+        found = bootstrap_means(figures.mean[chosen], name)
         cells = [
             "" if m != m else [f"{m:.1%}", *([html.Br(), html.Small(f"{lo:.1%} to {hi:.1%}")] if lo == lo else [])]
             for m, lo, hi in zip(found.mean, found.low, found.high, strict=True)
         ]
-        rows.append([html.Span(shown[name], title=name), str(found.n_videos), *cells])
+        rows.append([html.Span(shown[name], title=name), str(found.n), *cells])
     return rows
 
 

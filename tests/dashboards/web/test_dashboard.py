@@ -18,9 +18,9 @@ import pytest
 from click.testing import CliRunner
 
 from dashboards.web.app import create_app, is_loopback
-from dashboards.web.curves import Curves, smooth, view_of
+from dashboards.web.curves import Curves, view_of
 from dashboards.web.data import health, library, mean_expressions, remedies, strips, trusted_shares, video_facts
-from dashboards.web.groups import by_condition, interval_of_means, read_conditions, read_figures
+from dashboards.web.groups import by_condition, read_conditions, read_figures
 from dashboards.web.pages import compare, label, query, video
 from dashboards.web.pages import health as health_page
 from dashboards.web.pages import library as library_page
@@ -81,20 +81,6 @@ def curves(time_s: np.ndarray, prob: np.ndarray, duration_s: float = 0.04) -> Cu
 
 
 # -- what is drawn --------------------------------------------------------------------------------------------------
-
-
-def test_smoothing_is_a_mean_over_time_and_does_not_cross_a_gap() -> None:
-    time_s = np.concatenate([np.arange(50) / 25, 10 + np.arange(50) / 25])
-    values = np.repeat([[0.0], [1.0]], 50, axis=0)
-    assert set(smooth(time_s, np.full(100, 0.04), values, 3.0).ravel()) == {0.0, 1.0}
-    step = np.repeat([[0.0], [1.0]], 25, axis=0)
-    smoothed = smooth(np.arange(50) / 25, np.full(50, 0.04), step, 0.4).ravel()
-    assert smoothed[10] == 0
-    assert smoothed[40] == 1
-    assert smoothed[24] == pytest.approx(5 / 11, abs=0.02)
-    # a frame that is shown nine times as long counts nine times
-    uneven = smooth(np.array([0.0, 0.1]), np.array([0.1, 0.9]), np.array([[0.0], [1.0]]), 2.0)
-    assert uneven.ravel() == pytest.approx([0.9, 0.9])
 
 
 def test_many_faces_are_drawn_as_few_points_that_keep_every_peak_and_gap() -> None:
@@ -172,19 +158,10 @@ def test_strip_follows_the_leading_expression_and_is_empty_where_no_face_was(
     assert library_page.gradient(["neutral", "neutral", None, "fear"]).count("%") == 6
 
 
-def test_group_intervals_are_over_videos_and_not_frames(source: LakeSource) -> None:
+def test_groups_are_of_videos_and_not_frames(source: LakeSource) -> None:
     figures = read_figures(source)
     groups = by_condition(figures, {path: path.split("/")[2] for path in figures.paths})
     assert {name: len(rows) for name, rows in groups.items()} == {"a": 3, "b": 3}
-    rng = np.random.default_rng(1)
-    values = rng.normal(5, 2, size=(30, 1))
-    found = interval_of_means(values)
-    spread = values.std(ddof=1) / np.sqrt(30)
-    assert found.mean == pytest.approx(values.mean(0))
-    assert (found.high - found.low) / spread == pytest.approx(2 * 1.96, rel=0.15)
-    assert np.isnan(interval_of_means(values[:1]).low).all()
-    values[:29] = np.nan
-    assert np.isnan(interval_of_means(values).low).all()
     assert compare.bars(figures, groups)["data"][0]["name"] == "a (n = 3)"
     assert len(compare.curves(figures, groups, "fear")["data"]) == 6
 
