@@ -1,4 +1,4 @@
-"""The data that crosses module borders: frozen, checked, and printed by shape.
+"""The data that modules exchange: frozen, checked, and printed by shape.
 
 T frames, F faces in the batch, K classes, S crop side in pixels. "No face" is F = 0, never None and never NaN.
 """
@@ -39,7 +39,7 @@ def _check(batch: Any, field: str, dtype: Any, *shape: int | None) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class VideoInfo:
-    """What a file's headers and packets say, before any frame is decoded.
+    """Facts about a video from its headers and packets, before any frame is decoded.
 
     ``video_id`` is 16 hex digits of the sha256 of the bytes. Width and height are as shown: after rotation
     and after the sample aspect ratio was made square. ``n_frames`` counts packets that must give a frame, and those
@@ -124,12 +124,12 @@ class Detections:
         return self.frame_row.shape[0]
 
     def __getitem__(self, rows: np.ndarray | slice | list[int]) -> Detections:
-        """The faces of some rows, in that order."""
+        """Select rows, in that order."""
         return Detections(self.frame_row[rows], self.box_xyxy_px[rows], self.landmarks_px[rows], self.prob[rows])
 
     @classmethod
     def concatenate(cls, parts: Sequence[Detections]) -> Detections:
-        """The faces of several, which must come by frame."""
+        """Join faces whose frames are in order."""
         parts = parts or [cls.empty()]
         return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
 
@@ -147,7 +147,7 @@ class Detections:
 
 @dataclass(frozen=True, repr=False)
 class AlignedFaces:
-    """What the network sees: pixels uint8 [F,C,S,S] and the map from frame to crop, float32 [F,2,3]."""
+    """The network's input: pixels uint8 [F,C,S,S] and the map from frame to crop, float32 [F,2,3]."""
 
     pixels: torch.Tensor
     crop_from_frame: np.ndarray

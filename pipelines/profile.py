@@ -1,4 +1,4 @@
-"""Where the CPU time of an analysis goes, by stage: cheap enough to be always on."""
+"""Measure the CPU time of each stage of an analysis; cheap enough to be always on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class _Stages(threading.local):
-    """The stages that a thread is in, innermost last, and when it was last looked at."""
+    """The stages that a thread is in, innermost last, and the thread's CPU time at the last mark."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
@@ -28,7 +28,7 @@ _seconds: defaultdict[str, float] = defaultdict(float)
 
 
 def _charge() -> None:
-    """Give the time since the last mark to the innermost stage."""
+    """Add the time since the last mark to the innermost stage."""
     now_s = time.thread_time()
     if _current.names:
         with _lock:
@@ -38,7 +38,7 @@ def _charge() -> None:
 
 @contextmanager
 def stage(name: str) -> Iterator[None]:
-    """Count this thread's CPU time as a stage's; time in a stage within counts as that one's alone."""
+    """Count this thread's CPU time for a stage; time in a nested stage counts for that one only."""
     _charge()
     _current.names.append(name)
     try:
@@ -49,7 +49,7 @@ def stage(name: str) -> Iterator[None]:
 
 
 def staged(name: str, items: Iterable[T]) -> Iterator[T]:
-    """The same items, each made in a stage."""
+    """Yield the same items, and count the making of each for a stage."""
     source = iter(items)
     while True:
         with stage(name):
@@ -61,21 +61,21 @@ def staged(name: str, items: Iterable[T]) -> Iterator[T]:
 
 
 def cpu_seconds() -> dict[str, float]:
-    """CPU seconds of this process by stage since the last reset; ``other`` is what no stage counts."""
+    """CPU seconds of this process by stage since the last reset; ``other`` is time outside all stages."""
     with _lock:
         counted = dict(_seconds)
     return {**counted, "other": time.process_time() - sum(counted.values())}
 
 
 def reset_stages() -> None:
-    """Begin to count anew; what the process has used so far is its ``start``."""
+    """Restart the count; what the process has used so far becomes its stage ``start``."""
     with _lock:
         _seconds.clear()
         _seconds["start"] = time.process_time()
 
 
 def profile_table(cpu_s: Mapping[str, float], n_frames: int) -> str:
-    """CPU seconds by stage, as text."""
+    """Format CPU seconds by stage as a table."""
     total_s = sum(cpu_s.values())
     lines = [f"{'stage':10} {'CPU s':>8} {'share':>7} {'ms/frame':>9}"]
     for name, seconds in [*sorted(cpu_s.items(), key=lambda row: -row[1]), ("all", total_s)]:

@@ -1,4 +1,4 @@
-"""One Arrow batch per frame batch: what the lake stores of it."""
+"""Make the lake's rows, an Arrow batch per frame batch."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def observation_rows(
     quality: FaceQuality,
     scores: ExpressionScores,
 ) -> pa.RecordBatch:
-    """One row per face, one per frame without a face and one per frame that could not be read, in frame order.
+    """Make one row per face, per frame without a face and per frame that could not be read, in frame order.
 
     Args:
         frames, times: the batch and its clock.
@@ -98,7 +98,7 @@ def observation_rows(
 
 
 def _pad(values: np.ndarray, n_rows: int) -> pa.Array:
-    """Values of the faces, then NULL for the rows without one."""
+    """Values of the faces, then NULL for the rows without a face."""
     known = pa.array(values)
     return pa.concat_arrays([known, pa.nulls(n_rows - len(values), known.type)])
 

@@ -2,7 +2,7 @@
 
 Frames are decoded in small batches; faces are found, or taken from an earlier analysis with the same settings; each
 is cut out by the model's own crop contract and scored; and the rows go to a file that is committed when a segment of
-the video has ended. What is committed is never done again: a killed run goes on with the first missing segment. Memory
+the video has ended. Committed segments are never repeated: a killed run continues with the first missing one. Memory
 does not depend on the length of the video.
 """
 
@@ -63,8 +63,8 @@ FrameProgress = Callable[[int, int], None]
 class VideoFile:
     """A path to analyse.
 
-    ``video_id`` is known where the file was hashed before and has not changed since. ``decoder`` reads it instead of
-    the one that the settings name. ``segments`` (first, end) are those to commit; all of them, if None, and the video.
+    ``video_id`` is set if the file was hashed before and has not changed since. ``decoder`` replaces the one of the
+    settings. ``segments`` (first, end) limits what is committed; None commits all segments, and the video as finished.
     """
 
     path: StoragePath
@@ -74,18 +74,18 @@ class VideoFile:
 
 
 class _StoppedError(Exception):
-    """The run is to end; the segments up to here are committed."""
+    """The run was asked to stop; the segments so far are committed."""
 
 
 class VideoAnalyzer:
-    """Everything that is loaded once and used for many videos, in one process.
+    """Analyses one video after another with networks that are loaded once.
 
     Args:
-        lake: where rows go.
+        lake: receives the rows.
         settings: sampling, detector, tracker, quality, decoder.
         scorer: the model.
-        finder: the detector, on a CPU where none is given.
-        device: where frames are decoded, by a decoder that can.
+        finder: finds the faces; by default with the detector of the settings, on the CPU.
+        device: decodes the frames, if the decoder can use it.
     """
 
     def __init__(
@@ -117,8 +117,8 @@ class VideoAnalyzer:
             stopping: called after each segment: whether to leave the others to another run.
 
         Returns:
-            The outcome; what is wrong with the video is in it, never raised. A VideoPart where only some segments were
-            wanted and the video has more.
+            The outcome, which also reports what is wrong with the video. A VideoPart if ``file.segments`` leaves
+            some segments out.
 
         Raises:
             LakeError, ConfigError: the run has to stop.
@@ -165,7 +165,7 @@ class VideoAnalyzer:
         progress: FrameProgress | None,
         stopping: Callable[[], bool],
     ) -> VideoOutcome | VideoPart:
-        """``path`` is where the file can be read: its own, or that of a copy."""
+        """``path`` is the file, or a local copy of it."""
         video_id = file.video_id
         assert video_id is not None
         with stage("scan"):
@@ -240,8 +240,8 @@ class VideoAnalyzer:
     ) -> None:
         """Commit the wanted segments that the lake lacks, each when it is whole.
 
-        Of a video that begins with segments without a single readable frame these wait for the first that has one:
-        a video without any is no partial one, it has failed.
+        Segments without a readable frame at the beginning of a video wait for the first one that has a readable frame:
+        a video without any has failed, it is not partial.
         """
         path, video_id = video.info.path, video.info.video_id
         done = self.lake.done_segments(self.analysis_id, video_id, frames.n_segments)
@@ -303,7 +303,7 @@ class VideoAnalyzer:
         return measure_quality(faces, crops, self.settings.quality, self._refiner)
 
     def _quarters(self, video: Video) -> int:
-        """By how many quarter turns clockwise the frames are turned."""
+        """The number of quarter turns clockwise of this video's frames."""
         if self.settings.rotate != "auto":
             return int(self.settings.rotate or 0) // 90
         with stage("rotate"):
@@ -347,7 +347,7 @@ def _with_heartbeats(batches: Iterable[FrameBatch]) -> Iterator[FrameBatch]:
 
 
 def _take_rows(batches: Iterator[FrameBatch], n_rows: int) -> Iterator[FrameBatch]:
-    """Batches until so many sampled frames, readable or not, have come: those of one segment."""
+    """The batches of one segment: ``n_rows`` sampled frames, readable or not."""
     while n_rows > 0:
         batch = next(batches)
         n_rows -= len(batch) + len(batch.unread_index)
@@ -355,13 +355,13 @@ def _take_rows(batches: Iterator[FrameBatch], n_rows: int) -> Iterator[FrameBatc
 
 
 def _map_rows(rows_file: IO[bytes]) -> pa.Table:
-    """The rows in a file, without reading it into memory; they outlive the file."""
+    """Map the rows of a file without reading it into memory; the file may be deleted meanwhile."""
     mapped = mmap.mmap(rows_file.fileno(), 0, access=mmap.ACCESS_READ)
     return pa.ipc.open_file(pa.py_buffer(mapped)).read_all()
 
 
 def _require_unchanged(path: Path, stat: os.stat_result) -> None:
-    """Rows belong to the bytes that were hashed: a file that was written to or replaced since has others."""
+    """Raise VideoError if the file was changed since it was hashed: rows belong to the hashed bytes."""
     try:
         now = path.stat()
     except OSError as error:
@@ -383,7 +383,7 @@ def _disk_full() -> LakeError:
 
 
 def _fault(error: Exception) -> str:
-    """What a report of our own fault needs, in one line."""
+    """One line with what a bug report needs."""
     at = traceback.extract_tb(error.__traceback__)[-1]
     text = path_text(str(error))  # a message may quote a file name that is not UTF-8
     return f"{type(error).__name__}: {text} ({Path(at.filename).name}, line {at.lineno}); please report it"

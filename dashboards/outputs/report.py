@@ -342,6 +342,16 @@ def _models(model_ids: Sequence[str], card_of: Callable[[str], Mapping[str, Any]
     return "\n".join(parts)
 
 
+def _detectors(con: Connection, videos: Sequence[ChosenVideo]) -> list[str]:
+    """Names of the detectors that found the faces."""
+    ids = [video.video_id for video in videos]
+    rows = rows_of(
+        con, "SELECT DISTINCT settings FROM raw.videos WHERE video_id IN (SELECT unnest(?))", [ids]
+    ).to_pylist()
+    detectors = [json.loads(row["settings"] or "{}").get("detector", {}) for row in rows]
+    return sorted({detector["name"] for detector in detectors if "name" in detector})
+
+
 def _method(con: Connection, videos: Sequence[ChosenVideo], blur: bool) -> str:
     runs = rows_of(
         con,
@@ -349,9 +359,11 @@ def _method(con: Connection, videos: Sequence[ChosenVideo], blur: bool) -> str:
         " FROM runs WHERE status IN ('ok', 'partial') AND video_id IN (SELECT unnest(?)) ORDER BY started_utc",
         [[video.video_id for video in videos]],
     ).to_pylist()
+    found_by = " and ".join(_detectors(con, videos)) or "a detector"
     parts = [
         "<h2>How it was computed</h2>",
-        "<p>Each sampled frame was decoded with its own presentation time; faces were found by MTCNN, followed through "
+        "<p>Each sampled frame was decoded with its own presentation time; faces were found by "
+        f"{html.escape(found_by)}, followed through "
         "time, aligned by five landmarks and scored by the network. An expression leads where its probability is the "
         "highest of the eight. Key moments are apexes of <code>expression_events()</code> with its default thresholds: "
         "smoothed probability of at least 0.5, for at least 0.2 s. Timelines are means per "

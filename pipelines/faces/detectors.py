@@ -1,6 +1,6 @@
-"""The face detectors there are, what can be chosen about them, and what each has to do. Quick to import: no torch.
+"""Which face detectors exist, their settings, and the protocol that they follow. Quick to import: no torch.
 
-Another detector is one file with a class like ``Detector`` and ``DetectorClass`` below, and one line in ``DETECTORS``.
+To add one: a file with a class that follows ``Detector`` and ``DetectorClass``, and a line in ``DETECTORS``.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ __all__ = [
 
 @dataclass(frozen=True)
 class DetectorKind:
-    """What has to be known of a detector before it is loaded.
+    """Facts about a detector that are needed before it is loaded.
 
     ``location`` is ``module:class`` of a ``DetectorClass``. ``min_face_px`` is the side of the smallest face that it
-    can see. ``follows`` says whether it has ``refine``, which following faces between detections needs.
+    can see. ``follows`` is true if it has ``refine``, which the mode ``tracked`` needs.
     """
 
     location: str
@@ -110,7 +110,7 @@ class DetectorSettings:
 
 
 def parse_min_face(text: str) -> dict[str, float]:
-    """The smallest face as a person writes it, ``60`` (pixels) or ``5%`` (of the frame's shorter side), as settings."""
+    """Parse the smallest face, ``60`` (pixels) or ``5%`` (of the frame's shorter side), into settings."""
     number, share = text.removesuffix("%"), text.endswith("%")
     try:
         return {"min_face_share": float(number) / 100} if share else {"min_face_px": int(number)}
@@ -153,7 +153,7 @@ class Detector(Protocol):
 
 @dataclass(frozen=True)
 class Network:
-    """What a network makes of pixels uint8: arrays. ``by_row``: each row by itself, so requests can be joined."""
+    """Turns uint8 pixels into arrays. ``by_row``: rows do not affect each other, so requests can be joined."""
 
     run: Callable[[torch.Tensor], tuple[np.ndarray, ...]]
     by_row: bool = False
@@ -169,7 +169,7 @@ class Networks(Protocol):
 
 
 class DetectorClass(Protocol):
-    """How a detector is made: its networks, which may run in another process, and what works with their answers."""
+    """The class of a detector: it loads the networks, which may run in another process, and is made from them."""
 
     def networks(self, settings: DetectorSettings, device: str) -> dict[str, Network]:
         """Load the networks on a device (a static method)."""
@@ -189,9 +189,9 @@ def load_detector(
     """Load the detector that the settings name.
 
     Args:
-        settings: the default is the default detector with its defaults.
+        settings: the default detector with its defaults, if None.
         device: where its networks run.
-        networks: networks that were loaded elsewhere, in place of own ones.
+        networks: its networks, if another process has loaded them.
     """
     settings = settings or DetectorSettings()
     return _class_of(settings)(settings, networks or detector_networks(settings, device))

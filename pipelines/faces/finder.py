@@ -1,4 +1,4 @@
-"""Frames to numbered faces: followed, detected on every frame, or those that the lake has already."""
+"""Find and number the faces of frames: by a detector, or from the lake, where an earlier analysis found them."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ FoundFaces = tuple[FrameBatch, Detections, np.ndarray]
 
 
 class FaceFinder:
-    """A detector, loaded once; each call is one segment of one video.
+    """Finds and numbers faces with a detector that is loaded once; each call handles one segment of one video.
 
     Args:
         detector, tracker: settings.
         device: where the detector's networks run.
-        networks: networks that were loaded elsewhere, in place of own ones.
+        networks: the detector's networks, if another process has loaded them.
     """
 
     def __init__(
@@ -44,11 +44,11 @@ class FaceFinder:
 
     @property
     def refiner(self) -> Detector | None:
-        """The detector, where it can look at faces again."""
+        """The detector, if it can refine faces."""
         return self.detector if DETECTORS[self.detector.settings.name].follows else None
 
     def __call__(self, batches: Iterable[FrameBatch]) -> Iterator[FoundFaces]:
-        """Every batch with its faces and their track numbers, int64 [F]; some frames late."""
+        """Yield every batch with its faces and their track numbers, int64 [F]; a batch may come some frames late."""
         tracker = Tracker(self._tracker)
         for frames, cuts, found in self._find(_with_cuts(batches, tracker)):
             faces = _as_stored(found)
@@ -69,7 +69,7 @@ class FaceFinder:
 
 
 def _as_stored(faces: Detections) -> Detections:
-    """Faces as the lake stores them, so that scoring stored faces with the same model gives the same numbers."""
+    """Round faces as the lake does, so that scoring stored faces with the same model gives the same numbers."""
 
     def rounded(values: np.ndarray, column: str) -> np.ndarray:
         step = float(OBSERVATIONS.schema.field(column).metadata[b"step"])
@@ -91,11 +91,11 @@ def _with_cuts(batches: Iterable[FrameBatch], tracker: Tracker) -> Iterator[tupl
 
 
 class StoredFaces:
-    """The faces of a finished analysis, batch by batch, so that a new model needs no detector.
+    """The faces of a finished analysis, so that a new model needs no detection.
 
     Args:
         rows: of ``observations``, by frame.
-        turn: of the frames that the faces are for.
+        turn: how the frames are turned.
     """
 
     def __init__(self, rows: pa.Table, turn: Turn) -> None:
@@ -113,7 +113,7 @@ class StoredFaces:
         self._track = rows["track"].to_numpy().astype(np.int64)
 
     def __call__(self, batches: Iterable[FrameBatch]) -> Iterator[FoundFaces]:
-        """Every batch with its faces and their track numbers, int64 [F]."""
+        """Yield every batch with its faces and their track numbers, int64 [F]."""
         for frames in batches:
             chosen = np.flatnonzero(np.isin(self._faces.frame_row, frames.frame_index))
             faces = self._faces[chosen]

@@ -1,4 +1,4 @@
-"""MTCNN as a detector: proposals on a shrunk pyramid, landmarks at full resolution; or the package as it is.
+"""The detector MTCNN: proposals on a shrunk pyramid and landmarks at full resolution, or the package as it is.
 
 Large faces are averaged before they are sampled for O-Net; a frame's faces do not depend on its neighbours.
 """
@@ -15,7 +15,6 @@ from pipelines.batches import Detections
 from pipelines.faces.detectors import DetectorSettings, Network, Networks
 from pipelines.faces.mtcnn_networks import ONET_SIDE_PX, MtcnnNetworks, square, suppress
 from pipelines.faces.mtcnn_reference import MtcnnReference
-from pipelines.profile import stage
 
 __all__ = ["Mtcnn"]
 
@@ -26,7 +25,7 @@ _SAME_FACE_SHARE = 0.7
 
 
 class Mtcnn:
-    """MTCNN. In mode ``exact`` the package finds the faces; otherwise the same networks do, laid out over batches."""
+    """MTCNN: in mode ``exact`` by the package, otherwise by the same networks over whole batches."""
 
     def __init__(self, settings: DetectorSettings, networks: Networks) -> None:
         self.settings = settings
@@ -50,8 +49,7 @@ class Mtcnn:
         if self.settings.mode == "exact":
             faces = Detections(*self._networks["detect"](rgb))
             return faces if min_prob is None else faces[faces.prob > min_prob]
-        with stage("detect"):
-            row, box = self._networks["propose"](rgb)
+        row, box = self._networks["propose"](rgb)
         return self.refine(rgb, row, box, min_prob)
 
     @torch.inference_mode()
@@ -61,24 +59,23 @@ class Mtcnn:
         """Find the faces near some boxes, by O-Net alone; see ``Detector``."""
         if not len(box_xyxy_px):
             return Detections.empty()
-        with stage("follow"):
-            region = square(box_xyxy_px.astype(np.float64))
-            low, side = region[:, :2] - 1, region[:, 2:] - region[:, :2] + 1  # boxes name first and last pixel, from 1
-            matrix = np.zeros((len(region), 2, 3), np.float32)
-            scale = ONET_SIDE_PX / side
-            matrix[:, (0, 1), (0, 1)] = scale
-            matrix[:, :, 2] = (0.5 - low) * scale - 0.5
-            crops = warp_faces(rgb, frame_row, matrix, _ONET_CROP)
-            offset, points, prob = self._networks["look"](crops)
-            landmarks = np.stack([points[:, :5], points[:, 5:]], 2) * side[:, None] + low[:, None]
-            moved = region + offset * np.tile(side, 2)
-            keep = np.flatnonzero(prob > (self.settings.min_prob if min_prob is None else min_prob))
-            chosen = keep[suppress(moved[keep], prob[keep], frame_row[keep], _SAME_FACE_SHARE, of_smaller=True)]
-            area = (moved[chosen, 2:] - moved[chosen, :2]).prod(1)
-            chosen = chosen[np.lexsort((-area, frame_row[chosen]))]
-            return Detections(
-                frame_row[chosen].astype(np.int64),
-                moved[chosen].astype(np.float32),
-                landmarks[chosen].astype(np.float32),
-                prob[chosen].astype(np.float32),
-            )
+        region = square(box_xyxy_px.astype(np.float64))
+        low, side = region[:, :2] - 1, region[:, 2:] - region[:, :2] + 1  # boxes name first and last pixel, from 1
+        matrix = np.zeros((len(region), 2, 3), np.float32)
+        scale = ONET_SIDE_PX / side
+        matrix[:, (0, 1), (0, 1)] = scale
+        matrix[:, :, 2] = (0.5 - low) * scale - 0.5
+        crops = warp_faces(rgb, frame_row, matrix, _ONET_CROP)
+        offset, points, prob = self._networks["look"](crops)
+        landmarks = np.stack([points[:, :5], points[:, 5:]], 2) * side[:, None] + low[:, None]
+        moved = region + offset * np.tile(side, 2)
+        keep = np.flatnonzero(prob > (self.settings.min_prob if min_prob is None else min_prob))
+        chosen = keep[suppress(moved[keep], prob[keep], frame_row[keep], _SAME_FACE_SHARE, of_smaller=True)]
+        area = (moved[chosen, 2:] - moved[chosen, :2]).prod(1)
+        chosen = chosen[np.lexsort((-area, frame_row[chosen]))]
+        return Detections(
+            frame_row[chosen].astype(np.int64),
+            moved[chosen].astype(np.float32),
+            landmarks[chosen].astype(np.float32),
+            prob[chosen].astype(np.float32),
+        )

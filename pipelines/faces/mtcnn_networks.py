@@ -1,6 +1,6 @@
-"""MTCNN's three networks over whole batches of pixels, on one device.
+"""MTCNN's three networks, each run over a whole batch at once.
 
-The weights, thresholds and suppression are facenet-pytorch's; what differs is how the work is laid out. All proposals
+Weights, thresholds and suppression are facenet-pytorch's; only the layout of the work differs. All proposals
 of a batch are cut and resized at once, each from the level of the pyramid whose scale fits; ties are broken by order,
 so that a frame's faces do not depend on its neighbours.
 """
@@ -23,11 +23,11 @@ from pipelines.scoring.onnx import OnnxNet, load_or_export
 __all__ = ["ONET_SIDE_PX", "PYRAMID_FACTOR", "THRESHOLDS", "MtcnnNetworks", "square", "suppress"]
 
 _PNET_SIDE_PX, _PNET_STRIDE_PX, _RNET_SIDE_PX, ONET_SIDE_PX = 12, 2, 24, 48
-#: Overlaps from which the weaker of two boxes is dropped: within a level, and within a frame.
+#: Overlaps above which the weaker of two boxes is dropped: within a level, and within a frame.
 _SAME_LEVEL_IOU, _SAME_FRAME_IOU = 0.5, 0.7
-#: facenet-pytorch's: probabilities that P-Net and R-Net have to give, and from one picture of the pyramid to the next.
+#: facenet-pytorch's: least probabilities of P-Net and R-Net, and the scale from one level of the pyramid to the next.
 THRESHOLDS, PYRAMID_FACTOR = (0.6, 0.7), 0.709
-#: What P-Net's first layer has in channels once its 10 are filled up with zeros.
+#: Channels of P-Net's first layer, after its 10 are padded with zeros.
 _FULL_VECTOR = 16
 
 Weights = dict[str, Tensor]
@@ -87,7 +87,7 @@ class MtcnnNetworks:
     def _reject(
         self, frames: Tensor, levels: list[_Level], row: np.ndarray, box: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """R-Net: the proposals that may be faces, moved."""
+        """R-Net: keep the proposals that may be faces, and move their boxes."""
         if not len(row):
             return row, box
         low, side = box[:, :2] - 1, box[:, 2:] - box[:, :2] + 1
@@ -233,8 +233,8 @@ def square(box: np.ndarray) -> np.ndarray:
 def suppress(
     box: np.ndarray, score: np.ndarray, group: np.ndarray, share: float, *, of_smaller: bool = False
 ) -> np.ndarray:
-    """Indices of the boxes that no stronger one of their group overlaps by more than a share of the union (or of
-    the smaller box), strongest first. Of equal scores the earlier box wins."""
+    """Non-maximum suppression: indices of the boxes that no stronger one of their group overlaps by more than a share
+    of the union (or of the smaller box), strongest first. Of equal scores the earlier box wins."""
     order = np.lexsort((np.arange(len(score)), -score))
     shifted = box + (group * (np.abs(box).max(initial=0) * 2 + 2))[:, None]  # groups lie apart: no overlap
     x1, y1, x2, y2 = shifted[order].T

@@ -1,4 +1,4 @@
-"""Faces of every frame from full detections on few of them: the detector's ``refine`` follows a face in between.
+"""Find the faces of every frame with detections on few of them: ``refine`` follows each face in between.
 
 ``refine`` (of MTCNN: its last network, O-Net) finds the face near a box, so it also finds the face near where it was
 one frame before, at a hundredth of the cost of a detection. Detections come at key frames: the first frame, on a timer,
@@ -19,6 +19,7 @@ import torch
 from pipelines.batches import Detections, FrameBatch
 from pipelines.faces.detectors import Detector
 from pipelines.faces.track import box_iou
+from pipelines.profile import stage
 
 __all__ = ["follow_faces"]
 
@@ -49,11 +50,11 @@ class _Frame:
 def follow_faces(
     batches: Iterable[tuple[FrameBatch, np.ndarray]], detector: Detector
 ) -> Iterator[tuple[FrameBatch, np.ndarray, Detections]]:
-    """Every batch with its cuts and its faces, some frames late; how frames are batched makes no difference.
+    """Yield every batch with its cuts and its faces, possibly some frames late; the size of batches does not matter.
 
     Args:
         batches: frames in order, and bool [T]: which of them follow a cut.
-        detector: it finds faces and follows them.
+        detector: finds the faces and refines them.
     """
     span = _Span(detector)
     pending: deque[tuple[FrameBatch, np.ndarray, list[_Frame]]] = deque()
@@ -72,7 +73,7 @@ def follow_faces(
 
 
 class _Span:
-    """The frames since the last key frame, which is the first of them: their faces may still grow in number."""
+    """The frames from the last key frame on; the next key frame may still add faces to them."""
 
     def __init__(self, detector: Detector) -> None:
         self.frames: list[_Frame] = []
@@ -85,7 +86,8 @@ class _Span:
         if is_cut:
             self.close()
         if not self.frames:
-            frame.faces = self._detector.detect(frame.rgb)
+            with stage("detect"):
+                frame.faces = self._detector.detect(frame.rgb)
             self.frames = [frame]
             return
         since_s = frame.pts_s - self.frames[0].pts_s
@@ -99,7 +101,7 @@ class _Span:
         self.frames.append(frame)
 
     def close(self) -> None:
-        """Make the last frame a key frame, so that what entered since the one before is found, and forget all."""
+        """Make the last frame a key frame, to find faces that entered since the one before, and clear the span."""
         if len(self.frames) > 1:
             self._begin(self.frames.pop())
         self.frames, self._before_key, self._lost = [], None, False
@@ -112,7 +114,8 @@ class _Span:
         """
         sure = self._settings.min_prob
         followed = self._follow(key)
-        found = self._detector.detect(key.rgb, self._settings.keep_prob)
+        with stage("detect"):
+            found = self._detector.detect(key.rgb, self._settings.keep_prob)
         known = box_iou(found.box_xyxy_px, followed.box_xyxy_px).max(1, initial=0) >= _SAME_FACE_IOU
         missed = _without(followed, found)
         key.faces = _join(found[known | (found.prob > sure)], missed[missed.prob > sure])
@@ -135,7 +138,7 @@ class _Span:
         return self._near(frame, self.frames[-1].faces, before.faces if before else None)
 
     def _near(self, frame: _Frame, faces: Detections, before: Detections | None) -> Detections:
-        """The same faces one frame on: where their movement takes them, where they were, or beside that."""
+        """Find faces again one frame later: where their movement leads, where they were, or beside that."""
         if not len(faces):
             return faces
         box = faces.box_xyxy_px
@@ -152,14 +155,15 @@ class _Span:
 
     def _refine(self, frame: _Frame, box: np.ndarray) -> Detections:
         keep = self._settings.keep_prob
-        found = self._detector.refine(frame.rgb, np.zeros(len(box), np.int64), box, keep)
-        if (box_iou(found.box_xyxy_px, box).max(1, initial=0) < _MOVED_IOU).any():
-            found = self._detector.refine(frame.rgb, found.frame_row, found.box_xyxy_px, keep)
+        with stage("follow"):
+            found = self._detector.refine(frame.rgb, np.zeros(len(box), np.int64), box, keep)
+            if (box_iou(found.box_xyxy_px, box).max(1, initial=0) < _MOVED_IOU).any():
+                found = self._detector.refine(frame.rgb, found.frame_row, found.box_xyxy_px, keep)
         return found
 
 
 def _steps(faces: Detections, before: Detections | None) -> np.ndarray:
-    """How far each face moved since the frame before, in pixels, float [F,2]; 0 where it was not there."""
+    """Movement of each face since the frame before, in pixels, float [F,2]; 0 if it is new."""
     if before is None or not len(before):
         return np.zeros((len(faces), 2), np.float32)
     iou = box_iou(faces.box_xyxy_px, before.box_xyxy_px)
@@ -168,19 +172,19 @@ def _steps(faces: Detections, before: Detections | None) -> np.ndarray:
 
 
 def _gather(frames: list[_Frame]) -> Detections:
-    """The faces of a batch's frames."""
+    """Join the faces of a batch's frames."""
     return Detections.concatenate(
         [replace(frame.faces, frame_row=np.full(len(frame.faces), row)) for row, frame in enumerate(frames)]
     )
 
 
 def _without(faces: Detections, known: Detections) -> Detections:
-    """The faces that are none of the known ones."""
+    """The faces that are not among the known ones."""
     return faces[box_iou(faces.box_xyxy_px, known.box_xyxy_px).max(1, initial=0) < _SAME_FACE_IOU]
 
 
 def _join(a: Detections, b: Detections) -> Detections:
-    """Faces of one frame, by falling area."""
+    """Join the faces of one frame, by falling area."""
     both = Detections.concatenate([a, b])
     box = both.box_xyxy_px
     return both[np.argsort(-(box[:, 2:] - box[:, :2]).prod(1), kind="stable")]

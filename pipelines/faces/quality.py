@@ -1,4 +1,4 @@
-"""How much a face can be trusted to show an expression: its size, sharpness and turn."""
+"""How far the scores of a face can be trusted: its size, sharpness, turn and tilt."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def measure_quality(
         faces: F faces in frame pixels.
         crops: the same faces as the network sees them.
         settings: limits of ``quality_ok``.
-        detector: it looks at crops again, see ``_stands_upright``; without one the roll between the eyes has to do.
+        detector: checks uncertain crops again, see ``_stands_upright``; None only uses the line between the eyes.
     """
     limits = settings or QualitySettings()
     if len(faces) != len(crops):

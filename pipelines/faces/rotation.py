@@ -1,7 +1,7 @@
-"""Frames turned by quarter turns before faces are looked for, and faces turned along with them and back.
+"""Turn frames by quarter turns before faces are found, and turn faces with them and back.
 
-Only what finds, scores and measures faces works on turned frames. Rows keep the coordinates of the picture as a player
-shows it, so that stills, players and everything else that draws faces need not know of the turn.
+Only detection, scoring and quality use turned frames. Rows keep the coordinates of the picture as a player shows it, so
+that stills, players and everything else that draws faces need not know about the turn.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["Turn", "best_quarters"]
 
 @dataclass(frozen=True)
 class Turn:
-    """So many quarter turns clockwise of frames of one size, as they are before the turn."""
+    """A number of quarter turns clockwise, of frames of that size before the turn."""
 
     quarters: int
     width_px: int
@@ -30,18 +30,18 @@ class Turn:
         return 90 * self.quarters
 
     def frames(self, batches: Iterable[FrameBatch]) -> Iterator[FrameBatch]:
-        """The same frames, turned."""
+        """Turn frames."""
         for batch in batches:
             yield replace(batch, rgb=_turned(batch.rgb, self.quarters)) if self.quarters else batch
 
     def faces(self, faces: Detections) -> Detections:
-        """Faces of a frame as it was, in the turned one."""
+        """Map faces from the original frame to the turned one."""
         for quarter in range(self.quarters):
             faces = _turned_faces(faces, self.width_px if quarter % 2 else self.height_px)
         return faces
 
     def faces_back(self, faces: Detections) -> Detections:
-        """Faces of a turned frame, in the frame as it was."""
+        """Map faces from the turned frame to the original one."""
         size = (self.width_px, self.height_px) if self.quarters % 2 == 0 else (self.height_px, self.width_px)
         return Turn(-self.quarters % 4, *size).faces(faces)
 
@@ -52,7 +52,7 @@ def _turned(rgb: torch.Tensor, quarters: int) -> torch.Tensor:
 
 
 def _turned_faces(faces: Detections, height_px: int) -> Detections:
-    """Faces of frames of that height after a quarter turn: (x, y) goes to (height - 1 - y, x)."""
+    """Turn faces of frames of that height once: (x, y) goes to (height - 1 - y, x)."""
     x1, y1, x2, y2 = faces.box_xyxy_px.T
     box = np.stack([height_px - 1 - y2, x1, height_px - 1 - y1, x2], 1)
     x, y = faces.landmarks_px[..., 0], faces.landmarks_px[..., 1]
@@ -60,11 +60,11 @@ def _turned_faces(faces: Detections, height_px: int) -> Detections:
 
 
 def best_quarters(frames: Iterable[FrameBatch], find: Callable[[FrameBatch], tuple[float, float]]) -> int:
-    """The number of quarter turns in which some frames show most faces; of equal ones the smallest.
+    """Choose the number of quarter turns in which some frames show most faces; the smallest of equally good ones.
 
     Args:
         frames: of one video.
-        find: how many good faces, and how many at all, some frames show; sums of probabilities.
+        find: returns the summed probabilities of the good faces, and of all faces, in some frames.
     """
     shown = np.zeros((4, 2))
     for batch in frames:

@@ -1,4 +1,4 @@
-"""What can be chosen about tracks and about which faces are good. Quick to import: no torch."""
+"""Settings of the tracker and of the quality check. Quick to import: no torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["QualitySettings", "TrackerSettings"]
 
 @dataclass(frozen=True, kw_only=True)
 class TrackerSettings:
-    """What may still be the same face.
+    """When two faces of successive frames count as the same face.
 
     ``min_iou``: overlap of a face's box with where its track was expected.
     ``max_landmark_distance``: mean distance of the five landmarks to where they were expected, in box sides. It keeps

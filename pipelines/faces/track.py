@@ -1,4 +1,4 @@
-"""Short-term face tracks: who is the same face from one sampled frame to the next, until a cut."""
+"""Short-term face tracks: match faces from one sampled frame to the next, until a cut."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from pipelines.faces.settings import TrackerSettings
 
 __all__ = ["Tracker", "box_iou", "cut_scores"]
 
-#: Side of the luma thumbnail that cuts are looked for in.
+#: Side of the luma thumbnails whose difference shows cuts.
 _THUMBNAIL_SIDE = 24
 #: C2 of SSIM for 8-bit pixels, (0.03 * 255)^2: contrast below it is noise, so two black frames are alike.
 _CONTRAST_FLOOR = (0.03 * 255) ** 2
 
 
 def cut_scores(rgb: torch.Tensor, previous: torch.Tensor | None = None) -> tuple[np.ndarray, torch.Tensor | None]:
-    """How unlike the frame before it each frame looks: 0 the same, about 1 unrelated, up to 2 inverted.
+    """Difference of each frame from the one before: 0 the same, about 1 unrelated, up to 2 inverted.
 
     One minus the contrast-and-structure term of SSIM (Wang et al. 2004, doi 10.1109/TIP.2003.819861, the product
     of eq. 9 and 10 with C3 = C2 / 2), taken once over a small luma thumbnail. Movement hardly shows in it, and an

@@ -1,4 +1,4 @@
-"""What models say of the faces in some clips, without a lake: for comparing models, and for people who talk."""
+"""Score the faces of some clips without a lake: to compare models, and to check people who talk."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _BATCH_FRAMES = 4
 def score_faces_of(
     clips: Sequence[str], models: Sequence[Path], device: str = "cpu", fps: float | None = None
 ) -> Iterator[tuple[str, list[np.ndarray]]]:
-    """The path of each clip, and for each model the probabilities float32 [F,K] of every face in its frames.
+    """Yield the path of each clip and, for each model, the probabilities float32 [F,K] of every face in its frames.
 
     Args:
         clips: files and folders of videos.
@@ -87,7 +87,7 @@ class LeadingExpressions:
 
 
 def leading_expressions(clips: Sequence[str], model: Path, device: str = "cpu") -> LeadingExpressions:
-    """Which expression leads in every face of every frame of some clips.
+    """Count the leading expressions over every face of every frame of some clips.
 
     Of people who speak with a neutral face, what is not neutral is the model's mistake: open mouths look surprised.
 

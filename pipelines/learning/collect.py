@@ -1,4 +1,4 @@
-"""Labelled faces of a lake as pictures to learn from, cut from their videos when they are needed and kept nowhere."""
+"""Cut the labelled faces of a lake from their videos for training; the pictures are not stored."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _LICENCE = "labels by people of this lake, on faces of its own videos"
 
 @dataclass(frozen=True, kw_only=True)
 class LakeFaces:
-    """Faces to learn from and faces to test on (None: there are none), and what is not among them, by reason.
+    """Faces for training and for testing (None if there are none), and counts of those left out, by reason.
 
     ``groups`` names the video of each test face. ``missing`` are videos with labels whose file is gone or has changed.
     ``learned`` and ``tested`` are the ``video_mark`` of both sides, ``marks`` the ``face_mark`` of what is learned:
@@ -47,7 +47,7 @@ class LakeFaces:
     marks: tuple[str, ...]
 
     def record(self) -> dict[str, object]:
-        """What the model's card keeps."""
+        """The record for the model's card."""
         return {
             "n_train": 0 if self.train is None else len(self.train),
             "n_test": 0 if self.test is None else len(self.test),
@@ -59,7 +59,7 @@ class LakeFaces:
 
 
 def face_mark(face: LabelledFace) -> str:
-    """Differs where the face or what its raters say does; says nothing about which face it is."""
+    """A hash that changes with the face or its ratings, and from which the face cannot be found."""
     text = f"{face.name}/{face.faces_id}/{sorted(face.votes.items())}"
     return hashlib.sha256(text.encode()).hexdigest()[:_FACE_MARK_DIGITS]
 
@@ -73,7 +73,7 @@ def known_faces(
 
 
 def _split(labels: LakeLabels, tested: Collection[str], learned: Collection[str]) -> Split:
-    """The sides of every video that has a labelled face, see ``split_videos``."""
+    """Assign every video with a labelled face to a side, see ``split_videos``."""
     return split_videos(
         {face.video_id: labels.persons.get(face.video_id, ()) for face in labels.faces}, tested, learned
     )
@@ -88,7 +88,7 @@ def collect_faces(
     learned: Collection[str] = (),
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> LakeFaces:
-    """Cut every labelled face out of its video, with what lies around it, and divide the faces into learning and test.
+    """Cut every labelled face out of its video, with its surroundings, and split the faces into training and test.
 
     The stored landmarks go with the picture, so the crop contract cuts what it cuts in an analysis.
 

@@ -1,4 +1,4 @@
-"""Two models on the same unlabelled faces: do they say the same, and which is quicker?"""
+"""Compare two models on the same unlabelled faces: their scores and their speed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Judgements in files that people and other programs write: CSV, JSON lines and Parquet with named columns."""
+"""Read judgements from files of people and other programs: CSV, JSON lines and Parquet with named columns."""
 
 from __future__ import annotations
 

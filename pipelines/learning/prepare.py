@@ -1,4 +1,4 @@
-"""Labelled pictures to aligned faces, with the detector that video uses.
+"""Find the landmarks of labelled pictures with the detector that video uses.
 
 Only landmarks are kept between runs (a small file in the user's cache folder), never pixels.
 """
@@ -70,7 +70,7 @@ def prepare_faces(
 
 
 def _fingerprint(faces: LabelledFaces) -> str:
-    """Differs where the pictures or the way of finding landmarks would."""
+    """A hash of the pictures and of how landmarks are found."""
     digest = hashlib.sha256(
         f"{ALGORITHM_VERSIONS['detect']} {_ENLARGED_SIDE_PX} {_BORDER} {_MIN_FACE} {len(faces)}".encode()
     )

@@ -1,4 +1,4 @@
-"""Which videos are learned from and which are for the test, so that nobody is in both and a test stays a test."""
+"""Split videos into training and test so that nobody is in both and a test video is never trained on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MARK_DIGITS = 16
 
 @dataclass(frozen=True)
 class Split:
-    """video_ids to learn from, to test on, and those that may be neither: their people are on the other side."""
+    """video_ids for training, for testing, and those left out because their people are on the other side."""
 
     train: frozenset[str]
     test: frozenset[str]

@@ -63,7 +63,7 @@ def known_models(lake: Lake | None = None) -> list[tuple[str, Card]]:
 
 
 def card_of(model_id: str, lake: Lake) -> dict[str, Any] | None:
-    """The card of a model as a dictionary; None where the model is not at hand."""
+    """The card of a model as a dictionary; None if the model is not found."""
     try:
         return read_card(find_model(model_id, lake)).to_dict()
     except ModelError:

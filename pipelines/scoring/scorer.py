@@ -28,7 +28,7 @@ _CHUNK = 256
 
 
 def choose_device(name: str) -> str:
-    """``auto`` is a CUDA device where there is one; anything else must exist."""
+    """Resolve ``auto`` to a CUDA device if there is one; any other device must exist."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -78,7 +78,7 @@ class Scorer:
 
     Args:
         folder, device, runtime: of its network, see ``ScoringNet``.
-        net: a network of the same model that was loaded elsewhere, in place of an own one.
+        net: the same model's network, if another process has loaded it.
     """
 
     def __init__(
