@@ -30,7 +30,7 @@ from mfer.faces import LabelledFaces
 from mfer.metrics import wilson_interval
 from pipelines.batches import AlignedFaces, FrameBatch
 from pipelines.faces.detectors import Detector, DetectorSettings, load_detector
-from pipelines.faces.quality import measure_quality
+from pipelines.faces.quality import UprightCheck, measure_quality
 from pipelines.learning.prepare import prepare_faces
 from pipelines.scoring.lookup import find_model
 from pipelines.scoring.scorer import Scorer
@@ -115,7 +115,7 @@ def _read_batch(rgb: np.ndarray, scorer: Scorer, detector: Detector) -> list[np.
     rows = [ours[np.argmax(faces.prob[ours])] for i in range(t) if len(ours := np.flatnonzero(faces.frame_row == i))]
     best = faces[rows]
     crops = scorer.align(frames, best)
-    quality = measure_quality(best, crops, detector=detector)
+    quality = measure_quality(best, crops, upright=UprightCheck(detector))
     found = np.isin(index, best.frame_row)
     top, ok = np.full(t, -1), np.zeros(t, bool)
     top[best.frame_row], ok[best.frame_row] = scorer(crops).prob.argmax(1), quality.quality_ok

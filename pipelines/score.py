@@ -26,10 +26,10 @@ import pyarrow as pa
 import torch
 
 from mfer.errors import ConfigError
-from pipelines.batches import AlignedFaces, Detections, FrameBatch
+from pipelines.batches import FrameBatch
 from pipelines.errors import VideoError
 from pipelines.faces.finder import FaceFinder, FoundFaces, StoredFaces
-from pipelines.faces.quality import FaceQuality, measure_quality
+from pipelines.faces.quality import UprightCheck, measure_quality
 from pipelines.faces.rotation import Turn, best_quarters
 from pipelines.heartbeat import Phase, heartbeat
 from pipelines.profile import stage, staged
@@ -54,6 +54,8 @@ __all__ = ["VideoAnalyzer", "VideoFile"]
 _BATCHES_AHEAD = 2
 #: Frames that ``rotate`` looks at where it is ``auto``, evenly over the video.
 _ROTATION_FRAMES = 8
+#: A face that has to be checked for standing upright is checked once in so many seconds of its track.
+_CHECK_S = 0.5
 _GO_ON = "run again to go on from there"
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 FrameProgress = Callable[[int, int], None]
@@ -285,6 +287,7 @@ class VideoAnalyzer:
         self, rows_file: IO[bytes], found_faces: Iterator[FoundFaces], times: FrameTimes, turn: Turn
     ) -> Iterator[tuple[int, int]]:
         """Align, score and write the faces of one segment; yields each batch's sampled and its readable frames."""
+        check = self._new_check()
         with pa.ipc.new_file(rows_file, ROW_SCHEMA) as out:
             for batch, faces, track in found_faces:
                 with stage("align"):
@@ -292,15 +295,16 @@ class VideoAnalyzer:
                 with stage("score"):
                     scores = self.scorer(crops)
                 with stage("quality"):
-                    quality = self._measure(faces, crops)
+                    occasion = np.stack([track, batch.pts_s[faces.frame_row] // _CHECK_S], 1).astype(np.int64)
+                    quality = measure_quality(faces, crops, self.settings.quality, check, occasion)
                 with stage("write"):
                     out.write(observation_rows(batch, times, turn.faces_back(faces), track, quality, scores))
                 heartbeat()
                 yield len(batch) + len(batch.unread_index), len(batch)
         rows_file.flush()
 
-    def _measure(self, faces: Detections, crops: AlignedFaces) -> FaceQuality:
-        return measure_quality(faces, crops, self.settings.quality, self._refiner)
+    def _new_check(self) -> UprightCheck | None:
+        return UprightCheck(self._refiner, self.settings.quality) if self._refiner else None
 
     def _quarters(self, video: Video) -> int:
         """The number of quarter turns clockwise of this video's frames."""
@@ -312,7 +316,8 @@ class VideoAnalyzer:
     def _sum_of_faces(self, frames: FrameBatch) -> tuple[float, float]:
         """Sums of the probabilities of good faces, and of all."""
         faces = self.finder.detector.detect(frames.rgb)
-        good = self._measure(faces, self.scorer.align(frames, faces)).quality_ok
+        crops = self.scorer.align(frames, faces)
+        good = measure_quality(faces, crops, self.settings.quality, self._new_check()).quality_ok
         return float(faces.prob[good].sum()), float(faces.prob.sum())
 
 

@@ -13,7 +13,7 @@ from pipelines.batches import AlignedFaces, Detections
 from pipelines.faces.detectors import Detector
 from pipelines.faces.settings import QualitySettings
 
-__all__ = ["FaceQuality", "measure_quality"]
+__all__ = ["FaceQuality", "UprightCheck", "measure_quality"]
 
 #: Added to the luma variance, in grey levels squared: keeps the noise of a flat crop from passing for detail.
 _CONTRAST_FLOOR = (0.02 * 255) ** 2
@@ -54,7 +54,8 @@ def measure_quality(
     faces: Detections,
     crops: AlignedFaces,
     settings: QualitySettings | None = None,
-    detector: Detector | None = None,
+    upright: UprightCheck | None = None,
+    occasion: np.ndarray | None = None,
 ) -> FaceQuality:
     """Measure all faces of a batch at once.
 
@@ -67,7 +68,8 @@ def measure_quality(
         faces: F faces in frame pixels.
         crops: the same faces as the network sees them.
         settings: limits of ``quality_ok``.
-        detector: checks uncertain crops again, see ``_stands_upright``; None only uses the line between the eyes.
+        upright: checks faces of which the detector was not sure; without it only the line between the eyes counts.
+        occasion: int64 [F,...]; faces of the same occasion share a check. None checks each face by itself.
     """
     limits = settings or QualitySettings()
     if len(faces) != len(crops):
@@ -78,32 +80,54 @@ def measure_quality(
     yaw_proxy, roll_deg = _head_pose(faces.landmarks_px)
     ok = (face_px >= limits.min_face_px) & (np.abs(yaw_proxy) <= limits.max_abs_yaw)
     ok &= (sharpness >= limits.min_sharpness) & (np.abs(roll_deg) <= limits.max_abs_roll_deg)
-    if detector is not None:
-        unsure = np.flatnonzero(ok & ((faces.prob < _SURE_PROB) | (np.abs(roll_deg) > _LEVEL_DEG)))
-        ok[unsure] = _stands_upright(crops.pixels[torch.from_numpy(unsure)], roll_deg[unsure], limits, detector)
+    unsure = np.flatnonzero(ok & ((faces.prob < _SURE_PROB) | (np.abs(roll_deg) > _LEVEL_DEG)))
+    if upright is not None and len(unsure):
+        some = None if occasion is None else occasion[unsure]
+        ok[unsure] = upright(crops.pixels[torch.from_numpy(unsure)], roll_deg[unsure], some)
     return FaceQuality(face_px=face_px, sharpness=sharpness, yaw_proxy=yaw_proxy, roll_deg=roll_deg, quality_ok=ok)
 
 
-def _stands_upright(
-    pixels: torch.Tensor, roll_deg: np.ndarray, limits: QualitySettings, detector: Detector
-) -> np.ndarray:
-    """Whether aligned crops uint8 [F,C,S,S] show upright faces, bool [F].
+class UprightCheck:
+    """Checks whether aligned crops show upright faces, and remembers the answer for each occasion.
 
     Detectors also find faces that lie on their side or stand on their head, but then put the landmarks of an upright
     face on them: eyes turned by 90 degrees are read as 26. In a crop that was aligned by such landmarks the detector
     sees no face, or a tilted one, or a better one when the crop is turned.
-
-    Args:
-        roll_deg: float [F], by which each crop was turned back.
     """
-    rgb = pixels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1)  # [F,C,S,S] -> [F,S,S,3]
-    prob, tilt_deg = _look_at_crops(rgb, detector)
-    upright = (prob >= limits.min_upright_prob) & (np.abs(roll_deg + tilt_deg) <= limits.max_abs_roll_deg)
-    unsure = np.flatnonzero(upright & (prob < _SURE_UPRIGHT_PROB))
-    some = rgb[torch.from_numpy(unsure)]
-    turned = torch.cat([torch.rot90(some, quarters, (1, 2)) for quarters in (1, 2, 3)])
-    upright[unsure] = _look_at_crops(turned, detector)[0].reshape(3, -1).max(0, initial=0) < prob[unsure]
-    return upright
+
+    def __init__(self, detector: Detector, settings: QualitySettings | None = None) -> None:
+        self._detector, self._limits = detector, settings or QualitySettings()
+        self._known: dict[tuple[int, ...], bool] = {}
+
+    def __call__(self, pixels: torch.Tensor, roll_deg: np.ndarray, occasion: np.ndarray | None = None) -> np.ndarray:
+        """Whether each face stands upright, bool [F].
+
+        Args:
+            pixels: crops, uint8 [F,C,S,S].
+            roll_deg: float [F], by which each crop was turned back.
+            occasion: int64 [F,...]; of each only the first face is checked. None checks all.
+        """
+        if occasion is None:
+            return self._check(pixels, roll_deg)
+        keys = [tuple(key) for key in occasion.tolist()]
+        new: dict[tuple[int, ...], int] = {}
+        for row, key in enumerate(keys):
+            if key not in self._known:
+                new.setdefault(key, row)
+        rows = np.array(list(new.values()), np.int64)
+        self._known.update(zip(new, self._check(pixels[torch.from_numpy(rows)], roll_deg[rows]).tolist(), strict=True))
+        return np.array([self._known[key] for key in keys], bool)
+
+    def _check(self, pixels: torch.Tensor, roll_deg: np.ndarray) -> np.ndarray:
+        rgb = pixels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1)  # [F,C,S,S] -> [F,S,S,3]
+        prob, tilt_deg = _look_at_crops(rgb, self._detector)
+        upright = np.abs(roll_deg + tilt_deg) <= self._limits.max_abs_roll_deg
+        upright &= prob >= self._limits.min_upright_prob
+        unsure = np.flatnonzero(upright & (prob < _SURE_UPRIGHT_PROB))
+        some = rgb[torch.from_numpy(unsure)]
+        turned = torch.cat([torch.rot90(some, quarters, (1, 2)) for quarters in (1, 2, 3)])
+        upright[unsure] = _look_at_crops(turned, self._detector)[0].reshape(3, -1).max(0, initial=0) < prob[unsure]
+        return upright
 
 
 def _look_at_crops(rgb: torch.Tensor, detector: Detector) -> tuple[np.ndarray, np.ndarray]:

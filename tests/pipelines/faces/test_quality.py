@@ -11,7 +11,8 @@ from mfer.card import CropContract
 from mfer.crop import align_matrix, warp_faces
 from mfer.errors import ConfigError
 from pipelines.batches import AlignedFaces, Detections
-from pipelines.faces.quality import FaceQuality, measure_quality
+from pipelines.faces.detectors import load_detector
+from pipelines.faces.quality import FaceQuality, UprightCheck, measure_quality
 from pipelines.settings import QualitySettings
 from tests.faces import astronaut, carphone_faces, carphone_frames, exact
 
@@ -128,6 +129,61 @@ def test_batch_equals_singles() -> None:
             values = getattr(whole, name)
             assert values.dtype == np.float32
             assert getattr(single, name)[0] == pytest.approx(values[face], rel=1e-4, abs=1e-5)
+
+
+class CountingDetector:
+    """The real detector, and how many crops it looked at."""
+
+    def __init__(self) -> None:
+        self._detector = load_detector()
+        self.settings = self._detector.settings
+        self.n_looks = 0
+
+    def detect(self, rgb: torch.Tensor, min_prob: float | None = None) -> Detections:
+        return self._detector.detect(rgb, min_prob)
+
+    def refine(
+        self, rgb: torch.Tensor, frame_row: np.ndarray, box_xyxy_px: np.ndarray, min_prob: float | None = None
+    ) -> Detections:
+        self.n_looks += len(box_xyxy_px)
+        return self._detector.refine(rgb, frame_row, box_xyxy_px, min_prob)
+
+
+def aligned(faces: Detections) -> AlignedFaces:
+    matrix = align_matrix(faces.landmarks_px, CropContract())
+    frames = torch.from_numpy(carphone_frames().copy())
+    return AlignedFaces(warp_faces(frames, faces.frame_row, matrix, CropContract()), matrix)
+
+
+def test_only_faces_that_the_detector_is_not_sure_of_are_checked_and_once_per_occasion() -> None:
+    faces = carphone_faces()[np.arange(0, 20)]
+    sure, unsure = (replace(faces, prob=np.full(20, prob, np.float32)) for prob in (0.9999, 0.9))
+    for occasion, shown, n_looks in (
+        (None, sure, 0),
+        (None, unsure, 20),
+        (np.zeros((20, 2), np.int64), unsure, 1),
+        (np.stack([np.zeros(20, np.int64), np.arange(20) // 5], 1), unsure, 4),
+    ):
+        detector = CountingDetector()
+        quality = measure_quality(shown, aligned(shown), upright=UprightCheck(detector), occasion=occasion)
+        assert detector.n_looks == n_looks
+        assert quality.quality_ok.all()
+
+
+def test_a_check_is_remembered_from_batch_to_batch() -> None:
+    faces = carphone_faces()[np.arange(0, 20)]
+    unsure = replace(faces, prob=np.full(20, 0.9, np.float32))
+    detector = CountingDetector()
+    check = UprightCheck(detector)
+    for half in (np.arange(10), np.arange(10, 20)):
+        measure_quality(unsure[half], aligned(unsure[half]), upright=check, occasion=np.zeros((10, 1), np.int64))
+    assert detector.n_looks == 1
+
+
+def test_tilted_heads_are_not_ok_beyond_the_limit() -> None:
+    rgb, faces = woman()
+    assert measure(rgb, faces, max_abs_roll_deg=10).quality_ok.all()
+    assert not measure(rgb, faces, max_abs_roll_deg=1).quality_ok.any()
 
 
 def test_no_faces_are_empty_measures() -> None:
