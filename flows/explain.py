@@ -45,10 +45,8 @@ def explain_moment(video: str, at_s: float, model: Path, out: Path, min_face_px:
 def _explain(path: Path, video: str, at_s: float, model: Path, out: Path, min_face_px: int) -> str:
     opened = open_video(path)
     times_s = opened.pts_s - opened.info.start_s
-    if not 0 <= at_s < times_s[-1] + opened.duration_s[-1]:
-        raise ConfigError(
-            f"--at {at_s} lies outside the video, which lasts {times_s[-1] + opened.duration_s[-1]:.3f} s"
-        )
+    if not times_s[0] - 1e-6 <= at_s < (end_s := times_s[-1] + opened.duration_s[-1]):
+        raise ConfigError(f"--at {at_s}: the video shows pictures from {times_s[0]:.3f} s to {end_s:.3f} s")
     wanted = int(np.searchsorted(times_s, at_s + 1e-6, side="right")) - 1
     decoding = decode(opened, decoder="pyav", batch_frames=1)
     decoding = replace(  # from the key frame before it

@@ -43,8 +43,9 @@ class VideoInfo:
 
     ``video_id`` is 16 hex digits of the sha256 of the bytes. Width and height are as shown: after rotation
     and after the sample aspect ratio was made square. ``n_frames`` counts packets that must give a frame, and those
-    that the header promises and a file cut short does not hold. ``start_s`` is when the first frame is shown and
-    ``duration_s`` runs from there to the end of the last one. ``rotation_deg`` is clockwise, 0 / 90 / 180 / 270;
+    that the header promises and a file cut short does not hold. ``start_s`` is where a player begins to count, in the
+    file's own clock: at the first frame or, if that is earlier, the first sound. ``duration_s`` runs from there to the
+    end of the last frame. ``rotation_deg`` is clockwise, 0 / 90 / 180 / 270;
     ``mirrored`` means a horizontal flip before the rotation.
     """
 

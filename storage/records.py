@@ -123,7 +123,7 @@ class FinishedVideo:
 
     Counts are not here: the lake counts its own rows. ``code`` and ``message`` are set when the video is partial
     for a reason that no row shows (a file that breaks off). ``settings`` is what the two ids were hashed from;
-    ``width_px`` and ``height_px`` are as shown, ``start_s`` is the stream's first presentation time.
+    ``width_px`` and ``height_px`` are as shown, ``start_s`` is where a player begins to count, in the file's own clock.
     """
 
     video_id: str

@@ -86,6 +86,7 @@ def write_clip(
     rate: int = 25,
     pts_ms: Sequence[int] | None = None,
     with_audio: bool = False,
+    audio_start_s: float = 0.0,
 ) -> Path:
     """Encode a clip whose frame k, in presentation order, carries the number k.
 
@@ -94,7 +95,7 @@ def write_clip(
         width_px: size of the picture as shown, before the rotation and the aspect ratio are undone for storing.
         stored_width_px: width in the file (before rotation), for a sample aspect ratio other than 1.
         pts_ms: presentation times in milliseconds, for a variable rate or another start; the default is k / rate.
-        with_audio: add a second of silence as AAC.
+        with_audio: add a second of silence as AAC (Opus in WebM), heard from ``audio_start_s`` on.
     """
     path = Path(path)
     with av.open(str(path), "w", format=container, container_options=container_options or {}) as out:
@@ -109,7 +110,8 @@ def write_clip(
             stream.codec_context.sample_aspect_ratio = sample_aspect_ratio
         if rotation_deg or mirrored:
             stream.set_display_matrix(display_matrix(rotation_deg, mirrored))
-        sound = out.add_stream("aac", rate=48000) if with_audio else None
+        spoken = "libopus" if path.suffix == ".webm" else "aac"
+        sound = out.add_stream(spoken, rate=48000) if with_audio else None
         time_base = Fraction(1, 1000) if pts_ms is not None else Fraction(1, rate)
         for number in range(n_frames):
             picture = _store(draw_frame(number, width_px, height_px), rotation_deg, mirrored)
@@ -120,7 +122,7 @@ def write_clip(
             out.mux(stream.encode(frame))
         out.mux(stream.encode(None))
         if sound is not None:
-            _write_silence(out, sound)
+            _write_silence(out, sound, audio_start_s)
     return path
 
 
@@ -131,9 +133,10 @@ def write_audio(path: str | Path) -> Path:
     return Path(path)
 
 
-def _write_silence(out: av.container.OutputContainer, stream: av.AudioStream) -> None:
+def _write_silence(out: av.container.OutputContainer, stream: av.AudioStream, start_s: float = 0.0) -> None:
     for block in range(47):
         sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), dtype=np.float32), format="fltp", layout="mono")
-        sound.sample_rate, sound.pts, sound.time_base = 48000, block * 1024, Fraction(1, 48000)
+        sound.sample_rate, sound.time_base = 48000, Fraction(1, 48000)
+        sound.pts = round(start_s * 48000) + block * 1024
         out.mux(stream.encode(sound))
     out.mux(stream.encode(None))

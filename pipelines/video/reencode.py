@@ -84,7 +84,7 @@ def _write(
     if between_s is not None:
         from_s, until_s = (seconds + video.info.start_s for seconds in between_s)
         decoding = _part_of(decoding, from_s, until_s)
-        shift = Fraction(float(video.pts_s[decoding.frame_index[0]]))
+        shift = Fraction(min(float(video.pts_s[decoding.frame_index[0]]), from_s))  # sound may come before the picture
     with open_container(video.info.path) as source:
         tick = video_stream(source, video.info.path).time_base or Fraction(1, 90_000)
         stream = out.add_stream("libx264", options=_OPTIONS)

@@ -98,6 +98,7 @@ class _Scan:
     n_empty: int = 0
     n_unstamped: int = 0
     end_s: float = 0.0
+    sound_start_s: float = math.inf
     first_frame: VideoFrame | None = None
     has_hole: bool = False
 
@@ -152,6 +153,7 @@ def _open(path: Path, video_id: str) -> Video:
         _check_size(path, stored_width_px, stored_height_px, len(timeline.pts_s))
         turned = rotation_deg in (90, 270)
         pts_s, duration_s = timeline.pts_s, timeline.duration_s
+        start_s = min(float(pts_s[0]), scan.sound_start_s)
         info = VideoInfo(
             path=path,
             video_id=video_id,
@@ -163,8 +165,8 @@ def _open(path: Path, video_id: str) -> Video:
             codec=stream.codec_context.codec.canonical_name,
             container=container.format.name,
             n_frames=len(pts_s),
-            duration_s=float(pts_s[-1] + duration_s[-1] - pts_s[0]),
-            start_s=float(pts_s[0]),
+            duration_s=float(pts_s[-1] + duration_s[-1] - start_s),
+            start_s=start_s,
         )
         refusals = _refusals(info, container, stream, scan, timeline)
     return Video(
@@ -212,6 +214,7 @@ def _read_packets(scan: _Scan, container: InputContainer, stream: VideoStream) -
         if packet.pts is not None and packet.time_base:
             scan.end_s = max(scan.end_s, float((packet.pts + (packet.duration or 0)) * packet.time_base))
         if packet.stream_index != stream.index:
+            _note_sound(scan, packet)
             continue
         if packet.size == 0:  # a frame that the camera dropped, or the end
             scan.n_empty += packet.dts is not None
@@ -232,6 +235,14 @@ def _read_packets(scan: _Scan, container: InputContainer, stream: VideoStream) -
             raise too_large(container.name, f"it has over {MAX_FRAMES} frames")
         if scan.first_frame is None and len(scan.pts) <= _PROBE_PACKETS:
             scan.first_frame = _first_frame(stream, packet)
+
+
+def _note_sound(scan: _Scan, packet: av.Packet) -> None:
+    """Keep when the first sound is heard. What lies before 0 is what its decoder needs to begin, and is not played."""
+    if scan.sound_start_s < math.inf or packet.stream.type != "audio" or packet.is_discard:
+        return
+    if packet.pts is not None and packet.time_base:
+        scan.sound_start_s = max(float(packet.pts * packet.time_base), 0.0)
 
 
 def _continue_times(scan: _Scan) -> None:

@@ -3,7 +3,7 @@
   "use strict";
   const mfer = window.mfer;
   const CONTROLS = { curves: "curve-options", show: "show-options", overlay: "overlay-options" };
-  const CHUNK_S = 10, FRAME_SLACK_S = 0.004, MAX_PANELS = 6;
+  const CHUNK_S = 10, FRAME_SLACK_S = 0.004, OFFSET_SLACK_S = 0.25, MAX_PANELS = 6;
   let page = null;
 
   const element = (tag, className, text) => {
@@ -22,6 +22,7 @@
       this.overlay = [];
       this.excludeFrom = null;
       this.video = byId("player");
+      this.offset = 0; // currentTime of the page's time 0
       this.canvas = byId("overlay");
       this.timeline = new mfer.Timeline(this.facts, (s) => this.seek(s), (a, b) => this.zoomed(a, b));
       this.wirePlayer();
@@ -39,6 +40,8 @@
 
     wirePlayer() {
       const video = this.video, again = () => this.update();
+      video.addEventListener("loadeddata", () => this.learnOffset());
+      if (video.readyState >= HTMLMediaElement.HAVE_CURRENT_DATA) this.learnOffset();
       ["seeked", "loadeddata", "pause", "timeupdate"].forEach((name) => video.addEventListener(name, again));
       video.addEventListener("play", () => this.loop());
       video.addEventListener("error", () => this.cannotPlay());
@@ -46,7 +49,7 @@
       new ResizeObserver(again).observe(video);
       if (video.requestVideoFrameCallback) {
         const shown = (_, metadata) => {
-          this.mediaTime = metadata.mediaTime;
+          this.mediaTime = metadata.mediaTime - this.offset;
           this.update();
           if (this.alive) video.requestVideoFrameCallback(shown);
         };
@@ -54,7 +57,18 @@
       }
     }
 
-    get now() { return this.still ? this.stillAt : this.video.currentTime; }
+    /* Chromium counts from the file's own clock where that starts after 0, others from its first picture or sound. */
+    learnOffset() {
+      if (this.learned) return;
+      this.learned = true;
+      this.offset = Math.abs(this.video.currentTime - this.facts.start_s) < OFFSET_SLACK_S ? this.facts.start_s : 0;
+      if (this.wanted !== undefined) this.seek(this.wanted);
+    }
+
+    get now() {
+      if (this.still) return this.stillAt;
+      return this.wanted !== undefined ? this.wanted : this.video.currentTime - this.offset;
+    }
 
     loop() {
       this.update();
@@ -68,7 +82,8 @@
         this.stillAt = at;
         this.still.src = `/picture/still/${this.facts.video_id}.jpg?t=${at.toFixed(3)}`;
       } else {
-        this.video.currentTime = at;
+        this.wanted = this.learned ? undefined : at; // before the file is open, its clock is unknown
+        if (this.learned) this.video.currentTime = at + this.offset;
       }
       this.timeline.place(at);
       this.update();

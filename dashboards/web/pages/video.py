@@ -105,7 +105,7 @@ def layout(source: LakeSource, video_id: str, *, can_explain: bool = False) -> l
 
 def _told(facts: dict[str, Any]) -> dict[str, Any]:
     """What the page's script needs to know."""
-    kept = ("video_id", "analysis_id", "faces_id", "duration_s", "width_px", "height_px", "codec")
+    kept = ("video_id", "analysis_id", "faces_id", "start_s", "duration_s", "width_px", "height_px", "codec")
     starts = sorted({episode["start_s"] for episode in facts["episodes"]})
     return {name: facts[name] for name in kept} | {
         "classes": list(EXPRESSIONS),

@@ -21,6 +21,7 @@ from pipelines.video.decode import open_video
 from pipelines.video.encode import write_video
 from storage.lake import Lake
 from storage.sql.views import run_sql
+from tests.clips import read_number, write_clip
 from tests.faces import carphone_faces, carphone_frames
 from tests.models import tiny_model
 
@@ -33,6 +34,14 @@ from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
 
 from tests.dashboards.web.browser import missing_browser, open_browser, serving  # noqa: E402
 
+#: Where the picture begins in a file's clock, and the sound.
+STARTS: dict[str, tuple[float, float | None]] = {
+    "late_picture.mp4": (1.5, 0.0),
+    "late_picture.webm": (1.5, 0.0),
+    "late_sound.mp4": (0.0, 0.85),
+    "both_late.mp4": (6.0, 5.0),
+    "silent_and_late.webm": (1.5, None),
+}
 WICKED = "<img src=x onerror=document.title='owned'><script>document.title='owned'</script>.mp4"
 
 
@@ -44,6 +53,11 @@ def lake(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Lake:
     wicked = "".join("∕" if letter == "/" else letter for letter in WICKED)  # a file name has no slash
     write_video(videos / wicked, list(carphone_frames()[:10]), 25)
     write_video(videos / "mpeg4.avi", list(carphone_frames()[:20]), 25, codec="mpeg4")
+    for name, (start_s, sound_s) in STARTS.items():
+        codec = "libvpx" if name.endswith(".webm") else "libx264"
+        pts_ms = [round(1000 * start_s) + 40 * k for k in range(30)]
+        sound = {} if sound_s is None else {"with_audio": True, "audio_start_s": sound_s}
+        write_clip(videos / name, n_frames=30, codec=codec, options={"bf": "0"}, pts_ms=pts_ms, **sound)
     place = tmp_path_factory.mktemp("browser") / "lake"
     settings = AnalysisSettings(detector=DetectorSettings(min_face_px=36))
     second = tiny_model(place.parent / "second", name="mfer_atto.random_v2", seed=1)
@@ -91,9 +105,12 @@ class Page:
         self.driver.get(self.address + path)
         self.until(lambda: self.driver.find_elements(By.CSS_SELECTOR, "#page h1"), "the page")
 
-    def open_video(self, name: str = "carphone.mp4") -> str:
+    def video_id(self, name: str) -> str:
         query = "SELECT video_id FROM videos WHERE file_name = '" + name.replace("'", "''") + "'"
-        video_id = str(run_sql(self.lake, query)["video_id"][0])
+        return str(run_sql(self.lake, query)["video_id"][0])
+
+    def open_video(self, name: str = "carphone.mp4") -> str:
+        video_id = self.video_id(name)
         self.open(f"/video?id={video_id}")
         self.until(lambda: self.js("document.querySelectorAll('#timeline .scatterlayer .trace').length > 4"), "curves")
         return video_id
@@ -130,6 +147,26 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
     """Intersection over union of two boxes."""
     inner = np.prod(np.clip(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0, None))
     return float(inner / (np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]) - inner))
+
+
+@pytest.mark.parametrize("name", STARTS)
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_the_picture_in_the_player_is_the_frame_that_the_page_names(page: Page, name: str, share: float) -> None:
+    video_id = page.video_id(name)
+    query = f"SELECT frame_index, time_s, duration_s FROM frames WHERE video_id = '{video_id}' ORDER BY time_s"
+    frames = run_sql(page.lake, query).to_pylist()
+    wanted = frames[int(share * len(frames))]
+    page.open(f"/video?id={video_id}&t={wanted['time_s'] + wanted['duration_s'] / 2:.4f}")
+    page.ready()
+    named = "document.getElementById('overlay').dataset.frame"
+    page.until(lambda: page.js(named) == str(wanted["frame_index"]), "the frame of that time to be named")
+    picture = """
+        const video = document.getElementById('player'), canvas = document.createElement('canvas');
+        [canvas.width, canvas.height] = [video.videoWidth, video.videoHeight];
+        canvas.getContext('2d').drawImage(video, 0, 0);
+        return Array.from(canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data);"""
+    rgba = np.array(page.driver.execute_script(picture), np.uint8).reshape(120, 208, 4)
+    assert read_number(rgba[:, :, :3]) == wanted["frame_index"]
 
 
 def test_click_on_a_curve_seeks_to_its_time_also_when_zoomed(page: Page) -> None:
