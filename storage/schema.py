@@ -253,7 +253,7 @@ VIDEOS = LakeTable(
             _field("width_px", _I32, "px", "width as shown"),
             _field("height_px", _I32, "px", "height as shown"),
             _field("duration_s", _F64, "s", "length of the video"),
-            _field("start_s", _F64, "s", "pts_s at which a player begins to count: the first frame's or, if earlier, the first sound's"),
+            _field("start_s", _F64, "s", "pts_s of the first picture or sound: a player counts from there"),
             _field("codec", _TEXT, "", "codec of the video stream"),
             _field("container", _TEXT, "", "container format"),
             _field("decoder", _TEXT, "", "library that read the frames"),
