@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from mfer.errors import ConfigError
+from pipelines.batches import Detections
 from pipelines.faces.rotation import Turn
 from pipelines.faces.track import box_iou
 from pipelines.score import VideoAnalyzer, VideoFile
@@ -21,7 +22,7 @@ from pipelines.settings import AnalysisSettings, DetectorSettings
 from pipelines.video.encode import write_video
 from storage.lake import Lake
 from storage.sql.views import run_sql
-from tests.faces import astronaut, carphone_faces, carphone_frames
+from tests.faces import astronaut, carphone_frames
 
 DETECTOR = DetectorSettings(min_face_px=30)
 N_FRAMES = 6
@@ -49,6 +50,10 @@ def woman() -> list[np.ndarray]:
 
 def man() -> list[np.ndarray]:
     return list(carphone_frames()[: 20 * N_FRAMES : 20])
+
+
+def nobody() -> list[np.ndarray]:
+    return [frame[:100, :100] // 8 for frame in woman()]
 
 
 def clip(path: Path, frames: list[np.ndarray], turned_deg: int) -> Path:
@@ -108,15 +113,18 @@ def test_turned_back_they_are_read_as_if_they_stood_and_lie_where_a_player_shows
 
 
 @pytest.mark.parametrize("turned_deg", [90, *FULL_TURNS, pytest.param(0, marks=pytest.mark.full)])
-def test_auto_finds_the_turn_of_each_file(tmp_path: Path, lake: Lake, scorer: Scorer, turned_deg: int) -> None:
-    for name, frames in (("man", man()), ("woman", woman()), ("nobody", [f[:100, :100] // 8 for f in woman()])):
-        path = clip(tmp_path / f"{name}.mp4", frames, turned_deg)
-        rows = analyze(lake, path, scorer, rotate="auto")
-        (video,) = run_sql(lake, f"SELECT settings FROM raw.videos WHERE path = '{path}'").to_pylist()
-        right = 0 if name == "nobody" else -turned_deg % 360
-        assert json.loads(video["settings"])["rotation_deg"] == right, name
-        assert len(rows) == (0 if name == "nobody" else N_FRAMES)
-        assert all(row["quality_ok"] for row in rows)
+@pytest.mark.parametrize("name", ["woman", pytest.param("man", marks=pytest.mark.full), "nobody"])
+def test_auto_finds_the_turn_of_each_file(
+    tmp_path: Path, lake: Lake, scorer: Scorer, name: str, turned_deg: int
+) -> None:
+    frames = {"man": man, "woman": woman, "nobody": nobody}[name]()
+    path = clip(tmp_path / f"{name}.mp4", frames, turned_deg)
+    rows = analyze(lake, path, scorer, rotate="auto")
+    (video,) = run_sql(lake, f"SELECT settings FROM raw.videos WHERE path = '{path}'").to_pylist()
+    right = 0 if name == "nobody" else -turned_deg % 360
+    assert json.loads(video["settings"])["rotation_deg"] == right, name
+    assert len(rows) == (0 if name == "nobody" else N_FRAMES)
+    assert all(row["quality_ok"] for row in rows)
 
 
 def test_stored_faces_of_a_turned_file_are_scored_again_to_the_same_numbers(
@@ -133,9 +141,9 @@ def test_stored_faces_of_a_turned_file_are_scored_again_to_the_same_numbers(
 
 
 def test_turns_are_undone_exactly() -> None:
-    faces = carphone_faces()
-    eighths = np.round(faces.landmarks_px * 8) / 8
-    faces = type(faces)(faces.frame_row, np.round(faces.box_xyxy_px * 8) / 8, eighths, faces.prob)
+    rng = np.random.default_rng(0)  # the lake keeps eighths of a pixel
+    low, side, points = (rng.integers(0, 800, size).astype(np.float32) / 8 for size in ((9, 2), (9, 2), (9, 5, 2)))
+    faces = Detections(np.arange(9), np.concatenate([low, low + side], 1), points, np.ones(9, np.float32))
     for quarters in range(4):
         turn = Turn(quarters, 176, 144)
         back = turn.faces_back(turn.faces(faces))
