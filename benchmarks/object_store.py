@@ -19,7 +19,7 @@ from typing import Any
 
 from benchmarks.machine import machine
 from storage.lake import Lake
-from storage.sql.sandbox import run_sql_apart
+from storage.sql.sandbox import run_sql_sandboxed
 from storage.sql.views import connect
 from tests.object_store import Fault, Proxy, environment, new_prefix, running_proxy, running_server
 from tests.storage import lake_rows as rows
@@ -62,7 +62,7 @@ def _measure(lake: Lake, proxy: Proxy | None) -> dict[str, Any]:
         with connect(lake) as con:
             con.execute(query).fetchall()
             timed(f"{name}, again", lambda query=query, con=con: con.execute(query).fetchall(), 5)
-    timed("mfer sql", lambda: run_sql_apart(lake, "SELECT count(*) FROM scores"), 3)
+    timed("mfer sql", lambda: run_sql_sandboxed(lake, "SELECT count(*) FROM scores"), 3)
     return found
 
 

@@ -46,7 +46,7 @@ QUESTIONS = {
     "share of time per expression by folder": """
         WITH seen AS (
             SELECT regexp_extract(path, '([^/]*)/[^/]*$', 1) AS folder, expression, sum(screen_time_s) AS seconds
-            FROM stretches GROUP BY ALL
+            FROM spans GROUP BY ALL
         )
         SELECT folder, expression, seconds / sum(seconds) OVER (PARTITION BY folder) AS share FROM seen ORDER BY ALL
     """,

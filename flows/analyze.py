@@ -25,7 +25,7 @@ from mfer.errors import ConfigError
 from pipelines.errors import VideoError
 from pipelines.scoring.lookup import find_model
 from pipelines.sources import absolute, find_videos
-from storage.delta.object_store import Place, is_uri
+from storage.delta.object_store import StoragePath, is_uri
 from storage.delta.relations import read_errors
 from storage.errors import LakeError
 from storage.identity import analysis_id, faces_id
@@ -116,7 +116,7 @@ def _manifest(run: FolderRun, model_id: str, device: str, started_utc: datetime)
     )
 
 
-def _known_files(lake: Lake, videos: Sequence[Place]) -> dict[Place, tuple[str, int, int]]:
+def _known_files(lake: Lake, videos: Sequence[StoragePath]) -> dict[StoragePath, tuple[str, int, int]]:
     """video_id, size and mtime of the files that were hashed before and have not changed since."""
     stats = {}
     for path in map(absolute, videos):

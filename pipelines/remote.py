@@ -14,8 +14,7 @@ from typing import IO
 
 from pipelines.errors import VideoError
 from pipelines.heartbeat import heartbeat
-from storage.delta.object_store import READ_BYTES, ObjectPath, Status
-from storage.delta.object_store import Place as StoragePath
+from storage.delta.object_store import READ_BYTES, ObjectPath, Status, StoragePath
 from storage.errors import LakeError
 
 __all__ = ["local_copy", "objects_below"]

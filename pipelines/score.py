@@ -42,7 +42,7 @@ from pipelines.video.decode import Decoding, decode, open_video
 from pipelines.video.prefetch import ahead
 from pipelines.video.scan import Video
 from pipelines.video.stills import read_still
-from storage.delta.object_store import Place as StoragePath
+from storage.delta.object_store import StoragePath
 from storage.errors import LakeError
 from storage.identity import analysis_id, faces_id, path_text, video_id_of
 from storage.lake import Lake, Segment

@@ -13,8 +13,7 @@ from pathlib import Path
 
 from pipelines.errors import VideoError
 from pipelines.remote import objects_below
-from storage.delta.object_store import ObjectPath, is_uri
-from storage.delta.object_store import Place as StoragePath
+from storage.delta.object_store import ObjectPath, StoragePath, is_uri
 from storage.errors import LakeError
 
 __all__ = ["VIDEO_EXTENSIONS", "FoundVideos", "absolute", "find_videos"]

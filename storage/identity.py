@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from storage.delta.object_store import Place
+from storage.delta.object_store import StoragePath
 
 __all__ = ["analysis_id", "canonical_json", "faces_id", "path_shown", "path_text", "printable", "video_id_of"]
 
@@ -52,7 +52,7 @@ def analysis_id(faces_id: str, model_id: str, crop: Mapping[str, Any]) -> str:
     return _hash({"faces_id": faces_id, "model_id": model_id, "crop": crop})
 
 
-def path_text(path: str | Place) -> str:
+def path_text(path: str | StoragePath) -> str:
     """A path as text that a table can hold: bytes that are not UTF-8 become ``\\xNN``."""
     return os.fsencode(str(path)).decode("utf-8", "backslashreplace")
 
@@ -70,6 +70,6 @@ def printable(text: str, keep: str = "") -> str:
     )
 
 
-def path_shown(path: str | Place) -> str:
+def path_shown(path: str | StoragePath) -> str:
     """A path for a terminal or a log line: file names may hold anything but a slash."""
     return printable(path_text(path))

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from storage.delta import tables
-from storage.delta.object_store import ObjectPath, Place, place_of, replace_bytes
+from storage.delta.object_store import ObjectPath, StoragePath, place_of, replace_bytes
 from storage.delta.relations import quote, read_errors, relation_sql, rows_of, shared_connection
 from storage.delta.tables import MARKER
 from storage.errors import LakeError
@@ -23,11 +23,11 @@ from storage.identity import canonical_json, path_text
 from storage.records import FinishedVideo, RunManifest, VideoCounts, VideoOutcome
 from storage.schema import FACE_COLUMNS, OBSERVATIONS, SCHEMA_VERSION, TABLES
 from storage.stitch import SeamLimits
-from storage.summary import count_rows, sum_seconds, sum_stretches, sum_track_pieces
+from storage.summary import count_rows, sum_seconds, sum_spans, sum_track_pieces
 
 __all__ = ["Lake", "Segment"]
 
-_P = TypeVar("_P", bound=str | Place)
+_P = TypeVar("_P", bound=str | StoragePath)
 #: deltalake 1.6 loses or panics on these in a location; the others work.
 _UNSAFE = set("%*?[]^|\\") | {chr(code) for code in range(32)}
 #: In the prefix of an object store more characters get lost: it encodes them twice in some requests and once in others.
@@ -71,7 +71,7 @@ def _check_observations(part: Segment) -> None:
         raise ValueError("every frame has exactly one row with face_index 0 or NULL")
 
 
-def schema_version(location: Place) -> int:
+def _schema_version(location: StoragePath) -> int:
     """The version that a lake's marker states. Raises LakeError where there is no marker or it cannot be read."""
     marker = location / MARKER
     if not marker.is_file():
@@ -99,18 +99,13 @@ def _make_folder(location: Path) -> None:
         raise LakeError(message, "bad_location") from error
 
 
-def write_marker(location: Place, version: int) -> None:
-    """Make a folder a lake of a version, in one step."""
-    replace_bytes(location / MARKER, (json.dumps({"schema_version": version}) + "\n").encode())
-
-
 class Lake:
     """A lake in a folder or below a prefix of an object store.
 
     Holds only the location: cheap to make, safe to share, pickle and use in many processes.
     """
 
-    def __init__(self, location: Place) -> None:
+    def __init__(self, location: StoragePath) -> None:
         self.location = location
 
     def __repr__(self) -> str:
@@ -119,7 +114,7 @@ class Lake:
     # -- open and create ------------------------------------------------------------------------------------------
 
     @classmethod
-    def open(cls, location: str | Place, create: bool = False) -> Lake:
+    def open(cls, location: str | StoragePath, create: bool = False) -> Lake:
         """Open a lake; with ``create``, make one where there is none. Two processes may create at once.
 
         Raises LakeError for a folder that is no lake, another schema version, a location that Delta Lake cannot
@@ -133,13 +128,10 @@ class Lake:
         return lake
 
     def _check_version(self) -> None:
-        version = schema_version(self.location)
+        version = _schema_version(self.location)
         if version != SCHEMA_VERSION:
-            remedy = (
-                f"`mfer lake upgrade --lake {self.location}` brings it up to date"
-                if version < SCHEMA_VERSION
-                else "use the version of the program that wrote it, or analyse into a new lake"
-            )
+            older = "analyse the videos again into a new lake, or use the program that wrote this one"
+            remedy = older if version < SCHEMA_VERSION else "use a newer program, or analyse into a new lake"
             raise LakeError(
                 f"the lake {self.location} has schema version {version}, this program reads {SCHEMA_VERSION}; {remedy}",
                 "schema_version",
@@ -164,7 +156,8 @@ class Lake:
             raise LakeError(message, "not_a_lake")
         for table in TABLES.values():
             tables.create_table(self.location, table)
-        write_marker(self.location, SCHEMA_VERSION)  # last: what has the marker has all tables
+        marker = json.dumps({"schema_version": SCHEMA_VERSION}) + "\n"
+        replace_bytes(self.location / MARKER, marker.encode())  # last: what has the marker has all tables
 
     @staticmethod
     def _require_conditional_puts(location: ObjectPath) -> None:
@@ -247,7 +240,7 @@ class Lake:
                 f" WHERE analysis_id = {quote(analysis_id)} AND video_id IN ({listed})"
             )
             pieces, row_counts = sum_track_pieces(con, limits), count_rows(con)
-            summed = {"seconds": sum_seconds(con, pieces), "stretches": sum_stretches(con, pieces)}
+            summed = {"seconds": sum_seconds(con, pieces), "spans": sum_spans(con, pieces)}
         counts, tracks_of, video_of = {}, {}, {}
         summed_of: dict[str, dict[str, pa.Table]] = {name: {} for name in summed}
         for video in videos:
@@ -314,7 +307,7 @@ class Lake:
         sql = f"SELECT video_id FROM ({relation_sql(self.location, 'videos')}) WHERE analysis_id = ?"
         return {row["video_id"] for row in self._read(sql, [analysis_id]).to_pylist()}
 
-    def known_file(self, path: str | Place, size_bytes: int, mtime_ns: int) -> str | None:
+    def known_file(self, path: str | StoragePath, size_bytes: int, mtime_ns: int) -> str | None:
         """The video_id of a file that was hashed before and has not changed since; see ``known_files``."""
         return next(iter(self.known_files([(path, size_bytes, mtime_ns)]).values()), None)
 

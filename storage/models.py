@@ -21,7 +21,7 @@ import pyarrow as pa
 from platformdirs import user_cache_path
 
 from storage.delta import tables
-from storage.delta.object_store import READ_BYTES, ObjectPath, Place
+from storage.delta.object_store import READ_BYTES, ObjectPath, StoragePath
 from storage.delta.relations import read_errors, relation_sql, rows_of, shared_connection
 from storage.errors import LakeError
 from storage.lake import Lake
@@ -44,7 +44,7 @@ class StoredModel:
 
     model_id: str
     name: str
-    path: Place
+    path: StoragePath
     in_production: bool
     published_utc: datetime
     card: Mapping[str, Any] = field(repr=False)
@@ -106,7 +106,7 @@ def _is_whole(folder: Path, model_id: str) -> bool:
     return (folder / WEIGHTS).is_file() and _sha256(folder / WEIGHTS).startswith(model_id.rpartition("@")[2])
 
 
-def _sha256(path: Place) -> str:
+def _sha256(path: StoragePath) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -201,7 +201,7 @@ class ModelStore:
         with tables.lake_errors(self.lake.location, "fetching a model from"):
             return _fetched(place, self._published(model_id)["model_id"])
 
-    def place_of(self, model_id: str) -> Place:
+    def place_of(self, model_id: str) -> StoragePath:
         """Where the lake itself keeps a published model."""
         place = self._folder / self._published(model_id)["name"]
         for file in (place / WEIGHTS, place / CARD):

@@ -22,8 +22,8 @@ __all__ = [
     "unit_of",
 ]
 
-#: Raised when the meaning or layout of a table changes; a lake of another version is refused.
-SCHEMA_VERSION = 4
+#: Bump when the meaning or layout of a table changes; a lake of another version is refused.
+SCHEMA_VERSION = 5
 #: The classes that have a column. storage imports nothing of ours, so they are named here; a column is NULL where a
 #: model lacks the class.
 EXPRESSIONS = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
@@ -212,9 +212,9 @@ SECONDS = LakeTable(
         ]
     ),
 )
-STRETCHES = LakeTable(
-    "stretches",
-    "One row per unbroken stretch in which a track keeps one leading expression.",
+SPANS = LakeTable(
+    "spans",
+    "One row per unbroken span in which a track keeps one leading expression.",
     pa.schema(
         [
             _VIDEO_ID,
@@ -315,7 +315,7 @@ LABELS = LakeTable(
 )
 EDITS = LakeTable(
     "edits",
-    "One row per change by a person: names, merges, splits, events, excluded stretches. A new model keeps them.",
+    "One row per change by a person: names, merges, splits, events, excluded spans. A new model keeps them.",
     pa.schema(
         [
             _field("edit_id", _TEXT, "", "name of the change"),
@@ -324,8 +324,8 @@ EDITS = LakeTable(
             _TRACK_ID,
             _field("kind", _TEXT, "", "name, merge, split, event, exclude or undo"),
             _field("value", _TEXT, "", "the name, the other or new track_id, the event's text or the undone edit_id"),
-            _field("start_s", _F64, "s", "start of the stretch in time_s; NULL for the whole track or video"),
-            _field("end_s", _F64, "s", "end of the stretch in time_s"),
+            _field("start_s", _F64, "s", "start of the span in time_s; NULL for the whole track or video"),
+            _field("end_s", _F64, "s", "end of the span in time_s"),
             _field("author", _TEXT, "", "who changed it"),
             _CREATED,
         ]
@@ -366,7 +366,7 @@ DRIFT = LakeTable(
     ),
 )
 
-TABLES = {t.name: t for t in (OBSERVATIONS, SECONDS, STRETCHES, TRACKS, VIDEOS, RUNS, LABELS, EDITS, MODELS, DRIFT)}
+TABLES = {t.name: t for t in (OBSERVATIONS, SECONDS, SPANS, TRACKS, VIDEOS, RUNS, LABELS, EDITS, MODELS, DRIFT)}
 
 
 def conform(rows: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -15,9 +15,9 @@ __all__ = [
     "MARGIN_SQL",
     "SECONDS_SUMS",
     "count_rows",
-    "stretches_sql",
+    "spans_sql",
     "sum_seconds",
-    "sum_stretches",
+    "sum_spans",
     "sum_track_pieces",
 ]
 
@@ -90,9 +90,9 @@ def sum_seconds(con: duckdb.DuckDBPyConnection, pieces: pa.Table) -> pa.Table:
     )
 
 
-def sum_stretches(con: duckdb.DuckDBPyConnection, pieces: pa.Table) -> pa.Table:
-    """Rows of ``stretches`` for every video in the relation ``observations``; ``pieces`` from sum_track_pieces."""
-    found = stretches_sql(_tracked(con, pieces))
+def sum_spans(con: duckdb.DuckDBPyConnection, pieces: pa.Table) -> pa.Table:
+    """Rows of ``spans`` for every video in the relation ``observations``; ``pieces`` from sum_track_pieces."""
+    found = spans_sql(_tracked(con, pieces))
     return rows_of(con, f"FROM ({found}) ORDER BY video_id, analysis_id, track_id, start_s")
 
 
@@ -101,8 +101,8 @@ def _tracked(con: duckdb.DuckDBPyConnection, pieces: pa.Table) -> str:
     return "(FROM observations JOIN pieces USING (video_id, analysis_id, segment, track))"
 
 
-def stretches_sql(faces: str) -> str:
-    """A SELECT of the rows of ``stretches`` from a relation of faces with their ``track_id``."""
+def spans_sql(faces: str) -> str:
+    """A SELECT of the rows of ``spans`` from a relation of faces with their ``track_id``."""
     return f"""
         WITH before AS (
             SELECT video_id, analysis_id, track_id, frame_index, time_s, duration_s, expression, confidence,
@@ -112,13 +112,13 @@ def stretches_sql(faces: str) -> str:
         ), numbered AS (
             SELECT *, sum(
                 CASE WHEN expression = expression_before AND time_s - ended_s <= {SPAN_MAX_GAP_S} THEN 0 ELSE 1 END
-            ) OVER (one ROWS UNBOUNDED PRECEDING) AS stretch
+            ) OVER (one ROWS UNBOUNDED PRECEDING) AS span
             FROM before WINDOW one AS (PARTITION BY video_id, analysis_id, track_id ORDER BY frame_index)
         )
         SELECT video_id, analysis_id, track_id, expression, min(time_s) AS start_s, max(time_s + duration_s) AS end_s,
                sum(duration_s) AS screen_time_s, sum(confidence * duration_s) AS sum_confidence_s,
                CAST(count(*) AS INTEGER) AS n_faces
-        FROM numbered GROUP BY video_id, analysis_id, track_id, stretch, expression
+        FROM numbered GROUP BY video_id, analysis_id, track_id, span, expression
     """
 
 

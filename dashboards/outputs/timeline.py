@@ -114,13 +114,13 @@ def _floats(table: pa.Table, column: str) -> np.ndarray:
 def _average(
     time_s: np.ndarray, duration_s: np.ndarray, prob: np.ndarray, step_s: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-    """Means over equal stretches of time, weighted by how long each frame is shown."""
-    width_s = max((time_s[-1] - time_s[0]) / _MAX_COLUMNS, 2 * step_s)  # no stretch of a seen face stays empty
-    stretch, column = np.unique(((time_s - time_s[0]) // width_s).astype(np.int64), return_inverse=True)
+    """Means over equal spans of time, weighted by how long each frame is shown."""
+    width_s = max((time_s[-1] - time_s[0]) / _MAX_COLUMNS, 2 * step_s)  # no span of a seen face stays empty
+    span, column = np.unique(((time_s - time_s[0]) // width_s).astype(np.int64), return_inverse=True)
     weight = np.maximum(duration_s, 1e-9)
     total = np.bincount(column, weight)
     means = [np.bincount(column, weight * values) / total for values in prob.T]
-    return time_s[0] + stretch * width_s, np.full(len(stretch), width_s), np.stack(means, 1), width_s
+    return time_s[0] + span * width_s, np.full(len(span), width_s), np.stack(means, 1), width_s
 
 
 def _draw(axis: Axes, panel: _Panel, names: list[str]) -> None:

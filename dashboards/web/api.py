@@ -256,7 +256,7 @@ def _analysis(source: LakeSource, video_id: str) -> str:
 
 
 def _faces_between(tracks: data.VideoTracks, from_s: float, to_s: float) -> dict[str, Any]:
-    """Frames and faces of a stretch, by column: what is drawn over the playing video."""
+    """Frames and faces of a span, by column: what is drawn over the playing video."""
     frames = tracks.frames
     a, b = np.searchsorted(frames.time_s + frames.duration_s, from_s), np.searchsorted(frames.time_s, to_s)
     found: list[dict[str, Any]] = []

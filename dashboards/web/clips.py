@@ -1,4 +1,4 @@
-"""A stretch of a video as a small file, with what the lake says drawn on it."""
+"""A span of a video as a small file, with what the lake says drawn on it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _one_at_a_time = threading.Lock()
 def cut_clip(source: LakeSource, video_id: str, from_s: float, to_s: float, *, blur: bool = False) -> bytes:
     """An MP4 of what a video shows between two moments, with boxes, names, bars and plot, and its sound.
 
-    Raises NotFound without the file, BadRequest where there is no such stretch or it is too long, ServiceUnavailable
+    Raises NotFound without the file, BadRequest where there is no such span or it is too long, ServiceUnavailable
     while another clip is made.
     """
     file = source.file_of(video_id)

@@ -1,4 +1,4 @@
-"""What is drawn of a face over time: stretches without gaps, smoothing, a baseline, and fewer points where many are."""
+"""What is drawn of a face over time: spans without gaps, smoothing, a baseline, and fewer points where many are."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = [
     "read_curves",
     "read_frames",
     "smooth",
-    "uncertain_stretches",
+    "uncertain_spans",
     "view_of",
 ]
 
@@ -107,8 +107,8 @@ def read_frames(rows: pa.Table) -> Frames:
     )
 
 
-def uncertain_stretches(curves: Curves, from_s: float, to_s: float, least_s: float) -> list[tuple[float, float]]:
-    """Stretches in which the quality does not allow to trust the scores; those closer than ``least_s`` are one."""
+def uncertain_spans(curves: Curves, from_s: float, to_s: float, least_s: float) -> list[tuple[float, float]]:
+    """Spans in which the quality does not allow to trust the scores; those closer than ``least_s`` are one."""
     shown = slice(*np.searchsorted(curves.time_s, [from_s, to_s]))
     doubtful = ~curves.ok[shown]
     start_s = curves.time_s[shown][doubtful]
@@ -128,7 +128,7 @@ def view_of(curves: Curves, from_s: float, to_s: float, n_buckets: int, window_s
 
     Returns:
         ``raw_s`` and ``raw`` (class to values), ``smooth_s`` and ``smooth``, where None is a gap; ``uncertain``
-        stretches; ``exact``, whether every face is there.
+        spans; ``exact``, whether every face is there.
     """
     first, last = np.searchsorted(curves.time_s, [from_s, to_s])
     shown = slice(max(int(first) - 1, 0), int(last) + 1)  # one more on each side: lines reach the edge
@@ -160,7 +160,7 @@ def view_of(curves: Curves, from_s: float, to_s: float, n_buckets: int, window_s
         "raw": {name: _plain(raw[:, k], 3) for k, name in enumerate(EXPRESSIONS)},
         "smooth_s": _plain(smooth_s, 4),
         "smooth": {name: _plain(smoothed[:, k], 3) for k, name in enumerate(EXPRESSIONS)},
-        "uncertain": uncertain_stretches(curves, from_s, to_s, width_s),
+        "uncertain": uncertain_spans(curves, from_s, to_s, width_s),
     }
 
 

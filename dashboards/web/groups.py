@@ -34,7 +34,7 @@ class Figures:
 
 
 def read_figures(source: LakeSource) -> Figures:
-    """Figures of every finished video; excluded stretches are left out, as in the view ``seconds``."""
+    """Figures of every finished video; excluded spans are left out, as in the view ``seconds``."""
 
     def read() -> Figures:
         sums = ", ".join(f"sum(sum_p_{name}_s) AS {name}" for name in EXPRESSIONS)

@@ -25,7 +25,7 @@ _QUESTIONS = (
         " round(avg(confidence), 2) AS mean_confidence FROM scores GROUP BY ALL ORDER BY file_name, seconds DESC",
     ),
     (
-        "Which stretches have one leading expression?",
+        "Which spans have one leading expression?",
         "SELECT file_name, track_id, round(start_s, 2) AS start_s, round(end_s, 2) AS end_s, expression,"
         " round(mean_confidence, 2) AS mean_confidence FROM episodes ORDER BY file_name, start_s",
     ),

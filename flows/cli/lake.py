@@ -13,7 +13,7 @@ __all__ = ["lake"]
 
 @click.group()
 def lake() -> None:
-    """Look after the tables: check, repair, compact, forget a video, history, upgrade."""
+    """Look after the tables: check, repair, compact, forget a video, history."""
 
 
 @lake.command()
@@ -112,18 +112,3 @@ def history(lake: str, limit: int) -> None:
         click.echo(
             f"{change.when_utc:%Y-%m-%d %H:%M:%S}Z  {change.table:13} v{change.version:<6} {change.operation:14} {rows}"
         )
-
-
-@lake.command()
-@lake_option
-@plain_errors
-def upgrade(lake: str) -> None:
-    """Bring a lake of an earlier version up to this program's.
-
-    Make a copy first: programs of the earlier version cannot read it afterwards.
-    """
-    from storage.maintenance.upgrade import upgrade_lake
-    from storage.schema import SCHEMA_VERSION
-
-    done = upgrade_lake(lake)
-    click.echo(f"{lake}: schema version {SCHEMA_VERSION}" + ("" if done else ", nothing to do"))

@@ -89,11 +89,11 @@ def sql(
     """
     from flows.cli.results import write_result
     from storage.lake import Lake
-    from storage.sql.sandbox import run_sql_apart
+    from storage.sql.sandbox import run_sql_sandboxed
     from storage.sql.views import MAX_ROWS, MEMORY_MB, TIMEOUT_S, note_of
 
     limits = {"max_rows": limit_rows or MAX_ROWS, "memory_mb": memory_mb or MEMORY_MB}
-    rows = run_sql_apart(Lake.open(lake), query, model=model, timeout_s=timeout or TIMEOUT_S, **limits)
+    rows = run_sql_sandboxed(Lake.open(lake), query, model=model, timeout_s=timeout or TIMEOUT_S, **limits)
     write_result(rows, form, output)
     tell(note_of(rows))
 

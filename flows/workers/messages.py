@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pipelines.settings import Decoder
-from storage.delta.object_store import Place
+from storage.delta.object_store import StoragePath
 from storage.records import VideoOutcome, VideoPart
 
 __all__ = ["Answer", "Ready", "Task", "WantsNetworks"]
@@ -16,7 +16,7 @@ __all__ = ["Answer", "Ready", "Task", "WantsNetworks"]
 class Task:
     """One file for a worker, or some segments of it; the decoder is the settings' own unless another is tried."""
 
-    path: Place
+    path: StoragePath
     video_id: str | None = None
     decoder: Decoder | None = None
     segments: tuple[int, int] | None = None

@@ -26,7 +26,7 @@ from flows.workers.pool import WorkerPool
 from mfer.card import read_card
 from mfer.errors import ConfigError, ModelError
 from pipelines.scoring.lookup import find_model
-from storage.delta.object_store import Place
+from storage.delta.object_store import StoragePath
 from storage.interpreter import python_environment
 from storage.lake import Lake
 from storage.records import VideoOutcome, VideoPart
@@ -258,7 +258,7 @@ def _require_cluster(address: str | None) -> None:
         raise ConfigError(message) from error
 
 
-def _size_bytes(path: Place) -> int:
+def _size_bytes(path: StoragePath) -> int:
     try:
         return path.stat().st_size
     except OSError:  # whoever reads it will say what is wrong

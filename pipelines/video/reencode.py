@@ -125,7 +125,7 @@ def _part_of(decoding: Decoding, from_s: float, until_s: float) -> Decoding:
     pts_s, length_s = decoding.video.pts_s, decoding.video.duration_s
     shown = np.flatnonzero((pts_s + length_s > from_s + 1e-6) & (pts_s < until_s))
     if not len(shown):
-        raise ConfigError("the video shows no frame in that stretch")
+        raise ConfigError("the video shows no frame in that span")
     return replace(decoding, frame_index=shown, segment_bounds=np.array([0, len(shown)]))
 
 

@@ -1,4 +1,4 @@
-"""What people add to a lake: judgements on faces, and names, merges, events and excluded stretches of a video.
+"""What people add to a lake: judgements on faces, and names, merges, events and excluded spans of a video.
 
 They stand beside the scores, never in them. Nothing is changed or deleted: a later row takes an earlier one back.
 """
@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from storage.annotations.track_splits import find_part
+from storage.annotations.track_splits import find_split
 from storage.lake import Lake
 from storage.schema import EXPRESSIONS, TABLES
 
@@ -41,7 +41,7 @@ def add_edit(
     end_s: float | None = None,
     author: str = "",
 ) -> str:
-    """Write that a person named, merged or split a track, marked an event or excluded a stretch.
+    """Write that a person named, merged or split a track, marked an event or excluded a span.
 
     Args:
         lake: where.
@@ -49,7 +49,7 @@ def add_edit(
         kind: ``name`` (``value``: the name) and ``merge`` (``value``: the number of the track that is the same
             person) are about a track, and so is ``split``: from ``start_s`` on it is somebody else, whose new number
             becomes the edit's ``value``; ``event`` (``value``: its text) is at ``start_s``, or lasts until ``end_s``;
-            ``exclude`` is a stretch, or all of it, of a track, or of the whole picture where ``track_id`` is None.
+            ``exclude`` is a span, or all of it, of a track, or of the whole picture where ``track_id`` is None.
             Splits and exclusions are kept under the number that the tracker gave.
         faces_id: the tracker's settings that the track's number belongs to; needed with ``track_id``.
         track_id: the track as the views number it.
@@ -76,7 +76,7 @@ def add_edit(
     if kind in ("event", "split") and start_s is None:
         raise ValueError(f"{'an event' if kind == 'event' else 'a split'} needs a start_s")
     if start_s is not None and end_s is not None and end_s <= start_s:
-        raise ValueError(f"a stretch that ends at {end_s} s, which is not after its start at {start_s} s")
+        raise ValueError(f"a span that ends at {end_s} s, which is not after its start at {start_s} s")
     fields = {"faces_id": faces_id, "track_id": track_id, "value": value, "start_s": start_s, "end_s": end_s}
     if kind in ("split", "exclude") and track_id is not None:
         fields |= _as_found(lake, video_id, kind, fields)
@@ -84,25 +84,25 @@ def add_edit(
 
 
 def _as_found(lake: Lake, video_id: str, kind: str, told: dict[str, Any]) -> dict[str, Any]:
-    """The track and stretch of a split or an exclusion in the tracker's own numbers, which no later split changes."""
+    """The track and span of a split or an exclusion in the tracker's own numbers, which no later split changes."""
     number, start_s, end_s = told["track_id"], told["start_s"], told["end_s"]
-    part = find_part(lake, video_id, told["faces_id"], number)
+    split = find_split(lake, video_id, told["faces_id"], number)
     if kind == "split":
-        if part is None:
+        if split is None:
             raise ValueError(f"the video has no face {number} to split")
-        if not part.start_s < start_s < part.end_s:
+        if not split.start_s < start_s < split.end_s:
             raise ValueError(
-                f"face {number} is seen from {part.start_s:.2f} to {part.end_s:.2f} s: split it in between"
+                f"face {number} is seen from {split.start_s:.2f} to {split.end_s:.2f} s: split it in between"
             )
-        return {"track_id": part.found_track_id, "value": str(part.free_number), "end_s": None}
-    if part is None:
+        return {"track_id": split.found_track_id, "value": str(split.free_number), "end_s": None}
+    if split is None:
         return {}
-    from_s = max(part.from_s, -math.inf if start_s is None else start_s)
-    until_s = min(part.until_s, math.inf if end_s is None else end_s)
+    from_s = max(split.from_s, -math.inf if start_s is None else start_s)
+    until_s = min(split.until_s, math.inf if end_s is None else end_s)
     if until_s <= from_s:
-        raise ValueError(f"face {number} is not seen in that stretch")
+        raise ValueError(f"face {number} is not seen in that span")
     return {
-        "track_id": part.found_track_id,
+        "track_id": split.found_track_id,
         "start_s": None if math.isinf(from_s) else from_s,
         "end_s": None if math.isinf(until_s) else until_s,
     }

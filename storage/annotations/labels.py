@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from storage.annotations.edits import VERDICTS
-from storage.delta.object_store import Place
+from storage.delta.object_store import StoragePath
 from storage.delta.relations import quote, read_errors, rows_of
 from storage.lake import Lake
 from storage.originals import FILES_SQL, find_object, find_original
@@ -69,7 +69,7 @@ class LakeLabels:
     files: Mapping[str, Sequence[Mapping[str, Any]]] = field(repr=False)
     persons: Mapping[str, Collection[str]] = field(repr=False)
 
-    def file_of(self, video_id: str) -> Place | None:
+    def file_of(self, video_id: str) -> StoragePath | None:
         """A file that still holds the video's bytes, or an object that has not changed."""
         named = self.files.get(video_id, ())
         return find_original(named, video_id) or find_object(named)

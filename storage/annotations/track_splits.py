@@ -1,4 +1,4 @@
-"""Tracks that a person split: which part of which track a number stands for, and which numbers are free."""
+"""Tracks that a person split: which piece of which track a number stands for, and which numbers are free."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from storage.delta.relations import read_errors, relation_sql, rows_of, shared_c
 from storage.lake import Lake
 from storage.sql.corrections import BASIC_VIEWS
 
-__all__ = ["TrackPart", "find_part"]
+__all__ = ["TrackSplit", "find_split"]
 
 
 @dataclass(frozen=True)
-class TrackPart:
-    """A part of a track as the tracker found it, from ``from_s`` until before ``until_s`` (infinite at the ends).
+class TrackSplit:
+    """A piece of a track as the tracker found it, from ``from_s`` until before ``until_s`` (infinite at the ends).
 
     ``start_s`` and ``end_s`` are when the face was seen in it, ``free_number`` is a track_id that was never used.
     """
@@ -27,8 +27,8 @@ class TrackPart:
     free_number: int
 
 
-def find_part(lake: Lake, video_id: str, faces_id: str, number: int) -> TrackPart | None:
-    """The part that the views call ``number``, of the tracks of one video and detector setting; None: there is none."""
+def find_split(lake: Lake, video_id: str, faces_id: str, number: int) -> TrackSplit | None:
+    """The piece that the views call ``number``, of one video's tracks with these faces; None: there is none."""
     with read_errors(lake.location), shared_connection() as con:
         edits, tracks = (relation_sql(lake.location, name, video_ids=[video_id]) for name in ("edits", "tracks"))
         standing = BASIC_VIEWS["standing_edits"].replace("raw.edits", f"({edits})")
@@ -41,23 +41,23 @@ def find_part(lake: Lake, video_id: str, faces_id: str, number: int) -> TrackPar
         ).to_pylist()
         cuts = rows_of(
             con,
-            f"SELECT track_id, start_s, CAST(value AS INTEGER) AS part FROM ({standing})"
+            f"SELECT track_id, start_s, CAST(value AS INTEGER) AS piece FROM ({standing})"
             " WHERE video_id = ? AND faces_id = ? AND kind = 'split' ORDER BY start_s, created_utc",
             of_video,
         ).to_pylist()
         used = rows_of(
             con,
-            f"SELECT max(CAST(value AS INTEGER)) AS part FROM ({edits})"
+            f"SELECT max(CAST(value AS INTEGER)) AS piece FROM ({edits})"
             " WHERE video_id = ? AND faces_id = ? AND kind = 'split'",
             of_video,
-        ).to_pylist()[0]["part"]
+        ).to_pylist()[0]["piece"]
     free = max([row["track_id"] for row in found] + [used if used is not None else -1], default=-1) + 1
     for row in found:
         own = [cut for cut in cuts if cut["track_id"] == row["track_id"]]
-        begins = [(row["track_id"], -math.inf), *((cut["part"], cut["start_s"]) for cut in own)]
+        begins = [(row["track_id"], -math.inf), *((cut["piece"], cut["start_s"]) for cut in own)]
         ends = [begin for _, begin in begins[1:]] + [math.inf]
-        for (part, from_s), until_s in zip(begins, ends, strict=True):
-            if part == number:
+        for (piece, from_s), until_s in zip(begins, ends, strict=True):
+            if piece == number:
                 seen = max(row["start_s"], from_s), min(row["end_s"], until_s)
-                return TrackPart(row["track_id"], from_s, until_s, *seen, free)
+                return TrackSplit(row["track_id"], from_s, until_s, *seen, free)
     return None

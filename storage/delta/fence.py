@@ -1,14 +1,15 @@
-"""Keeping writers out of a table in an object store without a lock that they would have to hold.
+"""Keeps writers out of a table in an object store, where they hold no lock.
 
 Taking old versions of a log away is no operation of Delta's, and a writer that still looks at one could commit where
-nobody will look. On a disk a lock of the kernel prevents that (``storage.delta.tables.hold``). A store has none, and a
+nobody will look. On a disk a lock of the kernel prevents that (``storage.delta.tables.lock``). A store has none, and a
 lease that runs out cannot stop who was asleep. So the commits themselves are used:
 
 - A *fence* is a commit that changes the table's metadata. Delta Lake refuses every commit whose writer looked at an
   earlier version, whatever it wanted to write; ours looks again then (``append_once``, ``compact``).
 - What is older than the fence and in no version any more can be deleted: its writer cannot commit it.
-- Entries of the log that are to go are not deleted but *buried*: overwritten by a change of the metadata. Their names
-  stay taken, so that a conditional put finds them in its way, and its conflict check finds the fence.
+- Entries of the log that are to go are not deleted but become *tombstones*: they are overwritten by a change of the
+  metadata. Their names stay taken, so that a conditional put finds them in its way, and its conflict check finds the
+  fence.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from storage.delta.object_store import ObjectPath, relative_text
 from storage.delta.tables import KEEP_DAYS, lake_errors, open_table
 from storage.schema import TABLES
 
-__all__ = ["bury", "purge", "put_fence"]
+__all__ = ["purge", "put_fence", "write_tombstones"]
 
 _PROPERTY = "mfer.fence"
 _ENTRY = re.compile(r"(\d{20})\.")
@@ -57,16 +58,16 @@ def purge(location: ObjectPath, name: str) -> None:
                 file.unlink()
 
 
-def bury(location: ObjectPath, name: str, version: int) -> None:
+def write_tombstones(location: ObjectPath, name: str, version: int) -> None:
     """Take the contents of a log's entries before a version away, and keep their names.
 
-    Entries that were buried long ago are deleted: nobody looks at those any more.
+    Tombstones that are old enough are deleted: nobody looks at those any more.
     """
     with lake_errors(location, f"clearing the log of {name} of"):
         folder = location / TABLES[name].place / "_delta_log"
         now_ns = _entry(location, name, version).stat().st_mtime_ns
         metadata = open_table(location, name).metadata()
-        stone = json.dumps({"metaData": {
+        tombstone = json.dumps({"metaData": {
             "id": str(metadata.id),
             "name": metadata.name,
             "description": metadata.description,
@@ -82,13 +83,13 @@ def bury(location: ObjectPath, name: str, version: int) -> None:
                 continue
             is_commit = entry.name == f"{found[1]}.json"
             if is_commit and entry.stat().st_mtime_ns > now_ns - KEEP_DAYS * 86_400 * 10**9:
-                entry.write_bytes(stone)
-            elif not is_commit or _is_buried(entry):
+                entry.write_bytes(tombstone)
+            elif not is_commit or _is_tombstone(entry):
                 entry.unlink()
             else:
-                entry.write_bytes(stone)
+                entry.write_bytes(tombstone)
 
 
-def _is_buried(entry: ObjectPath) -> bool:
+def _is_tombstone(entry: ObjectPath) -> bool:
     lines = entry.read_bytes().splitlines()
     return len(lines) == 1 and b'"metaData"' in lines[0]

@@ -1,6 +1,6 @@
-"""One at a time, in an object store: an object that is put only where there is none, renewed, and that runs out.
+"""A renewable, expiring lock in an object store (put-if-absent).
 
-It keeps rare work (forget, repair, upgrade) from meeting its own kind. It does not stop writers, which hold nothing:
+Only one forget or repair runs at a time. Writers are not stopped, because they hold nothing:
 ``storage.delta.fence`` does. So a holder that was asleep for longer than its lease can harm no commit.
 """
 
@@ -18,7 +18,7 @@ from storage.errors import LakeError
 __all__ = ["EXPIRES_S", "LEASE", "lease"]
 
 #: The object; its name begins with a dot, like everything in a lake that is no table's.
-LEASE = ".alone"
+LEASE = ".lease"
 #: Age, by the store's clock, at which others may take a lease over; the holder renews it four times as often.
 EXPIRES_S = 120
 
@@ -58,7 +58,7 @@ def _text(who: str, n: int) -> bytes:
 
 @contextmanager
 def lease(location: ObjectPath) -> Iterator[None]:
-    """Hold a lake against others that want to be alone with it.
+    """Hold the exclusive lock of a lake.
 
     Raises:
         LakeError: ``busy`` where another holds it, or has taken it over because this process was asleep too long.
@@ -91,7 +91,7 @@ def _take_over(location: ObjectPath, place: ObjectPath, who: str) -> dict[str, s
     taken = place.exchange(_text(who, 0), tag) if tag and age_s > EXPIRES_S else None
     if taken is None:
         message = (
-            f"another forget, repair or upgrade holds {location}, and renewed that {age_s:.0f} s ago; "
+            f"another forget or repair holds {location}, and renewed that {age_s:.0f} s ago; "
             f"wait for its end, or {EXPIRES_S} s where it was killed"
         )
         raise LakeError(message, "busy")

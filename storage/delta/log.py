@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from deltalake import CommitProperties
 
-from storage.delta.object_store import ObjectPath, Place, replace_bytes
+from storage.delta.object_store import ObjectPath, StoragePath, replace_bytes
 from storage.delta.tables import lake_errors, open_table
 from storage.schema import TABLES
 
@@ -40,12 +40,12 @@ class Change:
     n_rows: int | None
 
 
-def log_folder(location: Place, name: str) -> Place:
+def log_folder(location: StoragePath, name: str) -> StoragePath:
     """Where the log of a table is."""
     return location / TABLES[name].place / "_delta_log"
 
 
-def history(location: Place, *, limit: int | None = None) -> list[Change]:
+def history(location: StoragePath, *, limit: int | None = None) -> list[Change]:
     """What was done to the tables of a lake, latest first; as far back as their logs go."""
     changes = []
     for name in TABLES:
@@ -66,12 +66,12 @@ def _count(value: object) -> int | None:
     return int(str(value)) if value is not None else None
 
 
-def rewrite_log(location: Place, name: str, drop: Callable[[str], bool], *, forget_removed: bool = False) -> None:
+def rewrite_log(location: StoragePath, name: str, drop: Callable[[str], bool], *, forget_removed: bool = False) -> None:
     """Begin the log of a table anew at its next version: rows stay, earlier versions cannot be asked for any more.
 
     May be killed at any moment and repeated: until the last old line is gone, the table reads as it did or as it will.
-    Nobody else may do such work meanwhile (``storage.delta.tables.hold`` alone, which on a disk keeps writers out, too;
-    in an object store ``storage.delta.fence`` does).
+    Nobody else may do such work meanwhile: hold an exclusive ``storage.delta.tables.lock``. On a disk that keeps
+    writers out, too; in an object store ``storage.delta.fence`` does.
 
     Args:
         location: the lake.
@@ -79,7 +79,7 @@ def rewrite_log(location: Place, name: str, drop: Callable[[str], bool], *, forg
         drop: whether to leave out a transaction, by its name, so that it can be committed again.
         forget_removed: also leave out the names of files that are no longer part of the table.
     """
-    from storage.delta.fence import bury, put_fence
+    from storage.delta.fence import put_fence, write_tombstones
 
     if isinstance(location, ObjectPath):
         put_fence(location, name)
@@ -109,7 +109,7 @@ def rewrite_log(location: Place, name: str, drop: Callable[[str], bool], *, forg
         pointer = {"version": version, "size": sum(keep), "sizeInBytes": len(content)}
         replace_bytes(folder / "_last_checkpoint", json.dumps(pointer).encode())
     if isinstance(location, ObjectPath):
-        bury(location, name, version)
+        write_tombstones(location, name, version)
     else:
         _delete_entries(location, name, version)
 

@@ -23,8 +23,8 @@ from storage.files import whole_file
 __all__ = [
     "NAMED_BYTES",
     "ObjectPath",
-    "Place",
     "Status",
+    "StoragePath",
     "StoreError",
     "is_uri",
     "move",
@@ -194,7 +194,7 @@ class ObjectPath:
         yield from (ObjectPath(f"{self._root}/{each['path']}", _status(each)) for each in found["objects"])
 
 
-Place: TypeAlias = Path | ObjectPath
+StoragePath: TypeAlias = Path | ObjectPath
 
 
 class _ObjectFile(io.RawIOBase):
@@ -228,7 +228,7 @@ def is_uri(text: object) -> bool:
     return isinstance(text, ObjectPath) or (isinstance(text, str) and text.startswith(_SCHEMES))
 
 
-def place_of(location: str | Place) -> Place:
+def place_of(location: str | StoragePath) -> StoragePath:
     """A folder or file as an absolute path, or a place in an object store."""
     if isinstance(location, ObjectPath):
         return location
@@ -240,12 +240,12 @@ def place_of(location: str | Place) -> Place:
 # -- what a lake does alike on disk and in a store --------------------------------------------------------------------
 
 
-def relative_text(place: Place, root: Place) -> str:
+def relative_text(place: StoragePath, root: StoragePath) -> str:
     """Where a place is below another, with slashes."""
     return str(place).removeprefix(f"{root}/") if isinstance(place, ObjectPath) else str(place.relative_to(str(root)))
 
 
-def replace_bytes(place: Place, data: bytes) -> None:
+def replace_bytes(place: StoragePath, data: bytes) -> None:
     """Write a whole file or object in one step: whoever reads sees the old or the new."""
     if isinstance(place, ObjectPath):
         place.write_bytes(data)
@@ -254,7 +254,7 @@ def replace_bytes(place: Place, data: bytes) -> None:
         fresh.write_bytes(data)
 
 
-def move(source: Place, target: Place) -> None:
+def move(source: StoragePath, target: StoragePath) -> None:
     """Put a file elsewhere; in a store that is a copy and a deletion, and killed in between both are there."""
     if isinstance(source, ObjectPath):
         assert isinstance(target, ObjectPath)
@@ -266,7 +266,7 @@ def move(source: Place, target: Place) -> None:
     os.replace(source, target)
 
 
-def remove_tree(place: Place) -> None:
+def remove_tree(place: StoragePath) -> None:
     """Delete everything below; nothing there is no fault."""
     if isinstance(place, Path):
         shutil.rmtree(place, ignore_errors=True)
@@ -285,7 +285,7 @@ def _environment() -> dict[str, str]:
     return found | ({"allow_http": "true"} if endpoint.startswith("http://") else {})
 
 
-def storage_options(place: Place) -> dict[str, str] | None:
+def storage_options(place: StoragePath) -> dict[str, str] | None:
     """What deltalake has to be told about a place; secrets it reads from the environment itself."""
     if isinstance(place, Path):
         return None

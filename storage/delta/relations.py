@@ -13,7 +13,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from storage.delta.object_store import ObjectPath, Place
+from storage.delta.object_store import ObjectPath, StoragePath
 from storage.delta.tables import REMEDY, damaged_file, data_files, lake_errors
 from storage.errors import LakeError
 from storage.schema import TABLES
@@ -109,7 +109,7 @@ def rows_of(con: duckdb.DuckDBPyConnection, sql: str, values: Sequence[Any] = ()
 
 
 def relation_sql(
-    location: Place,
+    location: StoragePath,
     name: str,
     *,
     analysis_id: str | None = None,
@@ -134,7 +134,9 @@ def relation_sql(
     return f"SELECT {', '.join(table.schema.names)} FROM read_parquet([{listed}], {hive})"
 
 
-def relations_sql(location: Place, names: Sequence[str], *, video_ids: Iterable[str] | None = None) -> dict[str, str]:
+def relations_sql(
+    location: StoragePath, names: Sequence[str], *, video_ids: Iterable[str] | None = None
+) -> dict[str, str]:
     """``relation_sql`` of several tables by name; in an object store their logs are read side by side."""
     wanted = None if video_ids is None else sorted(video_ids)
     if not isinstance(location, ObjectPath):
@@ -145,7 +147,7 @@ def relations_sql(location: Place, names: Sequence[str], *, video_ids: Iterable[
 
 
 @contextmanager
-def read_errors(location: Place) -> Iterator[None]:
+def read_errors(location: StoragePath) -> Iterator[None]:
     """Turn DuckDB's errors over damaged or missing data files into LakeError that names the file."""
     try:
         yield

@@ -19,7 +19,7 @@ from deltalake import ColumnProperties, CommitProperties, DeltaTable, Transactio
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from storage.delta.lease import lease
-from storage.delta.object_store import NAMED_BYTES, ObjectPath, Place, StoreError, plain_reason, storage_options
+from storage.delta.object_store import NAMED_BYTES, ObjectPath, StoragePath, StoreError, plain_reason, storage_options
 from storage.errors import LakeError
 from storage.rounding import round_for_storage
 from storage.schema import OBSERVATIONS, TABLES, LakeTable, conform
@@ -34,9 +34,9 @@ __all__ = [
     "create_table",
     "damaged_file",
     "data_files",
-    "hold",
     "is_committed",
     "lake_errors",
+    "lock",
     "open_table",
     "writer_properties",
 ]
@@ -68,7 +68,7 @@ _MAX_BROKEN_OFF = 5
 
 
 @contextmanager
-def lake_errors(location: Place, doing: str) -> Iterator[None]:
+def lake_errors(location: StoragePath, doing: str) -> Iterator[None]:
     """Turn errors of the file system and of Delta Lake into LakeError, with what to do about them."""
     try:
         yield
@@ -114,21 +114,21 @@ def _store_error(location: ObjectPath, doing: str, error: Exception) -> LakeErro
 
 
 @contextmanager
-def hold(location: Place, *, alone: bool = False) -> Iterator[None]:
-    """Keep the lake while something is done to it: many may hold it together, or one ``alone``.
+def lock(location: StoragePath, *, exclusive: bool = False) -> Iterator[None]:
+    """Lock the lake while something is done to it: shared by many, or ``exclusive``.
 
     Delta's own commits need no lock. But ``rewrite_log`` takes old versions away, and a writer that still looks at one
     of those could commit where nobody will look. The kernel lets go when a process dies, however it dies.
 
-    An object store has no such lock. There, writers hold nothing, and what has to be ``alone`` is so only among its own
-    kind (``storage.delta.lease``): it fences writers off by their own commits instead (``storage.delta.fence``).
+    An object store has no such lock. There, writers hold nothing, and an exclusive lock excludes only its like
+    (``storage.delta.lease``); writers are fenced off by their own commits (``storage.delta.fence``).
     """
     if isinstance(location, ObjectPath):
-        with lake_errors(location, "locking"), lease(location) if alone else nullcontext():
+        with lake_errors(location, "locking"), lease(location) if exclusive else nullcontext():
             yield
         return
-    with lake_errors(location, "locking"), (location / MARKER).open("r+b" if alone else "rb") as marker:
-        fcntl.flock(marker, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+    with lake_errors(location, "locking"), (location / MARKER).open("r+b" if exclusive else "rb") as marker:
+        fcntl.flock(marker, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
         yield
 
 
@@ -148,7 +148,7 @@ def writer_properties(table: LakeTable) -> WriterProperties:
     )
 
 
-def create_table(location: Place, table: LakeTable) -> None:
+def create_table(location: StoragePath, table: LakeTable) -> None:
     """Create one empty table; does nothing where it exists, also when another process creates it meanwhile."""
     place, options = _address(location, table.name), storage_options(location)
     if isinstance(location, Path):
@@ -174,27 +174,27 @@ def create_table(location: Place, table: LakeTable) -> None:
             raise
 
 
-def _address(location: Place, name: str) -> str | Path:
+def _address(location: StoragePath, name: str) -> str | Path:
     place = location / TABLES[name].place
     return place if isinstance(place, Path) else str(place)
 
 
-def open_table(location: Place, name: str) -> DeltaTable:
+def open_table(location: StoragePath, name: str) -> DeltaTable:
     """The newest version of a table. Raises LakeError where it is missing or its log cannot be read."""
     with lake_errors(location, f"reading {name} of"):
         return DeltaTable(_address(location, name), storage_options=storage_options(location))
 
 
-def is_committed(location: Place, name: str, transaction: str) -> bool:
+def is_committed(location: StoragePath, name: str, transaction: str) -> bool:
     """Whether an append of that transaction name is in the table."""
     return open_table(location, name).transaction_version(transaction) is not None
 
 
-def append_once(location: Place, name: str, parts: Mapping[str, pa.Table], *, held: bool = False) -> set[str]:
+def append_once(location: StoragePath, name: str, parts: Mapping[str, pa.Table], *, held: bool = False) -> set[str]:
     """Append rows in one commit, each part exactly once under its transaction name.
 
     Parts that are in the table already are left out, also when another process commits them meanwhile.
-    ``held``: the caller holds the lake alone.
+    ``held``: the caller holds the exclusive lock.
 
     Returns:
         The names that this call committed.
@@ -204,7 +204,7 @@ def append_once(location: Place, name: str, parts: Mapping[str, pa.Table], *, he
     properties = writer_properties(table)
     log, writer, n_broken_off = location / table.place / "_delta_log", uuid.uuid4().hex, 0
     for attempt in range(_MAX_ATTEMPTS):
-        with nullcontext() if held else hold(location):
+        with nullcontext() if held else lock(location):
             snapshot = open_table(location, name)
             asked = set(parts)
             parts = {key: rows for key, rows in parts.items() if snapshot.transaction_version(key) is None}
@@ -237,7 +237,7 @@ def append_once(location: Place, name: str, parts: Mapping[str, pa.Table], *, he
     raise LakeError(f"the lake {location} is too busy: {_MAX_ATTEMPTS} attempts to write {name} failed", "busy")
 
 
-def _wrote(log: Place, newest: int, writer: str) -> bool:
+def _wrote(log: StoragePath, newest: int, writer: str) -> bool:
     """Whether one of the latest commits is that writer's, though it was never told so."""
     for version in range(newest, max(newest - _MAX_ATTEMPTS, -1), -1):
         entry = log / f"{version:020d}.json"
@@ -260,7 +260,7 @@ def _batches(table: LakeTable, rows: pa.Table) -> pa.RecordBatchReader:
 
 
 def data_files(
-    location: Place, name: str, *, analysis_id: str | None = None, video_ids: Iterable[str] | None = None
+    location: StoragePath, name: str, *, analysis_id: str | None = None, video_ids: Iterable[str] | None = None
 ) -> list[str]:
     """Paths of the Parquet files that the newest version of a table names.
 
@@ -289,7 +289,7 @@ def _any_between(wanted: list[str], low: str, high: str) -> bool:
     return first < len(wanted) and wanted[first] <= high
 
 
-def damaged_file(location: Place, *, read: bool = False) -> str | None:
+def damaged_file(location: StoragePath, *, read: bool = False) -> str | None:
     """The first data file that a log names and that is missing or has another size than the log says.
 
     With ``read``, every file is read to the end too, which finds damage in the middle and takes its time.
@@ -303,7 +303,7 @@ def damaged_file(location: Place, *, read: bool = False) -> str | None:
     return None
 
 
-def count_rows_in(file: Place) -> int | None:
+def count_rows_in(file: StoragePath) -> int | None:
     """The rows of a Parquet file that can be read to its end; None where it cannot. Raises StoreError."""
     try:
         with pq.ParquetFile(file if isinstance(file, Path) else file.open()) as parquet:
@@ -314,7 +314,7 @@ def count_rows_in(file: Place) -> int | None:
         return None
 
 
-def compact(location: Place, name: str) -> tuple[int, int]:
+def compact(location: StoragePath, name: str) -> tuple[int, int]:
     """Rewrite many small files of a table as few; rows and transactions stay, readers and writers go on.
 
     Files that no version of the last KEEP_DAYS days names are deleted, also those that killed writers left behind.
@@ -325,7 +325,7 @@ def compact(location: Place, name: str) -> tuple[int, int]:
     before = len(data_files(location, name))
     for attempt in range(_MAX_ATTEMPTS):
         try:
-            with hold(location), lake_errors(location, f"compacting {name} of"):
+            with lock(location), lake_errors(location, f"compacting {name} of"):
                 table = open_table(location, name)
                 table.optimize.compact(writer_properties=writer_properties(TABLES[name]))
                 table.vacuum(retention_hours=24 * KEEP_DAYS, dry_run=False, full=True)

@@ -9,9 +9,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from storage.delta.object_store import Place
+from storage.delta.object_store import StoragePath
 from storage.delta.relations import read_errors, relation_sql, rows_of, shared_connection
-from storage.delta.tables import count_rows_in, hold, lake_errors, open_table
+from storage.delta.tables import count_rows_in, lake_errors, lock, open_table
 from storage.errors import LakeError
 from storage.lake import Lake, segment_transaction
 from storage.models import WEIGHTS, ModelStore
@@ -20,7 +20,7 @@ from storage.schema import TABLES
 __all__ = ["BrokenFile", "LakeCheck", "VideoFault", "check_lake", "examine"]
 
 #: Tables whose rows are derived from a video and can be made again.
-DERIVED = ("observations", "tracks", "seconds", "stretches", "videos")
+DERIVED = ("observations", "tracks", "seconds", "spans", "videos")
 
 Key = tuple[str, str]  # video_id, analysis_id
 
@@ -30,7 +30,7 @@ class BrokenFile:
     """A data file that a table's log names and that cannot be used; videos between the two ids may be in it."""
 
     table: str
-    path: Place
+    path: StoragePath
     what: str
     analysis_id: str | None = None
     first_video_id: str = ""
@@ -86,7 +86,7 @@ def check_lake(lake: Lake) -> LakeCheck:
     Raises:
         LakeError: a table's log is missing or broken, of which nothing can be told then.
     """
-    with hold(lake.location):
+    with lock(lake.location):
         return examine(lake)
 
 
@@ -116,7 +116,7 @@ def examine(lake: Lake) -> LakeCheck:
     )
 
 
-def _files(location: Place, name: str) -> Iterator[BrokenFile]:
+def _files(location: StoragePath, name: str) -> Iterator[BrokenFile]:
     """Every data file of a table; ``what`` is empty where it is sound."""
     actions = pa.table(open_table(location, name).get_add_actions(flatten=True)).to_pylist()
     for action in actions:
@@ -133,7 +133,7 @@ def _files(location: Place, name: str) -> Iterator[BrokenFile]:
         )
 
 
-def _fault_of(path: Place, size_bytes: int, n_rows: int | None) -> str:
+def _fault_of(path: StoragePath, size_bytes: int, n_rows: int | None) -> str:
     if not path.is_file():
         return "is missing"
     if path.stat().st_size != size_bytes:
@@ -161,7 +161,7 @@ _FACTS = {
         FROM {source} GROUP BY ALL
     """,
     "seconds": "SELECT video_id, analysis_id, CAST(sum(n_faces) AS BIGINT) AS n_faces FROM {source} GROUP BY ALL",
-    "stretches": "SELECT video_id, analysis_id, CAST(sum(n_faces) AS BIGINT) AS n_faces FROM {source} GROUP BY ALL",
+    "spans": "SELECT video_id, analysis_id, CAST(sum(n_faces) AS BIGINT) AS n_faces FROM {source} GROUP BY ALL",
 }
 
 
@@ -178,7 +178,7 @@ def _video_faults(lake: Lake, facts: dict[str, list[dict[str, Any]]], finished: 
     logs = {name: open_table(lake.location, name) for name in DERIVED}
     by_key = {
         name: {(row["video_id"], row["analysis_id"]): row for row in facts[name]}
-        for name in ("observations", "tracks", "seconds", "stretches")
+        for name in ("observations", "tracks", "seconds", "spans")
     }
     n_seen: dict[Key, int] = {}
     for video in facts["videos"]:
@@ -196,7 +196,7 @@ def _video_faults(lake: Lake, facts: dict[str, list[dict[str, Any]]], finished: 
         if rows["n_distinct"] != rows["n_frames"]:
             what = f"{rows['n_distinct']} frames have {rows['n_frames']} first rows"
             yield VideoFault("observations", *key, "", what)
-    for name in ("tracks", "seconds", "stretches"):
+    for name in ("tracks", "seconds", "spans"):
         for key in by_key[name].keys() - by_key["observations"].keys() - finished:
             yield VideoFault(name, *key, "", "it has rows, and no observations are left of it")
 
@@ -204,8 +204,8 @@ def _video_faults(lake: Lake, facts: dict[str, list[dict[str, Any]]], finished: 
 def _differences(video: dict[str, Any], by_key: dict[str, Any], logs: dict[str, Any]) -> Iterator[tuple[str, str]]:
     key = video["video_id"], video["analysis_id"]
     name = f"{key[1]}/{key[0]}"
-    rows, tracks, seconds, stretches = (
-        by_key[table].get(key, {}) for table in ("observations", "tracks", "seconds", "stretches")
+    rows, tracks, seconds, spans = (
+        by_key[table].get(key, {}) for table in ("observations", "tracks", "seconds", "spans")
     )
     missing = [
         segment
@@ -225,9 +225,9 @@ def _differences(video: dict[str, Any], by_key: dict[str, Any], logs: dict[str, 
     ):
         if found.get(column, 0) != video[column]:
             yield table, f"{column} is {found.get(column, 0)} instead of {video[column]}"
-    if rows and stretches.get("n_faces", 0) != rows["n_scored"]:
-        yield "stretches", f"n_faces is {stretches.get('n_faces', 0)} instead of {rows['n_scored']}"
-    for table in ("tracks", "seconds", "stretches", "videos"):
+    if rows and spans.get("n_faces", 0) != rows["n_scored"]:
+        yield "spans", f"n_faces is {spans.get('n_faces', 0)} instead of {rows['n_scored']}"
+    for table in ("tracks", "seconds", "spans", "videos"):
         if logs[table].transaction_version(name) is None:
             yield table, "it was never committed"
 
@@ -251,7 +251,7 @@ def _model_faults(lake: Lake) -> Iterator[str]:
             yield f"model {model.model_id}: {weights} has other bytes than were published; restore it from a copy"
 
 
-def _orphans(location: Place) -> Iterator[str]:
+def _orphans(location: StoragePath) -> Iterator[str]:
     for name in TABLES:
         table = open_table(location, name)
         with lake_errors(location, f"listing the files of {name} of"):

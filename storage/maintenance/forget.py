@@ -17,9 +17,9 @@ from deltalake import write_deltalake
 
 from storage.delta.fence import purge
 from storage.delta.log import rewrite_log
-from storage.delta.object_store import ObjectPath, Place, place_of, relative_text, remove_tree
+from storage.delta.object_store import ObjectPath, StoragePath, place_of, relative_text, remove_tree
 from storage.delta.relations import quote, read_errors, relation_sql, rows_of, shared_connection
-from storage.delta.tables import hold, lake_errors, open_table, writer_properties
+from storage.delta.tables import lake_errors, lock, open_table, writer_properties
 from storage.errors import LakeError
 from storage.identity import path_text
 from storage.lake import Lake
@@ -31,7 +31,7 @@ __all__ = ["Forgotten", "forget_video", "search_files"]
 _ID = re.compile("[0-9a-f]{16}")
 _REDACTED = "(forgotten)"
 #: Tables with rows about videos; last those that know both path and video_id: who was killed can ask for either again.
-_TABLES = ("observations", "tracks", "seconds", "stretches", "labels", "edits", "videos", "runs")
+_TABLES = ("observations", "tracks", "seconds", "spans", "labels", "edits", "videos", "runs")
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def forget_video(lake: Lake, video: str | Path) -> Forgotten:
     Raises:
         LakeError: ``unknown_video`` where nothing is known of it, or what reading and writing the lake can raise.
     """
-    with hold(lake.location, alone=True):
+    with lock(lake.location, exclusive=True):
         video_ids, paths, kept = _resolve(lake, str(video))
         remove_tree(lake.location / DAMAGED)  # what cannot be read cannot be searched
         n_rows = {}
@@ -178,7 +178,7 @@ def _same_file(text: str, needles: Collection[str]) -> bool:
     return bool(name) and any(needle.rpartition("/")[2] == name for needle in needles)
 
 
-def search_files(location: Place, needles: Collection[str], kept: Collection[str] = ()) -> tuple[int, list[str]]:
+def search_files(location: StoragePath, needles: Collection[str], kept: Collection[str] = ()) -> tuple[int, list[str]]:
     """Look for texts in every file of a lake: names, raw bytes, and the decoded values of every Parquet file.
 
     Args:
@@ -204,14 +204,14 @@ def search_files(location: Place, needles: Collection[str], kept: Collection[str
     return n_files, left
 
 
-def _files_in(location: Place) -> Iterator[Place]:
+def _files_in(location: StoragePath) -> Iterator[StoragePath]:
     if isinstance(location, ObjectPath):
         yield from location.files()
     else:
         yield from sorted(path for path in location.rglob("*") if path.is_file())
 
 
-def _in_bytes(file: Place, needle: bytes) -> bool:
+def _in_bytes(file: StoragePath, needle: bytes) -> bool:
     if isinstance(file, ObjectPath):
         return needle in file.read_bytes()
     if file.stat().st_size == 0:
@@ -220,7 +220,7 @@ def _in_bytes(file: Place, needle: bytes) -> bool:
         return content.find(needle) >= 0
 
 
-def _in_values(file: Place, forms: Collection[str], kept: Collection[str]) -> Iterator[str]:
+def _in_values(file: StoragePath, forms: Collection[str], kept: Collection[str]) -> Iterator[str]:
     with pq.ParquetFile(file if isinstance(file, Path) else file.open()) as parquet:
         for batch in parquet.iter_batches():
             for text in _texts(batch):

@@ -9,7 +9,7 @@ from typing import Any
 from storage.delta.log import rewrite_log
 from storage.delta.object_store import move, relative_text
 from storage.delta.relations import quote, read_errors, relation_sql, rows_of, shared_connection
-from storage.delta.tables import hold, lake_errors, open_table, writer_properties
+from storage.delta.tables import lake_errors, lock, open_table, writer_properties
 from storage.lake import Lake
 from storage.maintenance.check import DERIVED, BrokenFile, Key, LakeCheck, check_lake, examine
 from storage.records import FinishedVideo
@@ -20,14 +20,14 @@ __all__ = ["repair_lake"]
 #: Where broken files are kept, inside the lake, for whoever can rescue something from them.
 DAMAGED = "damaged"
 _KEYS_PER_DELETE = 100
-_SUMMARIES = ("tracks", "seconds", "stretches")
+_SUMMARIES = ("tracks", "seconds", "spans")
 
 
 def repair_lake(lake: Lake) -> list[str]:
     """Take broken files and the videos in them out of the lake.
 
     Observations that are lost take their video out of every table, with its transaction names, so that the next
-    analysis does it again. Tracks, seconds and stretches are summed again from observations. Judgements and edits by
+    analysis does it again. Tracks, seconds and spans are summed again from observations. Judgements and edits by
     people cannot be made again: the answer says which files held some. Broken files go to the folder ``damaged``. May
     be killed and repeated; waits for writers and keeps them waiting.
 
@@ -37,11 +37,11 @@ def repair_lake(lake: Lake) -> list[str]:
     Raises:
         LakeError: a log is broken, or the lake cannot be written.
     """
-    with hold(lake.location, alone=True):
+    with lock(lake.location, exclusive=True):
         found = examine(lake)
         done = list(_take_out(lake, found))
     again = _sum_again(lake)
-    return done + ([f"tracks, seconds and stretches of {again} videos were summed again"] if again else [])
+    return done + ([f"tracks, seconds and spans of {again} videos were summed again"] if again else [])
 
 
 def _take_out(lake: Lake, found: LakeCheck) -> Iterator[str]:
@@ -123,7 +123,7 @@ def _put_aside(lake: Lake, broken: Collection[BrokenFile]) -> None:
 
 
 def _sum_again(lake: Lake) -> int:
-    """Commit tracks, seconds and stretches again for finished videos that lack theirs; returns for how many."""
+    """Commit tracks, seconds and spans again for finished videos that lack theirs; returns for how many."""
     lacking = {(f.video_id, f.analysis_id) for f in check_lake(lake).videos if f.table in _SUMMARIES}
     if not lacking:
         return 0

@@ -1,4 +1,4 @@
-"""How the views honour what people said: excluded stretches leave, a track that was split has two numbers, names hold.
+"""How the views honour what people said: excluded spans leave, a track that was split has two numbers, names hold.
 
 The other views take their second form (``CORRECTED``) only in a lake in which somebody excluded or split something, so
 that nobody else pays for the joins. What was summed when a video was committed
@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from storage.schema import EXPRESSIONS
-from storage.summary import SECONDS_SUMS, stretches_sql
+from storage.summary import SECONDS_SUMS, spans_sql
 
 __all__ = ["BASIC_VIEWS", "CORRECTED", "EDITS_SQL", "LABELS_SQL", "PEOPLE_SQL", "corrections"]
 
-#: In the schema ``raw``: the edits that nobody took back; the excluded stretches, a row per track and stretch; and the
-#: parts of tracks that were split, of which the first keeps the track's number and has no row here.
+#: In the schema ``raw``: the edits that nobody took back; the excluded spans, a row per track and span; and the
+#: pieces of tracks that were split, of which the first keeps the track's number and has no row here.
 BASIC_VIEWS = {
     "standing_edits": """
         SELECT * FROM raw.edits WHERE kind <> 'undo'
@@ -28,8 +28,8 @@ BASIC_VIEWS = {
              AND (e.track_id IS NULL OR (e.track_id = t.track_id AND e.faces_id = t.faces_id))
         WHERE e.kind = 'exclude'
     """,
-    "parts": """
-        SELECT t.video_id, t.analysis_id, t.track_id, CAST(e.value AS INTEGER) AS part, e.start_s AS from_s,
+    "track_splits": """
+        SELECT t.video_id, t.analysis_id, t.track_id, CAST(e.value AS INTEGER) AS split_track_id, e.start_s AS from_s,
                lead(e.start_s, 1, 'inf'::DOUBLE) OVER (
                    PARTITION BY t.video_id, t.analysis_id, t.track_id ORDER BY e.start_s, e.created_utc
                ) AS until_s
@@ -84,13 +84,14 @@ def _each(pattern: str) -> str:
 
 _STORED = "video_id, analysis_id, track_id"
 _BOX_WIDTH, _BOX_HEIGHT = "box_x2_px - box_x1_px", "box_y2_px - box_y1_px"
-#: ``faces``: those of the chosen analyses, with the number of the part they are in; ``kept``: without excluded ones;
+#: ``faces``: those of the chosen analyses, with the number of the piece they are in; ``kept``: without excluded ones;
 #: ``again``: the kept faces of tracks of which something was excluded or split.
 _WORKING_VIEWS = {
-    "touched": f"SELECT {_STORED} FROM raw.excluded UNION SELECT {_STORED} FROM raw.parts",
+    "touched": f"SELECT {_STORED} FROM raw.excluded UNION SELECT {_STORED} FROM raw.track_splits",
     "faces": """
-        SELECT s.* EXCLUDE (chosen) REPLACE (coalesce(p.part, s.track_id) AS track_id), s.track_id AS found_track_id
-        FROM (FROM scores_all WHERE chosen) s LEFT JOIN raw.parts p
+        SELECT s.* EXCLUDE (chosen) REPLACE (coalesce(p.split_track_id, s.track_id) AS track_id),
+               s.track_id AS found_track_id
+        FROM (FROM scores_all WHERE chosen) s LEFT JOIN raw.track_splits p
         ON s.video_id = p.video_id AND s.analysis_id = p.analysis_id AND s.track_id = p.track_id
            AND s.time_s >= p.from_s AND s.time_s < p.until_s
     """,
@@ -108,12 +109,12 @@ _WORKING_VIEWS = {
         UNION ALL BY NAME
         SELECT {_STORED}, CAST(floor(time_s) AS INTEGER) AS second, {SECONDS_SUMS} FROM raw.again GROUP BY ALL
     """,
-    "summed_stretches": f"""
-        SELECT * FROM raw.stretches ANTI JOIN raw.touched USING ({_STORED})
-        UNION ALL BY NAME FROM ({stretches_sql("raw.again")})
+    "summed_spans": f"""
+        SELECT * FROM raw.spans ANTI JOIN raw.touched USING ({_STORED})
+        UNION ALL BY NAME FROM ({spans_sql("raw.again")})
     """,
     "summed_tracks": f"""
-        SELECT * FROM raw.tracks ANTI JOIN raw.parts USING ({_STORED})
+        SELECT * FROM raw.tracks ANTI JOIN raw.track_splits USING ({_STORED})
         UNION ALL BY NAME
         SELECT video_id, analysis_id, any_value(f.faces_id) AS faces_id, track_id, min(frame_index) AS first_frame,
                max(frame_index) AS last_frame, min(time_s) AS start_s, max(time_s + duration_s) AS end_s,
@@ -121,7 +122,7 @@ _WORKING_VIEWS = {
                {_each("avg(p_{0}) AS mean_p_{0}")}
         FROM (FROM raw.faces WHERE video_id IN ({{videos}})) s
              JOIN (SELECT video_id, analysis_id, faces_id FROM raw.finished) f USING (video_id, analysis_id)
-             SEMI JOIN raw.parts p ON s.video_id = p.video_id AND s.analysis_id = p.analysis_id
+             SEMI JOIN raw.track_splits p ON s.video_id = p.video_id AND s.analysis_id = p.analysis_id
              AND s.found_track_id = p.track_id
         GROUP BY video_id, analysis_id, track_id
     """,
@@ -131,7 +132,7 @@ _SCORES_OF_KEPT = "SELECT * EXCLUDE (found_track_id) FROM raw.kept"
 CORRECTED = {
     "scores": ("(SELECT * EXCLUDE (chosen) FROM scores_all WHERE chosen)", f"({_SCORES_OF_KEPT})"),
     "seconds": ("raw.seconds", "raw.summed_seconds"),
-    "stretches": ("raw.stretches", "raw.summed_stretches"),
+    "spans": ("raw.spans", "raw.summed_spans"),
     "tracks": ("raw.tracks", "raw.summed_tracks"),
 }
 

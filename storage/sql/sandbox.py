@@ -17,7 +17,7 @@ from storage.interpreter import python_command, python_environment
 from storage.lake import Lake
 from storage.sql.views import MAX_ROWS, MEMORY_MB, TIMEOUT_S, run_sql
 
-__all__ = ["run_sql_apart"]
+__all__ = ["run_sql_sandboxed"]
 
 #: Seconds beyond the time limit, for the process to start, to stop by itself and to write its answer.
 _GRACE_S = 10.0
@@ -26,7 +26,7 @@ _SPARE_MB = 2048
 _REFUSED = 3
 
 
-def run_sql_apart(
+def run_sql_sandboxed(
     lake: Lake,
     query: str,
     *,

@@ -69,21 +69,21 @@ _SMOOTHED = f"""
         FROM scores WINDOW faces AS (PARTITION BY video_id, track_id ORDER BY frame_index)
     ), cut AS (
         SELECT *, sum(begins) OVER (PARTITION BY video_id, track_id ORDER BY frame_index ROWS UNBOUNDED PRECEDING)
-               AS stretch, cos(pi() * time_s / width_s) AS c, sin(pi() * time_s / width_s) AS s, {_WEIGHT} AS w
+               AS span, cos(pi() * time_s / width_s) AS c, sin(pi() * time_s / width_s) AS s, {_WEIGHT} AS w
         FROM placed
     ), summed AS (
-        SELECT {_WHERE}, {_WHICH}, stretch, {_each("p_{}")}, c, s,
+        SELECT {_WHERE}, {_WHICH}, span, {_each("p_{}")}, c, s,
                sum(w) OVER near + c * sum(w * c) OVER near + s * sum(w * s) OVER near AS total,
                {
     _each("sum(w * p_{0}) OVER near + c * sum(w * c * p_{0}) OVER near + s * sum(w * s * p_{0}) OVER near AS sum_{0}")
 }
         FROM cut WINDOW near AS (
-            PARTITION BY video_id, track_id, stretch ORDER BY time_s
+            PARTITION BY video_id, track_id, span ORDER BY time_s
             RANGE BETWEEN width_s PRECEDING AND width_s FOLLOWING
         )
     ), divided AS (
         SELECT {_WHERE}, {_each("CASE WHEN p_{0} IS NOT NULL THEN sum_{0} / total END AS p_{0}")},
-               CAST(stretch AS INTEGER) AS stretch, {_WHICH}
+               CAST(span AS INTEGER) AS span, {_WHICH}
         FROM summed
     )
     SELECT {_WHERE},
@@ -123,22 +123,22 @@ _ABOVE_BASELINE = f"""
 _EVENTS = f"""
     WITH long AS (
         SELECT * FROM (
-            SELECT {_WHERE}, {_WHICH}, stretch, {_LONG} FROM smoothed(width_s := width_s, max_gap_s := max_gap_s)
+            SELECT {_WHERE}, {_WHICH}, span, {_LONG} FROM smoothed(width_s := width_s, max_gap_s := max_gap_s)
         ) WHERE p IS NOT NULL
     ), marked AS (
         SELECT *, CASE WHEN p < off_p THEN NULL
                        WHEN lag(p) OVER faces >= off_p THEN 0 ELSE 1 END AS begins
-        FROM long WINDOW faces AS (PARTITION BY video_id, track_id, stretch, class ORDER BY frame_index)
+        FROM long WINDOW faces AS (PARTITION BY video_id, track_id, span, class ORDER BY frame_index)
     ), numbered AS (
         SELECT *, sum(begins) OVER (
-            PARTITION BY video_id, track_id, stretch, class ORDER BY frame_index ROWS UNBOUNDED PRECEDING
+            PARTITION BY video_id, track_id, span, class ORDER BY frame_index ROWS UNBOUNDED PRECEDING
         ) AS run
         FROM marked WHERE begins IS NOT NULL
     ), runs AS (
         SELECT file_name, track_id, class AS expression, min(time_s) AS onset_s,
                arg_max(time_s, p) AS apex_s, max(time_s + duration_s) AS offset_s, max(p) AS apex_p,
                sum(p * {_WEIGHT}) / sum({_WEIGHT}) AS mean_p, count(*) AS n_faces, path, video_id, analysis_id
-        FROM numbered GROUP BY file_name, track_id, class, stretch, run, path, video_id, analysis_id
+        FROM numbered GROUP BY file_name, track_id, class, span, run, path, video_id, analysis_id
     )
     SELECT file_name, track_id, expression, onset_s, apex_s, offset_s, apex_s - onset_s AS rise_s,
            offset_s - apex_s AS fall_s, apex_p, mean_p, n_faces, path, video_id, analysis_id
@@ -253,7 +253,7 @@ _FUNCTIONS = (
         _SMOOTHED,
         {
             **_PLACED,
-            "stretch": ("", "number of the gapless stretch of its track, from 1"),
+            "span": ("", "number of the gapless span of its track, from 1"),
             "expression": ("", "class with the highest smoothed probability"),
             **{f"p_{name}": ("0..1", f"smoothed probability of {name}") for name in EXPRESSIONS},
         },
@@ -302,7 +302,7 @@ _FUNCTIONS = (
     TableFunction(
         "expression_events",
         {"on_p": "0.5", "off_p": "0.25", "min_s": "0.2", "width_s": "0.3", "max_gap_s": str(SPAN_MAX_GAP_S)},
-        "One row per stretch in which an expression's smoothed probability stays at off_p or above and reaches on_p, "
+        "One row per span in which an expression's smoothed probability stays at off_p or above and reaches on_p, "
         "for at least min_s.",
         _EVENTS,
         {

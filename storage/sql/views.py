@@ -32,7 +32,7 @@ __all__ = [
     "run_sql",
 ]
 
-#: Shorter stretches are not episodes: apparent expressions last longer than half a second, except for micro-expressions
+#: Shorter spans are not episodes: apparent expressions last longer than half a second, except for micro-expressions
 #: (Ekman 2003: 1/25 to 1/2 s), which this data is too coarse for.
 EPISODE_MIN_S = 0.5
 
@@ -120,13 +120,13 @@ _SECONDS = f"""
            f.path, s.video_id, s.analysis_id
     FROM {{seconds}} s JOIN raw.finished f USING (video_id, analysis_id) WHERE f.chosen
 """
-_STRETCHES = """
+_SPANS = """
     SELECT f.file_name, s.track_id, s.start_s, s.end_s, s.expression, s.screen_time_s,
            s.sum_confidence_s / nullif(s.screen_time_s, 0) AS mean_confidence, s.n_faces, f.path, s.video_id,
            s.analysis_id
-    FROM {stretches} s JOIN raw.finished f USING (video_id, analysis_id) WHERE f.chosen
+    FROM {spans} s JOIN raw.finished f USING (video_id, analysis_id) WHERE f.chosen
 """
-_EPISODES = f"SELECT * FROM stretches WHERE end_s - start_s >= {EPISODE_MIN_S}"
+_EPISODES = f"SELECT * FROM spans WHERE end_s - start_s >= {EPISODE_MIN_S}"
 _COUNTS = "n_frames, n_frames_with_face, n_frames_unread, n_faces"
 _VIDEOS = f"""
     WITH last AS (
@@ -171,7 +171,7 @@ _VIDEO_FILE = {"file_name": _FILE_NAME, "path": _PATH}
 _VIEWS = (
     View(
         "scores",
-        "One row per face per sampled frame, of the analysis that is chosen for each video; without the stretches that "
+        "One row per face per sampled frame, of the analysis that is chosen for each video; without the spans that "
         "a person excluded, and with the new numbers where a person split a track.",
         _SCORES,
         ("observations",),
@@ -194,18 +194,18 @@ _VIEWS = (
         _VIDEO_FILE | {f"mean_p_{e}": ("0..1", f"mean probability of {e}, weighted by time") for e in EXPRESSIONS},
     ),
     View(
-        "stretches",
-        "One row per unbroken stretch, however short, in which a track keeps one leading expression; not to be seen "
+        "spans",
+        "One row per unbroken span, however short, in which a track keeps one leading expression; not to be seen "
         f"for more than {SPAN_MAX_GAP_S} s ends it.",
-        _STRETCHES,
-        ("stretches",),
+        _SPANS,
+        ("spans",),
         {**_VIDEO_FILE, "mean_confidence": ("0..1", "mean probability of that class, weighted by time")},
     ),
     View(
         "episodes",
-        f"The rows of stretches that last at least {EPISODE_MIN_S} s.",
+        f"The rows of spans that last at least {EPISODE_MIN_S} s.",
         _EPISODES,
-        ("stretches",),
+        ("spans",),
         {**_VIDEO_FILE, "mean_confidence": ("0..1", "mean probability of that class, weighted by time")},
     ),
     View(
@@ -271,7 +271,7 @@ _VIEWS = (
 _NOTE = b"mfer.note"
 #: What a query names whose answer depends on the model.
 _OF_MODELS = re.compile(
-    rf"\b({'|'.join(['scores', 'tracks', 'seconds', 'stretches', 'episodes', *FUNCTIONS])})\b", re.IGNORECASE
+    rf"\b({'|'.join(['scores', 'tracks', 'seconds', 'spans', 'episodes', *FUNCTIONS])})\b", re.IGNORECASE
 )
 #: The public views by name; the Delta tables themselves are in the schema ``raw``.
 VIEWS = {view.name: view for view in _VIEWS}
@@ -338,7 +338,7 @@ def run_sql(
     """Answer one query of a user, who can read this lake's views and nothing else.
 
     A single function call over a huge value cannot be interrupted: for queries by people who are not trusted there is
-    ``storage.sql.sandbox.run_sql_apart``, which kills.
+    ``storage.sql.sandbox.run_sql_sandboxed``, which kills.
 
     Args:
         lake: the lake to ask.

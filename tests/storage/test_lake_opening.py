@@ -14,6 +14,7 @@ import pytest
 from storage.delta.tables import data_files
 from storage.errors import LakeError
 from storage.lake import Lake
+from storage.schema import SCHEMA_VERSION
 from storage.sql.views import connect, run_sql
 from tests.storage import lake_rows as rows
 
@@ -45,10 +46,12 @@ def test_what_is_not_a_lake_is_refused_and_left_alone(tmp_path: Path) -> None:
 def test_another_schema_version_is_refused(tmp_path: Path) -> None:
     lake = Lake.open(tmp_path / "lake", create=True)
     marker = lake.location / "lake.json"
-    marker.write_text(json.dumps({"schema_version": 99}))
-    error = refusal(lake.location, create=True)
-    assert error.code == "schema_version"
-    assert "99" in str(error)
+    for version, remedy in ((SCHEMA_VERSION - 1, "analyse the videos again into a new lake"), (99, "a newer program")):
+        marker.write_text(json.dumps({"schema_version": version}))
+        error = refusal(lake.location, create=True)
+        assert error.code == "schema_version"
+        assert f"schema version {version}, this program reads {SCHEMA_VERSION}; " in str(error)
+        assert remedy in str(error)
     marker.write_text("{")
     assert refusal(lake.location).code == "damaged"
 

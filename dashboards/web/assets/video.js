@@ -303,7 +303,7 @@
       if (!edits.edits.length) list.append(element("li", "faint", "nothing yet"));
     }
 
-    face() { // of a name, a merge or a stretch; null: the whole picture
+    face() { // of a name, a merge or a span; null: the whole picture
       const chosen = byId("edit-face").value;
       return chosen === "" ? null : parseInt(chosen, 10);
     }
@@ -336,7 +336,7 @@
     exclude() {
       if (this.excludeFrom === null) {
         this.excludeFrom = this.now;
-        this.say(`Excluding from ${mfer.clock(this.now)}: go to the end of the stretch and press x again (Escape: cancel).`);
+        this.say(`Excluding from ${mfer.clock(this.now)}: go to the end of the span and press x again (Escape: cancel).`);
         return;
       }
       const [start_s, end_s] = [this.excludeFrom, this.now].sort((a, b) => a - b);

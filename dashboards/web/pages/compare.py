@@ -35,7 +35,7 @@ def layout(source: LakeSource) -> list[Any]:
         html.P(
             "Mean probability of each apparent expression, by group of videos. Bars and bands are means over videos"
             " with 95 % intervals from drawing videos again (bootstrap): frames of one video are not independent."
-            " Excluded stretches are left out.",
+            " Excluded spans are left out.",
             className="faint",
         ),
         html.Div(

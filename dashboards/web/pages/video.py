@@ -276,7 +276,7 @@ def _edits(facts: dict[str, Any]) -> html.Section:
             ),
             html.Ul(id="edit-list"),
             html.P(
-                "Kept beside the scores, never in them. scores, episodes and seconds leave excluded stretches out; a "
+                "Kept beside the scores, never in them. scores, episodes and seconds leave excluded spans out; a "
                 "face that was split has a new number from there on.",
                 className="faint",
             ),

@@ -69,7 +69,7 @@ def test_a_turned_picture_is_written_upright(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("start_ms", [0, 480])
-def test_a_part_begins_at_0_and_keeps_the_steps_and_the_sound_of_its_stretch(tmp_path: Path, start_ms: int) -> None:
+def test_a_part_begins_at_0_and_keeps_the_steps_and_the_sound_of_its_span(tmp_path: Path, start_ms: int) -> None:
     pts_ms = [start_ms + t for t in (0, 40, 60, 180, 200, 220, 500, 540, 580, 900)]
     source = write_clip(tmp_path / "a.mkv", n_frames=10, pts_ms=pts_ms, with_audio=True)
     output = tmp_path / "b.mp4"

@@ -69,7 +69,7 @@ def make_lake(folder: Path) -> Lake:
 
 
 def say_something(lake: Lake, video_id: str) -> None:
-    """A name, an event and an excluded stretch, so that they are in the picture."""
+    """A name, an event and an excluded span, so that they are in the picture."""
     if run_sql(lake, "SELECT * FROM edits").num_rows:
         return
     row = run_sql(lake, f"SELECT faces_id FROM videos WHERE video_id = '{video_id}'").to_pylist()[0]

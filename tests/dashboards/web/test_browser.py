@@ -255,7 +255,7 @@ def test_keys_mark_exclude_name_and_undo(page: Page) -> None:
     page.driver.execute_script("window.mfer.page.seek(2.0)")
     page.ready()
     page.key("x")
-    page.until(lambda: len(edits()) == 1, "the stretch")
+    page.until(lambda: len(edits()) == 1, "the span")
     assert edits()[0]["kind"] == "exclude"
     assert (edits()[0]["start_s"], edits()[0]["end_s"]) == pytest.approx((1.0, 2.0), abs=0.01)
     counted = f"SELECT count(*) AS n FROM scores WHERE video_id = '{video_id}' AND time_s > 1.0 AND time_s < 1.99"

@@ -109,7 +109,7 @@ def test_few_faces_are_drawn_exactly_with_gaps_where_no_face_was(source: LakeSou
         assert len(track["raw_s"]) == 81
 
 
-def test_baseline_is_the_median_of_good_frames_and_uncertain_stretches_are_told() -> None:
+def test_baseline_is_the_median_of_good_frames_and_uncertain_spans_are_told() -> None:
     made = curves(np.arange(10) / 10, np.linspace(0, 1, 80).reshape(10, 8).astype(np.float32), 0.1)
     made.ok[5:] = False
     assert made.baseline() == pytest.approx(np.median(made.prob[:5], axis=0))

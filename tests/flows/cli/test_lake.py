@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 from flows.cli.main import main
-
-OLD_LAKE = Path(__file__).parents[2] / "storage" / "maintenance" / "lake_v1"
+from storage.lake import Lake
+from tests.storage import lake_rows as rows
 
 
 @pytest.fixture
 def lake(tmp_path: Path) -> Path:
-    location = Path(shutil.copytree(OLD_LAKE, tmp_path / "lake"))
-    assert mfer("lake", "upgrade", "--lake", location).output == f"{location}: schema version 4\n"
-    return location
+    lake = Lake.open(tmp_path / "lake", create=True)
+    for number in (1, 2):
+        rows.add_video(lake, number)
+    return Path(str(lake.location))
 
 
 def mfer(*words: str | Path, answer: str | None = None) -> Result:
@@ -54,12 +54,11 @@ def test_forget_asks_first_and_says_what_it_erased_and_searched(lake: Path) -> N
     assert "1 finished videos" in mfer("lake", "check", "--lake", lake).output
 
 
-def test_compact_history_and_upgrade_say_what_there_was_to_do(lake: Path) -> None:
+def test_compact_and_history_say_what_there_was_to_do(lake: Path) -> None:
     assert "observations       2 files -> 1" in mfer("lake", "compact", "--lake", lake).output
     shown = mfer("lake", "history", "--lake", lake, "--limit", "50").output
     assert "observations" in shown
     assert "optimize" in shown
-    assert "nothing to do" in mfer("lake", "upgrade", "--lake", lake).output
     assert mfer("lake", "check", "--lake", lake.parent).exit_code == 2
 
 

@@ -131,7 +131,6 @@ def test_every_command_answers_from_a_bucket(inbox: str, model: Path, tmp_path: 
     assert len((tmp_path / "out.csv").read_text().splitlines()) == 8
     assert "sound" in ask("lake", "check")
     assert "observations" in ask("lake", "compact")
-    assert "nothing to do" in ask("lake", "upgrade")
     assert "package" in ask("models", "list")
     assert "nothing found" in ask("lake", "forget", video, "--yes")
     assert mfer("inspect", video, "--lake", lake).output.rstrip().endswith(f"not analysed yet in {lake}")

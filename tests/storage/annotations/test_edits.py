@@ -34,7 +34,7 @@ def seen(lake: Lake, number: int = 1) -> dict[int, set[float]]:
     return {track: {time_s for number, time_s in rows if number == track} for track, _ in rows}
 
 
-def test_excluded_stretch_leaves_scores_and_what_follows_from_them(lake: Lake) -> None:
+def test_excluded_span_leaves_scores_and_what_follows_from_them(lake: Lake) -> None:
     whole = seen(lake)
     edit = add_edit(lake, VIDEO, "exclude", start_s=1.0, end_s=2.2)
     left = {time_s for time_s in whole[0] if not 1.0 <= time_s < 2.2}
@@ -54,7 +54,7 @@ def test_excluded_stretch_leaves_scores_and_what_follows_from_them(lake: Lake) -
     assert ask(lake, "SELECT * FROM edits") == []
 
 
-def test_one_face_can_be_excluded_and_overlapping_stretches_count_once(lake: Lake) -> None:
+def test_one_face_can_be_excluded_and_overlapping_spans_count_once(lake: Lake) -> None:
     for start_s, end_s in ((0.0, 2.0), (1.0, 3.0)):
         add_edit(lake, VIDEO, "exclude", faces_id=FACES, track_id=1, start_s=start_s, end_s=end_s)
     add_edit(lake, VIDEO, "exclude", faces_id="f" * 16, track_id=0)  # tracks of other settings: not these
@@ -95,7 +95,7 @@ def test_a_split_track_is_two_in_every_view_until_it_is_taken_back(lake: Lake) -
     assert [pytest.approx(row) for row in ask(lake, found)] == rows
     second_2 = f"SELECT track_id, n_faces FROM seconds WHERE video_id = '{VIDEO}' AND second = 2 AND track_id <> 1"
     assert sorted(ask(lake, second_2)) == [(0, 13), (2, 12)]
-    crossing = "SELECT 1 FROM stretches WHERE track_id IN (0, 2, 3) AND start_s < 2.5 AND end_s > 2.6"
+    crossing = "SELECT 1 FROM spans WHERE track_id IN (0, 2, 3) AND start_s < 2.5 AND end_s > 2.6"
     assert not ask(lake, f"{crossing} AND video_id = '{VIDEO}'")
     add_edit(lake, VIDEO, "name", faces_id=FACES, track_id=3, value="Bea")
     named = "SELECT count(*) FROM scores JOIN people USING (video_id, track_id) WHERE name = 'Bea'"
@@ -126,7 +126,7 @@ def test_a_lake_as_found_knows_no_edit(lake: Lake) -> None:
 
 def test_what_was_summed_at_commit_is_what_the_faces_add_up_to(lake: Lake) -> None:
     """The corrected views of an edit that changes nothing give every row of the plain ones."""
-    names = ("seconds", "stretches", "episodes", "tracks", "scores")
+    names = ("seconds", "spans", "episodes", "tracks", "scores")
     with connect(lake) as con:
         stored = {name: con.execute(f"FROM {name} ORDER BY ALL").fetchall() for name in names}
     for number in (1, 2):

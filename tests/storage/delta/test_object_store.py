@@ -23,9 +23,8 @@ from storage.lake import Lake
 from storage.maintenance.check import check_lake
 from storage.maintenance.forget import forget_video
 from storage.maintenance.repair import repair_lake
-from storage.maintenance.upgrade import upgrade_lake
 from storage.models import CARD, WEIGHTS, ModelStore
-from storage.sql.sandbox import run_sql_apart
+from storage.sql.sandbox import run_sql_sandboxed
 from storage.sql.views import connect, run_sql
 from tests.object_store import (
     BUCKET,
@@ -247,7 +246,7 @@ def test_who_wants_to_be_alone_waits_for_a_living_one_and_not_for_a_dead_one(
     rows.add_video(lake, VIDEO)
     assert isinstance(lake.location, ObjectPath)
     assert (lake.location / leases.LEASE).create(b"another process")
-    with pytest.raises(LakeError, match="another forget, repair or upgrade") as error:
+    with pytest.raises(LakeError, match="another forget or repair") as error:
         forget_video(lake, rows.video_id(VIDEO))
     assert error.value.code == "busy"
     monkeypatch.setattr(leases, "EXPIRES_S", -1)
@@ -299,12 +298,11 @@ def test_a_store_that_fails_is_no_damage_and_nothing_is_repaired(lake: Lake, pro
 
 
 @pytest.mark.full
-def test_compaction_history_and_upgrade_do_as_in_a_folder(lake: Lake, folder: Lake) -> None:
+def test_compaction_and_history_do_as_in_a_folder(lake: Lake, folder: Lake) -> None:
     for each in (lake, folder):
         for number in range(3):
             rows.add_video(each, number)
         assert each.compact()["observations"] == (3, 1)
-        assert upgrade_lake(each.location) == []
     assert rows.everything(lake) == rows.everything(folder)
 
     def told(each: Lake) -> list[tuple[str, int, str]]:
@@ -361,12 +359,12 @@ SELECT * FROM read_csv('http://127.0.0.1:1/x')
 @pytest.mark.full
 def test_sql_of_others_reads_the_lake_and_nothing_else(lake: Lake) -> None:
     rows.add_video(lake, 1)
-    assert run_sql_apart(lake, "SELECT count(*) AS n FROM scores").to_pylist() == [{"n": 50}]
+    assert run_sql_sandboxed(lake, "SELECT count(*) AS n FROM scores").to_pylist() == [{"n": 50}]
     outside = ObjectPath(f"s3://{BUCKET}/other/x.parquet")
     outside.write_bytes(next(damaged(lake)).read_bytes())
     for query in FORBIDDEN.strip().splitlines():
         with pytest.raises(LakeError) as error:
-            run_sql_apart(lake, query.format(inside=lake.location, outside=outside))
+            run_sql_sandboxed(lake, query.format(inside=lake.location, outside=outside))
         assert error.value.code == "wrong_sql"
         assert SECRET not in str(error.value)
 

@@ -1,4 +1,4 @@
-"""Damage is named and repaired, compaction changes no answer, a forgotten video is in no file, old lakes open."""
+"""Damage is named and repaired, compaction changes no answer, a forgotten video is in no file."""
 
 from __future__ import annotations
 
@@ -24,14 +24,11 @@ from storage.lake import Lake
 from storage.maintenance.check import check_lake
 from storage.maintenance.forget import forget_video, search_files
 from storage.maintenance.repair import repair_lake
-from storage.maintenance.upgrade import UPGRADES, upgrade_lake
 from storage.models import ModelStore
 from storage.records import RunManifest, VideoOutcome
-from storage.schema import TABLES
 from storage.sql.views import connect, run_sql
 from tests.storage import lake_rows as rows
 
-OLD_LAKE = Path(__file__).parent / "lake_v1"
 #: Like the hashes that they stand for: nothing else in a lake looks like them.
 IDS = ("9f86d081884c7d65", "60303ae22b998861", "fd61a03af4f77d87")
 
@@ -128,7 +125,7 @@ def test_a_sound_lake_is_sound_and_what_is_left_over_is_named(lake: Lake) -> Non
 BROKEN = [
     pytest.param(damage, table, compacted, marks=() if (n + 5 * compacted) % 7 == 1 else pytest.mark.soak)
     for n, (damage, table) in enumerate(
-        (damage, table) for damage in DAMAGE for table in ("observations", "tracks", "seconds", "stretches", "videos")
+        (damage, table) for damage in DAMAGE for table in ("observations", "tracks", "seconds", "spans", "videos")
     )
     for compacted in (False, True)
 ]
@@ -155,7 +152,7 @@ def test_a_broken_file_is_named_and_after_repair_the_next_analysis_fills_the_gap
     repaired = check_lake(lake)
     assert repaired.is_sound, [*map(str, (*repaired.files, *repaired.videos))]
     kept = answers(lake)
-    assert all(set(kept[name]) <= set(before[name]) for name in ("scores", "frames", "tracks", "seconds", "stretches"))
+    assert all(set(kept[name]) <= set(before[name]) for name in ("scores", "frames", "tracks", "seconds", "spans"))
     for number in range(3):
         add(lake, number)
     assert answers(lake) == before
@@ -163,10 +160,10 @@ def test_a_broken_file_is_named_and_after_repair_the_next_analysis_fills_the_gap
     assert damage is remove or list((lake.location / "damaged").rglob(files[0].name))
 
 
-def test_tracks_seconds_and_stretches_are_summed_again_without_a_new_analysis(lake: Lake) -> None:
+def test_tracks_seconds_and_spans_are_summed_again_without_a_new_analysis(lake: Lake) -> None:
     before = answers(lake)
     lake.compact()
-    for table in ("tracks", "seconds", "stretches"):
+    for table in ("tracks", "seconds", "spans"):
         Path(data_files(lake.location, table)[0]).unlink()
     assert any("summed again" in sentence for sentence in repair_lake(lake))
     assert answers(lake) == before
@@ -416,50 +413,6 @@ def test_history_tells_what_was_done_latest_first(lake: Lake) -> None:
     assert len(history(lake.location, limit=3)) == 3
     forget_video(lake, IDS[1])
     assert any(change.operation == "log begun anew" for change in history(lake.location, limit=5))
-
-
-def test_a_lake_of_version_1_that_an_earlier_program_wrote_is_brought_up_to_date_with_every_row(tmp_path: Path) -> None:
-    location = shutil.copytree(OLD_LAKE, tmp_path / "lake")
-    with pytest.raises(LakeError, match="mfer lake upgrade"):
-        Lake.open(location)
-    assert upgrade_lake(location) == [2, 3, 4]
-    lake = Lake.open(location)
-    expected = json.loads((OLD_LAKE.parent / "lake_v1.json").read_text())
-    n_rows = {view: len(found) for view, found in rows.everything(lake).items()}
-    assert n_rows.items() >= expected["rows"].items()  # views that came later are empty here
-    first = run_sql(lake, "SELECT * EXCLUDE (track_id) FROM scores ORDER BY ALL LIMIT 1").to_pylist()[0]
-    assert {name: first[name] for name in expected["first_score"]} == expected["first_score"]
-    assert check_lake(lake).is_sound
-    rows.add_video(lake, 50)
-    assert check_lake(lake).is_sound
-    for name, table in TABLES.items():
-        assert DeltaTable(location / table.place).to_pyarrow_table().schema.equals(table.schema), name
-
-
-def test_an_older_lake_names_the_command_and_is_brought_up_step_by_step(tmp_path: Path) -> None:
-    location = shutil.copytree(OLD_LAKE, tmp_path / "lake")
-    marker = location / "lake.json"
-    marker.write_text('{"schema_version": -1}')
-    with pytest.raises(LakeError, match="mfer lake upgrade"):
-        Lake.open(location)
-    with pytest.raises(LakeError, match="no upgrade to 4 is known"):
-        upgrade_lake(location)
-    done = []
-
-    def step(place: Path) -> None:
-        if len(done) == 1 and not (place / "seen").exists():
-            (place / "seen").touch()
-            raise OSError(28, "No space left on device")
-        done.append(json.loads(marker.read_text())["schema_version"])
-
-    steps = {-1: step, 0: step, **UPGRADES}
-    with pytest.raises(LakeError, match="disk is full"):
-        upgrade_lake(location, steps=steps)
-    assert json.loads(marker.read_text()) == {"schema_version": 0}  # the first step stays done
-    assert upgrade_lake(location, steps=steps) == [1, 2, 3, 4]
-    assert done == [-1, 0]
-    assert upgrade_lake(location) == []
-    assert len(rows.everything(Lake.open(location))["videos"]) == 2
 
 
 @pytest.mark.parametrize(("mask", "forbidden"), [(0o077, 0o077), (0o022, 0o022), (0o000, 0o002)])

@@ -18,7 +18,7 @@ from storage.exports.formats import export_videos
 from storage.lake import Lake
 from storage.models import PACKAGE_MODEL, ModelStore
 from storage.schema import EXPRESSIONS
-from storage.sql.sandbox import run_sql_apart
+from storage.sql.sandbox import run_sql_sandboxed
 from storage.sql.views import connect, note_of, run_sql
 from tests.storage import lake_rows as rows
 
@@ -96,7 +96,7 @@ def test_python_and_sql_say_so_where_models_are_mixed(lake: Lake) -> None:
         storage.connect(lake.location).close()
     for query in ("SELECT count(*) FROM scores", "FROM Expression_Shares()", "SELECT max(second) FROM seconds"):
         assert "2 models are mixed" in note_of(run_sql(lake, query))
-    assert "2 models are mixed" in note_of(run_sql_apart(lake, "SELECT count(*) FROM scores"))
+    assert "2 models are mixed" in note_of(run_sql_sandboxed(lake, "SELECT count(*) FROM scores"))
     assert note_of(run_sql(lake, "SELECT count(*) FROM scores", model="toy")) == ""
     assert note_of(run_sql(lake, "SELECT count(*) FROM runs")) == ""
 

@@ -12,7 +12,7 @@ import pytest
 from storage.errors import LakeError
 from storage.lake import Lake
 from storage.sql import sandbox
-from storage.sql.sandbox import run_sql_apart
+from storage.sql.sandbox import run_sql_sandboxed
 from storage.sql.views import VIEWS, run_sql
 from tests.storage import lake_rows as rows
 from tests.strangers import write_strangers
@@ -141,7 +141,7 @@ def test_a_query_that_needs_too_much_memory_is_stopped(lake: Lake) -> None:
     assert error.value.code == "sql_stopped"
 
 
-@pytest.mark.parametrize("ask", [run_sql, run_sql_apart])
+@pytest.mark.parametrize("ask", [run_sql, run_sql_sandboxed])
 def test_an_answer_that_is_too_long_is_refused_and_not_cut(lake: Lake, ask: Callable[..., pa.Table]) -> None:
     assert len(ask(lake, "SELECT * FROM range(1000)", max_rows=1000)) == 1000
     with pytest.raises(LakeError, match="more than 1000 rows") as error:
@@ -151,9 +151,9 @@ def test_an_answer_that_is_too_long_is_refused_and_not_cut(lake: Lake, ask: Call
 
 def test_a_query_apart_gives_the_same_answer_and_the_same_refusals(lake: Lake) -> None:
     query = "SELECT *, 'é' AS text FROM scores ORDER BY ALL"
-    assert run_sql_apart(lake, query).equals(run_sql(lake, query))
+    assert run_sql_sandboxed(lake, query).equals(run_sql(lake, query))
     with pytest.raises(LakeError, match="Views: scores") as error:
-        run_sql_apart(lake, "DROP VIEW scores")
+        run_sql_sandboxed(lake, "DROP VIEW scores")
     assert error.value.code == "wrong_sql"
 
 
@@ -161,13 +161,13 @@ def test_a_query_apart_gives_the_same_answer_and_the_same_refusals(lake: Lake) -
 def test_a_function_that_hears_nothing_is_killed(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sandbox, "_GRACE_S", 2.0)
     with pytest.raises(LakeError, match="was killed") as error:
-        run_sql_apart(lake, "SELECT levenshtein(repeat('a', 200000), repeat('b', 200000))", timeout_s=0.5)
+        run_sql_sandboxed(lake, "SELECT levenshtein(repeat('a', 200000), repeat('b', 200000))", timeout_s=0.5)
     assert error.value.code == "sql_stopped"
 
 
 def test_a_function_that_counts_no_memory_is_stopped_by_the_system(lake: Lake) -> None:
     with pytest.raises(LakeError, match="more than 100 MB") as error:
-        run_sql_apart(lake, "SELECT length(repeat('x', 4000000000))", memory_mb=100)
+        run_sql_sandboxed(lake, "SELECT length(repeat('x', 4000000000))", memory_mb=100)
     assert error.value.code == "sql_stopped"
 
 
@@ -184,4 +184,4 @@ def test_a_question_runs_nothing_that_lies_in_the_working_folder(
 ) -> None:
     monkeypatch.chdir(write_strangers(tmp_path))
     monkeypatch.setenv("PYTHONPATH", python_path)
-    assert run_sql_apart(lake, "SELECT count(*) AS n FROM videos").to_pylist() == [{"n": 1}]
+    assert run_sql_sandboxed(lake, "SELECT count(*) AS n FROM videos").to_pylist() == [{"n": 1}]

@@ -62,7 +62,7 @@ def test_smoothing_is_the_raised_cosine_in_time_and_stops_at_gaps(lake: Lake) ->
         assert found[k]["p_happiness"] == pytest.approx(weight @ p[near] / weight.sum(), abs=1e-9)
         assert found[k]["p_happiness"] + found[k]["p_neutral"] == pytest.approx(1)
         assert found[k]["expression"] == ("happiness" if found[k]["p_happiness"] > 0.5 else "neutral")
-    assert [row["stretch"] for row in found] == [1] * 30 + [2] * 30
+    assert [row["span"] for row in found] == [1] * 30 + [2] * 30
 
 
 def test_smoothing_a_lone_picture_and_a_missing_class(lake: Lake) -> None:

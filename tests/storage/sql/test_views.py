@@ -199,7 +199,7 @@ def test_sums_per_second_agree_with_the_scores(lake: Lake) -> None:
         assert ours == pytest.approx(theirs, abs=1e-9)
 
 
-def test_episodes_are_stretches_of_one_leading_expression(lake: Lake) -> None:
+def test_episodes_are_spans_of_one_leading_expression(lake: Lake) -> None:
     table = rows.face_rows(100, without_face=tuple(range(60, 80)))
     faces = pa.compute.is_valid(table["face_index"]).to_pylist()
     lead = ["sadness"] * 30 + ["anger"] * 5 + ["happiness"] * 65
