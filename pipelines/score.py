@@ -187,7 +187,7 @@ class VideoAnalyzer:
         self._commit_segments(video, frames, turn, stat, range(first, min(end, frames.n_segments)), progress, stopping)
         if end - first < frames.n_segments:
             return VideoPart(video_id, str(file.path), frames.n_segments)
-        n_missing = video.n_missing
+        code, message = video.defect or (None, "")
         finished = FinishedVideo(
             video_id=video_id,
             analysis_id=self.analysis_id,
@@ -197,8 +197,8 @@ class VideoAnalyzer:
             size_bytes=stat.st_size,
             mtime_ns=stat.st_mtime_ns,
             n_segments=frames.n_segments,
-            code="truncated" if n_missing else None,
-            message=f"the file ends {n_missing} frames before its header says" if n_missing else "",
+            code=code,
+            message=message,
             width_px=info.width_px,
             height_px=info.height_px,
             duration_s=info.duration_s,

@@ -26,7 +26,16 @@ WORST_FIRST = ("failed", "partial", "ok", "skipped")
 VIDEO_CODES = frozenset(
     {
         *("missing", "not_a_file", "empty_file", "unreadable", "not_a_video", "no_video_stream", "encrypted"),
-        *("no_frames", "too_large", "truncated", "frames_unread", "changed", "decode_failed", "decoder_refused"),
+        *(
+            "no_frames",
+            "too_large",
+            "truncated",
+            "joined",
+            "frames_unread",
+            "changed",
+            "decode_failed",
+            "decoder_refused",
+        ),
         *("out_of_memory", "crashed", "hung", "interrupted", "internal"),
     }
 )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -16,7 +18,16 @@ from av.video.stream import VideoStream
 from pipelines.errors import VideoError
 from pipelines.video.limits import MAX_PIXELS, MAX_STREAMS
 
-__all__ = ["damage_reports", "open_container", "require_file", "too_large", "video_packets", "video_stream"]
+__all__ = [
+    "another_follows",
+    "damage_reports",
+    "open_container",
+    "pixel_aspect",
+    "require_file",
+    "too_large",
+    "video_packets",
+    "video_stream",
+]
 
 av.logging.set_skip_repeated(False)  # damage_reports counts on every line
 av.logging.set_level(None)  # libav's own log lines are noise on a user's terminal; errors arrive as exceptions
@@ -24,6 +35,11 @@ av.logging.set_level(None)  # libav's own log lines are noise on a user's termin
 #: Demuxers that read text or name other files: their bytes are not the video.
 _NOT_VIDEO_FORMATS = {"concat", "concatf", "dash", "hls", "image2", "imf", "sdp", "tty", "vobsub", "webvtt"}
 
+#: What scaling to whole pixels states as the shape of a pixel, such as 448:447: to resample frames for it costs time.
+_SQUARE_ENOUGH = Fraction(1, 100)
+#: The first bytes of an FLV file: sound, pictures or both (Video File Format Specification, version 10, annex E.2).
+_FLV_HEAD = re.compile(rb"FLV\x01[\x01\x04\x05]\x00\x00\x00\x09")
+_MAX_PACKET_BYTES = 16 << 20
 #: Demuxers that leave damaged parts of a file out and tell nobody but the log.
 _SILENT_DEMUXERS = {"matroska,webm"}
 
@@ -90,6 +106,12 @@ def video_stream(container: InputContainer, path: str | Path) -> VideoStream:
     return stream
 
 
+def pixel_aspect(stream: VideoStream) -> Fraction:
+    """Width of a pixel over its height; 1 where none is stated, or one that differs from 1 by rounding alone."""
+    aspect = stream.sample_aspect_ratio or Fraction(1)
+    return Fraction(1) if abs(aspect - 1) < _SQUARE_ENOUGH else Fraction(aspect)
+
+
 def too_large(path: str | Path, claim: str) -> VideoError:
     """The refusal of a file that claims more than pipelines/video/limits.py allows."""
     return VideoError("too_large", "open", path, f"{claim}; cut or convert it if it is what it claims to be")
@@ -131,21 +153,38 @@ def _not_a_video(path: str | Path) -> VideoError:
 
 
 def _lacks_index(path: str | Path) -> bool:
-    """Whether the bytes are an MP4 or QuickTime file without its ``moov`` box (ISO/IEC 14496-12, 4.2)."""
+    """Whether the bytes are an MP4 or QuickTime file without its ``moov`` box."""
+    boxes = list(_boxes(path))
+    if not boxes or boxes[0][0] not in (b"ftyp", b"mdat", b"wide", b"free", b"skip", b"moov"):
+        return False
+    return not any(kind == b"moov" and is_whole for kind, is_whole in boxes)
+
+
+def _boxes(path: str | Path) -> Iterator[tuple[bytes, bool]]:
+    """The outermost boxes of an MP4 or QuickTime file, and whether each is whole (ISO/IEC 14496-12, 4.2)."""
     with open(path, "rb") as file:
         end = file.seek(0, os.SEEK_END)
-        at, first = 0, True
+        at = 0
         while at + 8 <= end:
             file.seek(at)
             head = file.read(16)
             size, kind = int.from_bytes(head[:4], "big"), head[4:8]
-            if first and kind not in (b"ftyp", b"mdat", b"wide", b"free", b"skip", b"moov"):
-                return False
-            first = False
             size = int.from_bytes(head[8:16], "big") if size == 1 else size
-            if kind == b"moov":
-                return at + size > end
+            yield kind, 8 <= size <= end - at
             if size < 8:  # 0: this box reaches to the end of the file
-                break
+                return
             at += size
-    return not first
+
+
+def another_follows(container: InputContainer, last_packet_at: int) -> bool:
+    """Whether another recording was appended to a file of a kind of which libav reads the first alone, or not all.
+
+    ``last_packet_at`` is the place of the last packet that was read, in bytes.
+    """
+    if container.format.name.startswith("mov"):
+        return sum(kind == b"moov" for kind, _ in _boxes(container.name)) > 1
+    if container.format.name == "flv":
+        with open(container.name, "rb") as file:
+            file.seek(max(last_packet_at, 0))
+            return _FLV_HEAD.search(file.read(_MAX_PACKET_BYTES)) is not None
+    return False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from av.sidedata.sidedata import SideData
@@ -11,6 +11,17 @@ from av.sidedata.sidedata import Type as SideDataType
 from av.video.frame import VideoFrame
 
 __all__ = ["display_matrix", "orient"]
+
+
+def _unknown_kind(kinds: type[SideDataType], value: Any) -> Any:
+    kind: Any = object.__new__(kinds)
+    kind._name_, kind._value_ = f"UNKNOWN_{value}", value
+    return kind
+
+
+#: libav knows more kinds of side data (EXIF, the second view of a spatial video) than PyAV has names for, and PyAV then
+#: refuses to tell any of a frame's side data, also the display matrix. Such kinds get a name here and are passed over.
+SideDataType._missing_ = classmethod(_unknown_kind)  # type: ignore[assignment]
 
 
 def display_matrix(frame: VideoFrame | None) -> tuple[int, int, int, int]:

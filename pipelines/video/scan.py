@@ -20,7 +20,15 @@ from av.video.stream import VideoStream
 from pipelines.batches import VideoInfo
 from pipelines.errors import VideoError
 from pipelines.heartbeat import heartbeat
-from pipelines.video.containers import damage_reports, open_container, too_large, video_packets, video_stream
+from pipelines.video.containers import (
+    another_follows,
+    damage_reports,
+    open_container,
+    pixel_aspect,
+    too_large,
+    video_packets,
+    video_stream,
+)
 from pipelines.video.limits import (
     MAX_DURATION_S,
     MAX_FRAMES,
@@ -45,8 +53,6 @@ DECORD_CLIP_S = 86_400.0
 _CUT_SHORT_S = 1.0
 #: Bytes of a chunk's name and size in AVI, which lie between where the index points and where the packet begins.
 _AVI_CHUNK_HEAD = 8
-#: libav's mark of containers whose times may begin anew in mid-stream (AVFMT_TS_DISCONT), as MPEG-TS and -PS do.
-_TIMES_MAY_RESTART = 0x0200
 #: Packets among which the first in order of presentation is: codecs reorder at most 16 frames.
 _REORDERED_PACKETS = 32
 #: Packets that are decoded, at most, to see one frame and the display matrix that it carries.
@@ -60,10 +66,12 @@ class Video:
     ``pts_s`` and ``duration_s`` are float64 [N], in seconds: when each frame is shown, and for how long.
     ``n_missing`` of the N frames are promised by the header and not in the file (it was cut short); their times are
     estimates, at the rate of the rest. ``frame_of_packet`` int64 [P] is each packet's place among the
-    frames, -1 if an edit list hides it. Where ``exact_pts`` is False the container's times do not say which packet is
-    which frame, and frames are counted instead. ``display_matrix`` is (a, b, c, d): a point (x, y), y down, of the
+    frames, -1 if it shows none. Where ``exact_pts`` is False the container's times do not say which packet is
+    which frame, and frames are counted instead. ``can_seek`` says that the container finds
+    a frame by its ``pts_s``. ``display_matrix`` is (a, b, c, d): a point (x, y), y down, of the
     stored picture is shown at (a x + c y, b x + d y). ``stored_width_px`` and ``stored_height_px`` have square pixels
-    and come before that turn. ``refusals`` has the decoders that must not read the file, and why.
+    and come before that turn. ``refusals`` has the decoders that must not read the file, and why. ``defect`` is the
+    code and the message of what the file as a whole lacks.
     """
 
     info: VideoInfo
@@ -75,10 +83,12 @@ class Video:
     is_key: np.ndarray
     is_corrupt: np.ndarray
     exact_pts: bool
+    can_seek: bool
     display_matrix: tuple[int, int, int, int]
     stored_width_px: int
     stored_height_px: int
     refusals: Mapping[str, str]
+    defect: tuple[str, str] | None
 
     def __repr__(self) -> str:
         return f"Video({self.info}, n_missing={self.n_missing}, refusals={self.refusals!r})"
@@ -93,7 +103,7 @@ class _Scan:
     duration: array[int]
     is_key: bytearray
     is_corrupt: bytearray
-    is_discard: bytearray
+    is_hidden: bytearray
     offset: array[int]
     n_empty: int = 0
     n_unstamped: int = 0
@@ -101,6 +111,7 @@ class _Scan:
     sound_start_s: float = math.inf
     first_frame: VideoFrame | None = None
     has_hole: bool = False
+    was_joined: bool = False
 
 
 @dataclass(frozen=True)
@@ -138,13 +149,13 @@ def _open(path: Path, video_id: str) -> Video:
     with open_container(path) as container:
         stream = video_stream(container, path)
         scan = _scan_packets(container, stream)
-        if len(scan.pts) == sum(scan.is_discard):
+        if len(scan.pts) == sum(scan.is_hidden):
             raise VideoError("no_frames", "open", path, "the video stream holds no frame; record or convert it again")
         timeline = _lay_out(scan, container, stream)
         frame = scan.first_frame
         matrix = display_matrix(frame)
         rotation_deg, mirrored = _turn(matrix)
-        aspect = stream.sample_aspect_ratio or 1
+        aspect = pixel_aspect(stream)
         stored_height_px = frame.height if frame else stream.codec_context.height
         stored_width_px = round((frame.width if frame else stream.codec_context.width) * aspect)
         if min(stored_width_px, stored_height_px) < 1:
@@ -169,6 +180,7 @@ def _open(path: Path, video_id: str) -> Video:
             start_s=start_s,
         )
         refusals = _refusals(info, container, stream, scan, timeline)
+        defect = _defect(container, scan, timeline)
     return Video(
         info=info,
         pts_s=pts_s,
@@ -179,10 +191,12 @@ def _open(path: Path, video_id: str) -> Video:
         is_key=np.frombuffer(scan.is_key, bool),
         is_corrupt=np.frombuffer(scan.is_corrupt, bool),
         exact_pts=timeline.exact_pts,
+        can_seek=timeline.exact_pts and not scan.was_joined and container.format.name != "avi",
         display_matrix=matrix,
         stored_width_px=stored_width_px,
         stored_height_px=stored_height_px,
         refusals=refusals,
+        defect=defect,
     )
 
 
@@ -203,7 +217,7 @@ def _scan_packets(container: InputContainer, stream: VideoStream) -> _Scan:
         scan.first_frame = _first_frame(stream, None)
     if container.format.name == "avi" and len(stream.index_entries) > len(scan.pts) + scan.n_empty:
         _doubt_after_hole(scan, stream)
-    if container.format.flags & _TIMES_MAY_RESTART:
+    if container.format.name != "avi":  # whose times only count packets
         _continue_times(scan)
     return scan
 
@@ -229,12 +243,17 @@ def _read_packets(scan: _Scan, container: InputContainer, stream: VideoStream) -
         scan.duration.append(packet.duration or 0)
         scan.is_key.append(packet.is_keyframe)
         scan.is_corrupt.append(packet.is_corrupt)
-        scan.is_discard.append(packet.is_discard)
+        scan.is_hidden.append(packet.is_discard or _shows_nothing(packet, stream))
         scan.offset.append(packet.pos if packet.pos is not None else -1)
         if len(scan.pts) > MAX_FRAMES:
             raise too_large(container.name, f"it has over {MAX_FRAMES} frames")
         if scan.first_frame is None and len(scan.pts) <= _PROBE_PACKETS:
             scan.first_frame = _first_frame(stream, packet)
+
+
+def _shows_nothing(packet: av.Packet, stream: VideoStream) -> bool:
+    """Whether a packet is a reference for others only: VP8's hidden frames, of which the first byte says so."""
+    return stream.codec_context.name in ("vp8", "libvpx") and not bytes(memoryview(packet)[:1])[0] & 0x10
 
 
 def _note_sound(scan: _Scan, packet: av.Packet) -> None:
@@ -259,6 +278,7 @@ def _continue_times(scan: _Scan) -> None:
     if len(shifts) > 1:
         shift = np.repeat(shifts, np.diff([*shift_from, len(pts)]))
         scan.pts, scan.dts = array("q", (pts + shift).tolist()), array("q", (dts + shift).tolist())
+        scan.was_joined = True
 
 
 def _doubt_after_hole(scan: _Scan, stream: VideoStream) -> None:
@@ -286,7 +306,7 @@ def _lay_out(scan: _Scan, container: InputContainer, stream: VideoStream) -> _Ti
     Some streams leave presentation times out or repeat them, and AVI stores none: libav's guess is no order at all if
     it rises in decoding order although the codec reorders. There, only the set of times is used.
     """
-    hidden = np.frombuffer(scan.is_discard, bool)
+    hidden = np.frombuffer(scan.is_hidden, bool)
     shown = np.flatnonzero(~hidden)
     ticks = np.frombuffer(scan.dts if scan.n_unstamped else scan.pts, np.int64)[shown]
     exact_pts = not scan.n_unstamped and len(np.unique(ticks)) == len(ticks)
@@ -342,8 +362,8 @@ def _count_missing(container: InputContainer, stream: VideoStream, scan: _Scan, 
     n_seen = len(scan.pts) + scan.n_empty
     if container.format.name.startswith("mov"):
         return max(0, len(stream.index_entries) - n_seen)
-    if container.format.name == "avi":
-        return max(0, stream.frames - n_seen)
+    if container.format.name == "avi":  # its times count the chunks, also those that the camera left empty
+        return max(0, stream.frames - max(n_seen, max(scan.dts, default=-1) + 1))
     if container.format.name in _DURATION_FORMATS and container.duration:
         short_s = container.duration / av.time_base - scan.end_s
         if scan.has_hole and step_s > 0:  # as many as the time from the first frame to the stated end has room for
@@ -352,6 +372,17 @@ def _count_missing(container: InputContainer, stream: VideoStream, scan: _Scan, 
         if short_s > _CUT_SHORT_S:
             return math.ceil(short_s / step_s) if step_s > 0 else 1
     return 0
+
+
+def _defect(container: InputContainer, scan: _Scan, timeline: _Timeline) -> tuple[str, str] | None:
+    if timeline.n_missing:
+        return "truncated", f"the file ends {timeline.n_missing} frames before its header says"
+    if another_follows(container, max(scan.offset)):
+        return "joined", (
+            "another recording was appended to this file, and it cannot be read, or not all of it; "
+            "analyse both apart, or join them with ffmpeg -f concat"
+        )
+    return None
 
 
 def _turn(display_matrix: tuple[int, int, int, int]) -> tuple[int, bool]:
@@ -376,7 +407,7 @@ def _refusals(
         (len(container.streams.video) != 1, f"it has {len(container.streams.video)} video streams"),
         (not _is_utf8(info.path), "its name is not UTF-8"),
         (not timeline.exact_pts, "its packets have no unique times"),
-        (any(scan.is_discard), "an edit list hides some of its frames"),
+        (any(scan.is_hidden), "some of its packets show nothing"),
         (min(scan.pts, default=0) < 0, "it has times below zero"),
         (
             any(scan.is_corrupt) or timeline.n_missing > 0 or scan.n_empty > 0 or scan.has_hole,

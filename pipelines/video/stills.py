@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +14,17 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from pipelines.errors import VideoError
-from pipelines.video.containers import open_container, video_packets, video_stream
-from pipelines.video.orientation import display_matrix, orient
+from pipelines.video.containers import open_container, require_file, video_packets, video_stream
+from pipelines.video.orientation import orient
+from pipelines.video.pyav import read_with_pyav
+from pipelines.video.scan import Video, open_video
 
 __all__ = ["read_still"]
 
 #: A key frame's leading pictures refer to what lies before it and cannot be decoded after a seek: start this early.
 _RUN_UP_S = 2.0
 #: A frame is the one that is meant if its time differs by less than this: far below any frame's duration.
-_SAME_TIME_S = 0.002
+_SAME_TIME_S = 0.0002
 
 
 def read_still(path: str | Path, pts_s: float, *, nearest: bool = False) -> np.ndarray:
@@ -35,42 +39,63 @@ def read_still(path: str | Path, pts_s: float, *, nearest: bool = False) -> np.n
         VideoError: the file cannot be opened (see ``open_video``), or ``decode_failed``: there is no such frame, or it
             cannot be read.
     """
-    for run_up_s in (_RUN_UP_S, None):  # some containers seek too far: then read from the start
-        with open_container(path) as container:
-            stream = video_stream(container, path)
-            found = _frame_at(container, stream, pts_s, run_up_s, nearest)
-            if found is None:
-                continue
-            width_px = round(found.width * (stream.sample_aspect_ratio or 1))
-            try:
-                picture = found.to_ndarray(format="rgb24", width=width_px, height=found.height)
-            except (FFmpegError, ValueError):
-                break
-            return orient(picture, display_matrix(found))
-    message = f"no frame could be read at {pts_s:.3f} s; the file may have changed, or is damaged there"
-    raise VideoError("decode_failed", "decode", path, message)
+    require_file(path)
+    video = _scanned(Path(path), os.stat(path).st_mtime_ns)
+    index = _index_at(video.pts_s, pts_s, nearest)
+    picture = None
+    if index is not None and video.can_seek:
+        picture = _sought(video, float(video.pts_s[index]))
+    if index is not None and picture is None:  # the packets before it are passed over, not decoded
+        picture = next((rgb for _, rgb in read_with_pyav(video, np.array([index]), threads=1)), None)
+    if picture is None:
+        message = f"no frame could be read at {pts_s:.3f} s; the file may have changed, or is damaged there"
+        raise VideoError("decode_failed", "decode", path, message)
+    return picture
 
 
-def _frame_at(
-    container: InputContainer, stream: VideoStream, pts_s: float, run_up_s: float | None, nearest: bool
-) -> VideoFrame | None:
-    if run_up_s is not None:
-        if stream.time_base is None:
+@lru_cache(maxsize=8)
+def _scanned(path: Path, mtime_ns: int) -> Video:
+    """A file's table of packets, which says where each frame is; ``mtime_ns`` tells its states apart."""
+    return open_video(path)
+
+
+def _index_at(all_s: np.ndarray, pts_s: float, nearest: bool) -> int | None:
+    """The frame that begins at a time, or None."""
+    if nearest:
+        return max(int(np.searchsorted(all_s, pts_s + _SAME_TIME_S, side="right")) - 1, 0)
+    index = int(np.abs(all_s - pts_s).argmin())
+    return index if abs(all_s[index] - pts_s) < _SAME_TIME_S else None
+
+
+def _sought(video: Video, pts_s: float) -> np.ndarray | None:
+    """The frame of that very time, by the container's own index; None where that leads elsewhere."""
+    with open_container(video.info.path) as container:
+        stream = video_stream(container, video.info.path)
+        found = _frame_at(container, stream, pts_s)
+        if found is None:
             return None
         try:
-            container.seek(int((pts_s - run_up_s) / stream.time_base), stream=stream)
-        except FFmpegError:
+            picture = found.to_ndarray(format="rgb24", width=video.stored_width_px, height=video.stored_height_px)
+        except (FFmpegError, ValueError):
             return None
-    before = None
+        return orient(picture, video.display_matrix)
+
+
+def _frame_at(container: InputContainer, stream: VideoStream, pts_s: float) -> VideoFrame | None:
+    if stream.time_base is None:
+        return None
+    try:
+        container.seek(int((pts_s - _RUN_UP_S) / stream.time_base), stream=stream)
+    except FFmpegError:
+        return None
     for frame in _frames(container, stream):
         if frame.time is None or frame.is_corrupt:
             continue
         if abs(frame.time - pts_s) < _SAME_TIME_S:
             return frame
         if frame.time > pts_s:
-            return (before if run_up_s else before or frame) if nearest else None
-        before = frame
-    return before if nearest else None
+            return None
+    return None
 
 
 def _frames(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:

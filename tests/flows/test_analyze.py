@@ -181,6 +181,7 @@ def assert_same(lake: Path, other: Path, except_videos: tuple[str, ...] = ()) ->
 
 def test_two_workers_give_the_same_rows_as_one(tmp_path: Path, lake: Path, model: Path, folder: Path) -> None:
     told: set[str] = set()
+    already = set(psutil.Process().children())
 
     class Told(Progress):
         def video(self, outcome: VideoOutcome) -> None:
@@ -190,7 +191,7 @@ def test_two_workers_give_the_same_rows_as_one(tmp_path: Path, lake: Path, model
     assert summary.count("ok") == 2, summary.outcomes
     assert told == {outcome.path for outcome in summary.outcomes}
     assert_same(tmp_path / "two", lake)
-    assert not psutil.Process().children()
+    assert set(psutil.Process().children()) <= already
 
 
 def write_talks(folder: Path, write_talk: Callable[..., Path], n_videos: int, n_frames: int) -> Path:

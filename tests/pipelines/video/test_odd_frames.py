@@ -1,0 +1,121 @@
+"""Files in which not every packet is a picture, or a picture carries more than its pixels."""
+
+from __future__ import annotations
+
+import io
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipelines.video.decode import decode, open_video
+from pipelines.video.stills import read_still
+from tests.clips import draw_frame, read_number, write_clip
+
+
+def numbers(path: Path) -> list[int]:
+    """The number on each frame that is read."""
+    return [read_number(rgb.numpy()) for batch in decode(open_video(path)) for rgb in batch.rgb]
+
+
+def write_pictures(path: Path, codec: str, form: str, at: list[int]) -> Path:
+    """A file whose k-th packet is a whole JPEG or PNG with EXIF, shown at tick ``at[k]`` of 25 a second."""
+    exif = Image.Exif()
+    exif[0x010F] = "a maker"
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt = 208, 120, "rgb24" if codec == "png" else "yuvj420p"
+        stream.time_base = Fraction(1, 25)
+        for number, tick in enumerate(at):
+            encoded = io.BytesIO()
+            Image.fromarray(draw_frame(number)).save(encoded, form, exif=exif)
+            packet = av.Packet(encoded.getvalue())
+            packet.stream, packet.time_base, packet.is_keyframe = stream, Fraction(1, 25), True
+            packet.pts = packet.dts = tick
+            packet.duration = 1
+            out.mux(packet)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "form"), [("a.avi", "mjpeg", "JPEG"), ("a.mov", "mjpeg", "JPEG"), ("a.mp4", "png", "PNG")]
+)
+def test_frames_with_exif_are_read(tmp_path: Path, name: str, codec: str, form: str) -> None:
+    path = write_pictures(tmp_path / name, codec, form, list(range(6)))
+    assert numbers(path) == list(range(6))
+    assert read_number(read_still(path, float(open_video(path).pts_s[4]))) == 4
+
+
+def test_packets_that_only_others_refer_to_are_no_frames(tmp_path: Path) -> None:
+    plain = write_clip(tmp_path / "plain.webm", n_frames=30, codec="libvpx", options={"g": "5"})
+    path = tmp_path / "hidden.webm"
+    with av.open(str(plain)) as source, av.open(str(path), "w") as out:
+        stream = out.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if (
+                packet.is_keyframe and packet.pts
+            ):  # an encoder with two passes hides such references before what is shown
+                data = bytearray(bytes(packet))
+                data[0] &= ~0x10  # show_frame of RFC 6386, section 9.1
+                hidden = av.Packet(bytes(data))
+                hidden.stream, hidden.time_base, hidden.is_keyframe = stream, packet.time_base, True
+                hidden.pts = hidden.dts = packet.pts - 20
+                out.mux(hidden)
+            if packet.size:
+                packet.stream = stream
+                out.mux(packet)
+    with av.open(str(path)) as container:
+        assert sum(packet.size > 0 for packet in container.demux(video=0)) == 35
+    video = open_video(path)
+    assert (video.info.n_frames, video.n_missing) == (30, 0)
+    np.testing.assert_allclose(video.pts_s, 0.04 * np.arange(30), atol=1e-3)
+    np.testing.assert_allclose(video.duration_s, 0.04, atol=1e-3)
+    assert numbers(path) == list(range(30))
+
+
+def test_a_frame_before_dropped_ones_lasts_longer_and_nothing_is_missing(tmp_path: Path) -> None:
+    at = [0, 1, 3, 4, 8, 9]
+    path = write_pictures(tmp_path / "dropped.avi", "mjpeg", "JPEG", at)
+    video = open_video(path)
+    assert (video.info.n_frames, video.n_missing) == (6, 0)
+    np.testing.assert_allclose(video.pts_s, np.array(at) / 25)
+    np.testing.assert_allclose(video.duration_s, np.diff([*at, 10]) / 25)
+    assert numbers(path) == list(range(6))
+
+
+def test_pixels_that_are_nearly_square_are_taken_as_square(tmp_path: Path) -> None:
+    nearly = write_clip(tmp_path / "nearly.mp4", n_frames=3, sample_aspect_ratio=Fraction(448, 447))
+    assert open_video(nearly).info.sample_aspect_ratio == 1
+    assert (open_video(nearly).info.width_px, open_video(nearly).info.height_px) == (208, 120)
+    oblong = write_clip(tmp_path / "oblong.mp4", n_frames=3, sample_aspect_ratio=Fraction(104, 100))
+    assert open_video(oblong).info.width_px == round(208 * 1.04)
+    assert read_still(oblong, 0.0).shape == (120, 216, 3)
+
+
+@pytest.mark.parametrize("suffix", [".webm", ".mkv"])
+def test_what_was_joined_end_to_end_is_read_one_after_the_other(tmp_path: Path, suffix: str) -> None:
+    codec = "libvpx" if suffix == ".webm" else "libx264"
+    one = write_clip(tmp_path / f"one{suffix}", n_frames=20, codec=codec, options={"g": "5"})
+    joined = tmp_path / f"joined{suffix}"
+    joined.write_bytes(one.read_bytes() * 2)
+    video = open_video(joined)
+    read = numbers(joined)
+    assert (read, video.defect) == (list(range(20)) * 2, None)
+    assert (np.diff(video.pts_s) > 0).all()
+    assert video.info.duration_s == pytest.approx(1.6, abs=0.1)
+    for index in (3, 19, 20, 33):
+        assert read_number(read_still(joined, float(video.pts_s[index]))) == index % 20
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".flv"])
+def test_what_was_appended_and_is_not_read_is_said(tmp_path: Path, suffix: str) -> None:
+    one = write_clip(tmp_path / f"one{suffix}", n_frames=20)
+    assert open_video(one).defect is None
+    joined = tmp_path / f"joined{suffix}"
+    joined.write_bytes(one.read_bytes() * 2)
+    defect = open_video(joined).defect
+    assert defect is not None
+    assert defect[0] == "joined"
