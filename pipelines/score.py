@@ -198,7 +198,7 @@ class VideoAnalyzer:
             mtime_ns=stat.st_mtime_ns,
             n_segments=frames.n_segments,
             code=code,
-            message=message,
+            message=_joined(message, video.note),
             width_px=info.width_px,
             height_px=info.height_px,
             duration_s=info.duration_s,
@@ -216,14 +216,15 @@ class VideoAnalyzer:
         with stage("commit"):
             counts = self.lake.commit_video(finished)
         partial = counts.status == "partial"
-        message = f"{counts.n_frames_unread} of {counts.n_frames} frames could not be read" if partial else ""
+        if partial and not message:
+            message = f"{counts.n_frames_unread} of {counts.n_frames} frames could not be read"
         return VideoOutcome(
             video_id,
             str(file.path),
             counts.status,
             code=(finished.code or "frames_unread") if partial else None,
             stage="decode" if partial else None,
-            message=finished.message or message,
+            message=_joined(message, video.note),
             n_frames=counts.n_frames,
             n_faces=counts.n_faces,
             n_frames_with_face=counts.n_frames_with_face,
@@ -375,6 +376,10 @@ def _require_unchanged(path: Path, stat: os.stat_result) -> None:
     if (now.st_size, now.st_mtime_ns, now.st_ino) != (stat.st_size, stat.st_mtime_ns, stat.st_ino):
         message = "the file was changed or replaced while it was read; run again once it is complete"
         raise VideoError("changed", "decode", path, message)
+
+
+def _joined(*parts: str) -> str:
+    return "; ".join(part for part in parts if part)
 
 
 def _failed(path: StoragePath, video_id: str | None, code: str, stage: str, message: str) -> VideoOutcome:

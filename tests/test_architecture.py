@@ -67,10 +67,7 @@ ROOM_MAY_IMPORT = {
 #: The functions for users of Python: ``mfer.analyze`` and its like fetch what they need when they are called.
 DOOR = "mfer/__init__.py"
 HOME_OF = {
-    "av": {
-        f"pipelines/video/{name}.py"
-        for name in ("containers", "encode", "orientation", "pyav", "reencode", "scan", "stills")
-    },
+    "av": {"pipelines/video"},
     "decord": {"pipelines/video/decord.py"},
     "torchcodec": {"pipelines/video/torchcodec.py"},
     "facenet_pytorch": {"pipelines/faces/mtcnn_reference.py"},

@@ -187,7 +187,7 @@ def _summary_text(summary: RunSummary) -> str:
     lines = [
         f"{outcome.status:8} {outcome.code or ''} {path_shown(outcome.path)}: {printable(outcome.message)}"
         for outcome in summary.outcomes
-        if outcome.status in ("partial", "failed")
+        if outcome.status in ("partial", "failed") or (outcome.status == "ok" and outcome.message)
     ]
     n_videos = len(summary.outcomes)
     parts = ", ".join(f"{facts[status]} {status}" for status in STATUSES)

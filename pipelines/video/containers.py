@@ -7,7 +7,6 @@ import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -22,7 +21,6 @@ __all__ = [
     "another_follows",
     "damage_reports",
     "open_container",
-    "pixel_aspect",
     "require_file",
     "too_large",
     "video_packets",
@@ -35,8 +33,6 @@ av.logging.set_level(None)  # libav's own log lines are noise on a user's termin
 #: Demuxers that read text or name other files: their bytes are not the video.
 _NOT_VIDEO_FORMATS = {"concat", "concatf", "dash", "hls", "image2", "imf", "sdp", "tty", "vobsub", "webvtt"}
 
-#: What scaling to whole pixels states as the shape of a pixel, such as 448:447: to resample frames for it costs time.
-_SQUARE_ENOUGH = Fraction(1, 100)
 #: The first bytes of an FLV file: sound, pictures or both (Video File Format Specification, version 10, annex E.2).
 _FLV_HEAD = re.compile(rb"FLV\x01[\x01\x04\x05]\x00\x00\x00\x09")
 _MAX_PACKET_BYTES = 16 << 20
@@ -104,12 +100,6 @@ def video_stream(container: InputContainer, path: str | Path) -> VideoStream:
         raise too_large(path, f"its frames have {width_px}x{height_px} pixels, {MAX_PIXELS} are allowed")
     stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}  # the stream itself may claim more than its header
     return stream
-
-
-def pixel_aspect(stream: VideoStream) -> Fraction:
-    """Width of a pixel over its height; 1 where none is stated, or one that differs from 1 by rounding alone."""
-    aspect = stream.sample_aspect_ratio or Fraction(1)
-    return Fraction(1) if abs(aspect - 1) < _SQUARE_ENOUGH else Fraction(aspect)
 
 
 def too_large(path: str | Path, claim: str) -> VideoError:

@@ -12,6 +12,7 @@ from av.video.frame import VideoFrame
 from pipelines.video.containers import open_container, video_packets, video_stream
 from pipelines.video.orientation import orient
 from pipelines.video.scan import Video
+from pipelines.video.shapes import draw, shape_at
 
 __all__ = ["read_with_pyav"]
 
@@ -31,9 +32,8 @@ def read_with_pyav(video: Video, frame_index: np.ndarray, threads: int) -> Itera
         last_index = index
         if index < len(wanted) and wanted[index] and is_good:
             try:
-                picture = frame.to_ndarray(
-                    format="rgb24", width=video.stored_width_px, height=video.stored_height_px, threads=threads
-                )
+                aspect = shape_at(video.shapes, position).aspect
+                picture = draw(frame, aspect, video.stored_width_px, video.stored_height_px, threads)
             except (FFmpegError, ValueError):
                 continue
             yield index, orient(picture, video.display_matrix)

@@ -24,7 +24,6 @@ from pipelines.video.containers import (
     another_follows,
     damage_reports,
     open_container,
-    pixel_aspect,
     too_large,
     video_packets,
     video_stream,
@@ -38,6 +37,7 @@ from pipelines.video.limits import (
     MAX_TIME_S,
 )
 from pipelines.video.orientation import display_matrix
+from pipelines.video.shapes import Shape, ShapeChanges, canvas_of, square_pixels
 
 __all__ = ["Video", "open_video"]
 
@@ -70,8 +70,9 @@ class Video:
     which frame, and frames are counted instead. ``can_seek`` says that the container finds
     a frame by its ``pts_s``. ``display_matrix`` is (a, b, c, d): a point (x, y), y down, of the
     stored picture is shown at (a x + c y, b x + d y). ``stored_width_px`` and ``stored_height_px`` have square pixels
-    and come before that turn. ``refusals`` has the decoders that must not read the file, and why. ``defect`` is the
-    code and the message of what the file as a whole lacks.
+    and come before that turn; where the picture has several ``shapes``, each is drawn into that size. ``refusals`` has
+    the decoders that must not read the file, and why. ``defect`` is the code and the message of what the file as a
+    whole lacks, and ``note`` what its reader should know of it beside.
     """
 
     info: VideoInfo
@@ -87,8 +88,10 @@ class Video:
     display_matrix: tuple[int, int, int, int]
     stored_width_px: int
     stored_height_px: int
+    shapes: tuple[Shape, ...]
     refusals: Mapping[str, str]
     defect: tuple[str, str] | None
+    note: str
 
     def __repr__(self) -> str:
         return f"Video({self.info}, n_missing={self.n_missing}, refusals={self.refusals!r})"
@@ -112,6 +115,7 @@ class _Scan:
     first_frame: VideoFrame | None = None
     has_hole: bool = False
     was_joined: bool = False
+    shapes: tuple[Shape, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -155,9 +159,7 @@ def _open(path: Path, video_id: str) -> Video:
         frame = scan.first_frame
         matrix = display_matrix(frame)
         rotation_deg, mirrored = _turn(matrix)
-        aspect = pixel_aspect(stream)
-        stored_height_px = frame.height if frame else stream.codec_context.height
-        stored_width_px = round((frame.width if frame else stream.codec_context.width) * aspect)
+        stored_width_px, stored_height_px = canvas_of(scan.shapes)
         if min(stored_width_px, stored_height_px) < 1:
             message = "the video states no size, or one that no decoder takes; record or convert it again"
             raise VideoError("not_a_video", "open", path, message)
@@ -172,7 +174,7 @@ def _open(path: Path, video_id: str) -> Video:
             height_px=stored_width_px if turned else stored_height_px,
             rotation_deg=rotation_deg,
             mirrored=mirrored,
-            sample_aspect_ratio=float(aspect),
+            sample_aspect_ratio=float(scan.shapes[0].aspect),
             codec=stream.codec_context.codec.canonical_name,
             container=container.format.name,
             n_frames=len(pts_s),
@@ -180,7 +182,7 @@ def _open(path: Path, video_id: str) -> Video:
             start_s=start_s,
         )
         refusals = _refusals(info, container, stream, scan, timeline)
-        defect = _defect(container, scan, timeline)
+        defect, note = _defect(container, scan, timeline), _note(scan, container)
     return Video(
         info=info,
         pts_s=pts_s,
@@ -191,12 +193,17 @@ def _open(path: Path, video_id: str) -> Video:
         is_key=np.frombuffer(scan.is_key, bool),
         is_corrupt=np.frombuffer(scan.is_corrupt, bool),
         exact_pts=timeline.exact_pts,
-        can_seek=timeline.exact_pts and not scan.was_joined and container.format.name != "avi",
+        can_seek=timeline.exact_pts
+        and not scan.was_joined
+        and len(scan.shapes) == 1
+        and container.format.name != "avi",
         display_matrix=matrix,
         stored_width_px=stored_width_px,
         stored_height_px=stored_height_px,
+        shapes=scan.shapes,
         refusals=refusals,
         defect=defect,
+        note=note,
     )
 
 
@@ -210,11 +217,13 @@ def _check_size(path: Path, width_px: int, height_px: int, n_frames: int) -> Non
 
 def _scan_packets(container: InputContainer, stream: VideoStream) -> _Scan:
     scan = _Scan(array("q"), array("q"), array("q"), bytearray(), bytearray(), bytearray(), array("q"))
+    changes = ShapeChanges(stream)
     with damage_reports(container) as complaints:
-        _read_packets(scan, container, stream)
+        _read_packets(scan, container, stream, changes)
     scan.has_hole = any(name == container.format.name for _, name, _ in complaints)
     if scan.first_frame is None and scan.pts:
         scan.first_frame = _first_frame(stream, None)
+    scan.shapes = tuple(changes.found) if len(changes.found) > 1 else (_only_shape(scan.first_frame, stream),)
     if container.format.name == "avi" and len(stream.index_entries) > len(scan.pts) + scan.n_empty:
         _doubt_after_hole(scan, stream)
     if container.format.name != "avi":  # whose times only count packets
@@ -222,7 +231,7 @@ def _scan_packets(container: InputContainer, stream: VideoStream) -> _Scan:
     return scan
 
 
-def _read_packets(scan: _Scan, container: InputContainer, stream: VideoStream) -> None:
+def _read_packets(scan: _Scan, container: InputContainer, stream: VideoStream, changes: ShapeChanges) -> None:
     for packet in video_packets(container, *container.streams):
         heartbeat()
         if packet.pts is not None and packet.time_base:
@@ -236,6 +245,7 @@ def _read_packets(scan: _Scan, container: InputContainer, stream: VideoStream) -
         if not scan.pts and packet.has_sidedata("encryption_info"):
             message = "the video is encrypted; export it with the program that has its key"
             raise VideoError("encrypted", "open", container.name, message)
+        changes.see(len(scan.pts), packet)
         scan.n_unstamped += packet.pts is None
         previous_dts = scan.dts[-1] + (scan.duration[-1] or 1) if scan.dts else 0
         scan.dts.append(packet.dts if packet.dts is not None else previous_dts)
@@ -249,6 +259,12 @@ def _read_packets(scan: _Scan, container: InputContainer, stream: VideoStream) -
             raise too_large(container.name, f"it has over {MAX_FRAMES} frames")
         if scan.first_frame is None and len(scan.pts) <= _PROBE_PACKETS:
             scan.first_frame = _first_frame(stream, packet)
+
+
+def _only_shape(frame: VideoFrame | None, stream: VideoStream) -> Shape:
+    stated, aspect = stream.codec_context, square_pixels(stream.sample_aspect_ratio)
+    width_px, height_px = (frame.width, frame.height) if frame else (stated.width, stated.height)
+    return Shape(0, round(width_px * aspect), height_px, aspect)
 
 
 def _shows_nothing(packet: av.Packet, stream: VideoStream) -> bool:
@@ -385,6 +401,21 @@ def _defect(container: InputContainer, scan: _Scan, timeline: _Timeline) -> tupl
     return None
 
 
+def _note(scan: _Scan, container: InputContainer) -> str:
+    notes = []
+    if len(scan.shapes) > 1:
+        sizes = dict.fromkeys(f"{shape.width_px}x{shape.height_px}" for shape in scan.shapes)
+        width_px, height_px = canvas_of(scan.shapes)
+        notes.append(
+            f"the picture changes its size or shape ({', '.join(sizes)}); each is drawn into {width_px}x{height_px}, "
+            "which boxes refer to"
+        )
+    n_streams = sum(not s.disposition & s.disposition.attached_pic for s in container.streams.video)
+    if n_streams > 1:
+        notes.append(f"the file has {n_streams} video streams, of which one is read, the one that players show")
+    return "; ".join(notes)
+
+
 def _turn(display_matrix: tuple[int, int, int, int]) -> tuple[int, bool]:
     """Clockwise degrees, to the next quarter turn, after a horizontal flip or none."""
     a, b, c, d = display_matrix
@@ -416,6 +447,7 @@ def _refusals(
         (stream.frames not in (0, n_packets), f"its header counts {stream.frames} frames, the file holds {n_packets}"),
         (info.mirrored, "it is shown mirrored"),
         (info.sample_aspect_ratio != 1, "its pixels are not square"),
+        (len(scan.shapes) > 1, "its picture changes its size"),
         (not shallow, f"its pixels are {pixels.name if pixels else 'unknown'}, not 8 bits deep"),
     ]
     of_decord = [

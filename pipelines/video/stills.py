@@ -18,6 +18,7 @@ from pipelines.video.containers import open_container, require_file, video_packe
 from pipelines.video.orientation import orient
 from pipelines.video.pyav import read_with_pyav
 from pipelines.video.scan import Video, open_video
+from pipelines.video.shapes import draw
 
 __all__ = ["read_still"]
 
@@ -75,7 +76,7 @@ def _sought(video: Video, pts_s: float) -> np.ndarray | None:
         if found is None:
             return None
         try:
-            picture = found.to_ndarray(format="rgb24", width=video.stored_width_px, height=video.stored_height_px)
+            picture = draw(found, video.shapes[0].aspect, video.stored_width_px, video.stored_height_px)
         except (FFmpegError, ValueError):
             return None
         return orient(picture, video.display_matrix)

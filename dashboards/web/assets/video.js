@@ -175,7 +175,12 @@
       pen.setTransform(dense, 0, 0, dense, 0, 0);
       pen.clearRect(0, 0, width, height);
       const drawn = [];
-      const scale = Math.min(width / this.facts.width_px, height / this.facts.height_px); // object-fit: contain
+      // The player fits the picture of this moment into its box; the lake fits it into width_px x height_px in the
+      // same way. The two differ where a file changes its picture's size in the middle.
+      const wide_px = picture.videoWidth || this.facts.width_px, high_px = picture.videoHeight || this.facts.height_px;
+      const shown = Math.min(width / wide_px, height / high_px);
+      const stored = Math.min(this.facts.width_px / wide_px, this.facts.height_px / high_px);
+      const scale = shown / stored;
       const left = (width - scale * this.facts.width_px) / 2, top = (height - scale * this.facts.height_px) / 2;
       (this.frame ? this.frame.faces : []).forEach((face) => {
         const [x1, y1, x2, y2] = [0, 1, 2, 3].map((k) => face.box[k] * scale + (k % 2 ? top : left));

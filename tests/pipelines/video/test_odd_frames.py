@@ -119,3 +119,67 @@ def test_what_was_appended_and_is_not_read_is_said(tmp_path: Path, suffix: str) 
     defect = open_video(joined).defect
     assert defect is not None
     assert defect[0] == "joined"
+
+
+def written_as(tmp_path: Path, suffix: str, sizes: list[tuple[int, int]]) -> Path:
+    """A recording of 20 frames of each size, joined; each shows its number in the middle of a frame without borders."""
+    codec = {".webm": "libvpx", ".ts": "libx264", ".mpg": "mpeg2video"}[suffix]
+    parts = [
+        write_clip(
+            tmp_path / f"{k}{suffix}", n_frames=20, codec=codec, options={"g": "5"}, width_px=width, height_px=height
+        )
+        for k, (width, height) in enumerate(sizes)
+    ]
+    joined = tmp_path / f"joined{suffix}"
+    joined.write_bytes(b"".join(part.read_bytes() for part in parts))
+    return joined
+
+
+@pytest.mark.parametrize("suffix", [".webm", ".ts", ".mpg"])
+@pytest.mark.parametrize(
+    ("first", "then", "whole"),
+    [((208, 120), (416, 240), (416, 240)), ((416, 240), (208, 120), (416, 240)), ((240, 416), (416, 240), (416, 416))],
+    ids=["larger", "smaller", "turned"],
+)
+def test_each_size_keeps_its_shape_and_the_largest_is_worked_at(
+    tmp_path: Path, suffix: str, first: tuple[int, int], then: tuple[int, int], whole: tuple[int, int]
+) -> None:
+    video = open_video(written_as(tmp_path, suffix, [first, then]))
+    assert (video.info.width_px, video.info.height_px) == whole
+    assert f"{first[0]}x{first[1]}, {then[0]}x{then[1]}" in video.note
+    pictures = {int(i): p.numpy() for b in decode(video) for i, p in zip(b.frame_index, b.rgb, strict=True)}
+    assert len(pictures) >= 38  # a decoder may lose the two before the seam, and says so
+    for index, size in ((3, first), (25, then)):
+        picture = pictures[index]
+        assert picture.shape[:2] == whole[::-1]
+        scale = min(whole[0] / size[0], whole[1] / size[1])
+        lit = np.argwhere(picture.max(axis=2) > 40)
+        (top, left), (bottom, right) = lit.min(axis=0), lit.max(axis=0) + 1
+        assert (right - left, bottom - top) == pytest.approx((size[0] * scale, size[1] * scale), abs=4)
+        assert (left + right, top + bottom) == pytest.approx(whole, abs=4)
+        assert read_number(picture[top:bottom, left:right]) == index % 20
+        np.testing.assert_array_equal(read_still(video.info.path, float(video.pts_s[index])), picture)
+
+
+def test_pixels_that_change_their_shape_in_the_middle(tmp_path: Path) -> None:
+    parts = [
+        write_clip(tmp_path / f"{k}.ts", n_frames=20, codec="mpeg2video", sample_aspect_ratio=aspect)
+        for k, aspect in enumerate((Fraction(12, 11), Fraction(16, 11)))
+    ]
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(b"".join(part.read_bytes() for part in parts))
+    narrow_px, wide_px = (open_video(part).info.width_px for part in parts)
+    assert narrow_px < wide_px == open_video(joined).info.width_px
+
+
+def test_several_video_streams_are_said(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "two.mkv"), "w") as out:
+        streams = [out.add_stream("mpeg4", rate=25) for _ in range(2)]
+        for stream in streams:
+            stream.width, stream.height, stream.pix_fmt = 208, 120, "yuv420p"
+        for number in range(3):
+            for stream in streams:
+                out.mux(stream.encode(av.VideoFrame.from_ndarray(draw_frame(number), format="rgb24")))
+        for stream in streams:
+            out.mux(stream.encode(None))
+    assert "2 video streams" in open_video(tmp_path / "two.mkv").note
