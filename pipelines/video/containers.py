@@ -19,6 +19,7 @@ from pipelines.video.limits import MAX_PIXELS, MAX_STREAMS
 
 __all__ = [
     "another_follows",
+    "claims_more_bytes",
     "damage_reports",
     "open_container",
     "require_file",
@@ -36,6 +37,9 @@ _NOT_VIDEO_FORMATS = {"concat", "concatf", "dash", "hls", "image2", "imf", "sdp"
 #: The first bytes of an FLV file: sound, pictures or both (Video File Format Specification, version 10, annex E.2).
 _FLV_HEAD = re.compile(rb"FLV\x01[\x01\x04\x05]\x00\x00\x00\x09")
 _MAX_PACKET_BYTES = 16 << 20
+_SEGMENT_ID = b"\x18\x53\x80\x67"
+#: The segment of a Matroska file follows a header of some dozen bytes.
+_MATROSKA_HEAD_BYTES = 4096
 #: Demuxers that leave damaged parts of a file out and tell nobody but the log.
 _SILENT_DEMUXERS = {"matroska,webm"}
 
@@ -164,6 +168,23 @@ def _boxes(path: str | Path) -> Iterator[tuple[bytes, bool]]:
             if size < 8:  # 0: this box reaches to the end of the file
                 return
             at += size
+
+
+def claims_more_bytes(container: InputContainer) -> bool:
+    """Whether a Matroska or WebM file ends before its segment does: it was cut short (RFC 9559, 4.5; RFC 8794, 4).
+
+    A segment of unknown size is what recorders write that cannot go back to their header.
+    """
+    with open(container.name, "rb") as file:
+        head = file.read(_MATROSKA_HEAD_BYTES)
+        end = file.seek(0, os.SEEK_END)
+    at = head.find(_SEGMENT_ID)
+    if at < 0 or at + 4 >= len(head):
+        return False
+    n_bytes = 9 - head[at + 4].bit_length()
+    size = int.from_bytes(head[at + 4 : at + 4 + n_bytes], "big") & ((1 << 7 * n_bytes) - 1)
+    is_unknown = size == (1 << 7 * n_bytes) - 1
+    return not is_unknown and at + 4 + n_bytes + size > end
 
 
 def another_follows(container: InputContainer, last_packet_at: int) -> bool:

@@ -22,6 +22,7 @@ from pipelines.errors import VideoError
 from pipelines.heartbeat import heartbeat
 from pipelines.video.containers import (
     another_follows,
+    claims_more_bytes,
     damage_reports,
     open_container,
     too_large,
@@ -182,7 +183,7 @@ def _open(path: Path, video_id: str) -> Video:
             start_s=start_s,
         )
         refusals = _refusals(info, container, stream, scan, timeline)
-        defect, note = _defect(container, scan, timeline), _note(scan, container)
+        defect, note = _defect(container, scan, timeline), _note(scan, container, timeline.n_missing)
     return Video(
         info=info,
         pts_s=pts_s,
@@ -381,11 +382,11 @@ def _count_missing(container: InputContainer, stream: VideoStream, scan: _Scan, 
     if container.format.name == "avi":  # its times count the chunks, also those that the camera left empty
         return max(0, stream.frames - max(n_seen, max(scan.dts, default=-1) + 1))
     if container.format.name in _DURATION_FORMATS and container.duration:
-        short_s = container.duration / av.time_base - scan.end_s
+        short_s = _short_s(container, scan)
         if scan.has_hole and step_s > 0:  # as many as the time from the first frame to the stated end has room for
             first_s = float(min(scan.pts) * (stream.time_base or 0))
             return max(0, round((container.duration / av.time_base - first_s) / step_s) - n_seen)
-        if short_s > _CUT_SHORT_S:
+        if short_s > _CUT_SHORT_S and (container.format.name == "flv" or claims_more_bytes(container)):
             return math.ceil(short_s / step_s) if step_s > 0 else 1
     return 0
 
@@ -401,8 +402,11 @@ def _defect(container: InputContainer, scan: _Scan, timeline: _Timeline) -> tupl
     return None
 
 
-def _note(scan: _Scan, container: InputContainer) -> str:
+def _note(scan: _Scan, container: InputContainer, n_missing: int) -> str:
     notes = []
+    if container.format.name in _DURATION_FORMATS and not n_missing and _short_s(container, scan) > _CUT_SHORT_S:
+        claimed_s = (container.duration or 0) / av.time_base
+        notes.append(f"the header claims {claimed_s:.1f} s; the file is whole and ends at {scan.end_s:.1f} s")
     if len(scan.shapes) > 1:
         sizes = dict.fromkeys(f"{shape.width_px}x{shape.height_px}" for shape in scan.shapes)
         width_px, height_px = canvas_of(scan.shapes)
@@ -414,6 +418,11 @@ def _note(scan: _Scan, container: InputContainer) -> str:
     if n_streams > 1:
         notes.append(f"the file has {n_streams} video streams, of which one is read, the one that players show")
     return "; ".join(notes)
+
+
+def _short_s(container: InputContainer, scan: _Scan) -> float:
+    """How long before the duration in its header the last packet of a file ends."""
+    return (container.duration or 0) / av.time_base - scan.end_s
 
 
 def _turn(display_matrix: tuple[int, int, int, int]) -> tuple[int, bool]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from fractions import Fraction
 from pathlib import Path
 
@@ -183,3 +184,24 @@ def test_several_video_streams_are_said(tmp_path: Path) -> None:
         for stream in streams:
             out.mux(stream.encode(None))
     assert "2 video streams" in open_video(tmp_path / "two.mkv").note
+
+
+@pytest.mark.parametrize("size", ["unknown", "whole", "cut"])
+def test_a_header_that_claims_a_longer_film_is_believed_only_of_a_file_that_was_cut(tmp_path: Path, size: str) -> None:
+    """A recorder in a browser states no size of its segment, and at times the duration of something else."""
+    path = write_clip(tmp_path / "recorded.webm", n_frames=60, codec="libvpx", options={"g": "5"})
+    data = bytearray(path.read_bytes())
+    duration = data.index(b"\x44\x89\x88") + 3
+    data[duration : duration + 8] = struct.pack(">d", 12_000.0)
+    segment = data.index(b"\x18\x53\x80\x67") + 4
+    if size == "unknown":
+        data[segment : segment + 8] = b"\x01" + b"\xff" * 7
+    path.write_bytes(data[:-20] if size == "cut" else data)
+    video = open_video(path)
+    if size == "cut":
+        assert video.n_missing > 200
+        assert video.defect is not None
+        return
+    assert (video.info.n_frames, video.n_missing, video.defect) == (60, 0, None)
+    assert video.note == "the header claims 12.0 s; the file is whole and ends at 2.4 s"
+    assert video.info.duration_s == pytest.approx(2.4, abs=0.01)
