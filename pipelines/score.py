@@ -36,7 +36,7 @@ from pipelines.profile import stage, staged
 from pipelines.remote import local_copy
 from pipelines.rows import ROW_SCHEMA, FrameTimes, observation_rows
 from pipelines.scoring.scorer import Scorer
-from pipelines.settings import AnalysisSettings, Decoder
+from pipelines.settings import AnalysisSettings
 from pipelines.video.containers import require_file
 from pipelines.video.decode import Decoding, decode, open_video
 from pipelines.video.prefetch import ahead
@@ -71,7 +71,7 @@ class VideoFile:
 
     path: StoragePath
     video_id: str | None = None
-    decoder: Decoder | None = None
+    decoder: str | None = None
     segments: tuple[int, int] | None = None
 
 
@@ -178,7 +178,7 @@ class VideoAnalyzer:
             every=self.settings.every,
             fps=self.settings.fps,
             batch_frames=self.settings.batch_frames(info.width_px, info.height_px),
-            decoder=file.decoder or self.settings.decoder,  # type: ignore[arg-type]  # checked by AnalysisSettings
+            decoder=file.decoder or self.settings.decoder,
             segment_s=self.settings.segment_s,
             device=self.device,
         )

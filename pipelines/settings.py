@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 from mfer.errors import ConfigError
 from pipelines.faces.detectors import DETECT_MODES, DETECTORS, DetectMode, DetectorSettings, parse_min_face
 from pipelines.faces.settings import QualitySettings, TrackerSettings
+from pipelines.video.decoders import DECODERS
 from storage.stitch import STITCH_VERSION
 
 __all__ = [
@@ -18,7 +19,6 @@ __all__ = [
     "DETECT_MODES",
     "ROTATIONS",
     "AnalysisSettings",
-    "Decoder",
     "DetectMode",
     "DetectorSettings",
     "QualitySettings",
@@ -29,8 +29,6 @@ __all__ = [
 
 #: Part of ``faces_id``: bump one when the same settings would give other faces, tracks or qualities.
 ALGORITHM_VERSIONS = {"times": 2, "detect": 1, "follow": 1, "track": 1, "quality": 2, "stitch": STITCH_VERSION}
-Decoder = Literal["auto", "decord", "pyav", "torchcodec"]
-DECODERS: tuple[Decoder, ...] = get_args(Decoder)
 #: Degrees clockwise, or ``auto``: the turn in which most faces stand upright.
 Rotation = Literal["90", "180", "270", "auto"]
 ROTATIONS: tuple[Rotation, ...] = get_args(Rotation)
@@ -67,8 +65,8 @@ class AnalysisSettings:
             raise ConfigError(f"segments of {self.segment_s} s; allowed: above 0")
         if self.rotate is not None and self.rotate not in ROTATIONS:
             raise ConfigError(f"rotate is {self.rotate!r}; allowed: {', '.join(ROTATIONS)}")
-        if self.decoder not in DECODERS:
-            raise ConfigError(f"decoder is {self.decoder!r}; allowed: {', '.join(DECODERS)}")
+        if self.decoder not in ("auto", *DECODERS):
+            raise ConfigError(f"the decoder is {self.decoder!r}; allowed: auto, {', '.join(DECODERS)}")
 
     def hashed(self) -> dict[str, Any]:
         """What ``faces_id`` is made of: the settings that change rows, and the versions of the algorithms."""

@@ -23,6 +23,7 @@ import numpy as np
 
 from pipelines.errors import VideoError
 from pipelines.video.decode import Video, decode, open_video
+from pipelines.video.decoders import refusal
 from tests.clips import write_clip
 
 __all__ = ["Finding", "fuzz", "mutate"]
@@ -133,7 +134,7 @@ def examine(path: Path) -> str:
         return error.code
     assert sorted([*frames, *unread]) == list(range(n_frames)), "a frame is neither delivered nor named as unread"
     ended = "partial" if unread else "ok"
-    if video.refusals.get("decord") is None:
+    if refusal("decord", video) is None:
         ended += ", by decord " + _by_decord(video, frames)
     return ended
 

@@ -12,6 +12,7 @@ import click
 from flows.cli.options import lake_option, n_cores, plain_errors
 from pipelines.faces.detectors import DEFAULT_DETECTOR, DETECT_MODES, DETECTORS
 from pipelines.settings import ROTATIONS
+from pipelines.video.decoders import DECODERS
 
 if TYPE_CHECKING:
     from flows.run import RunSummary
@@ -71,10 +72,10 @@ __all__ = ["analyze"]
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option(
     "--decoder",
-    type=click.Choice(["auto", "decord", "pyav", "torchcodec"]),
+    type=click.Choice(["auto", *DECODERS]),
     default="auto",
     show_default=True,
-    help="auto is pyav. decord, and torchcodec, which decodes on a GPU, read only files that a scan proves harmless.",
+    help="auto is pyav. decord, and torchcodec, which decodes on a GPU, read only files that a scan verified.",
 )
 @click.option(
     "--workers", type=click.IntRange(1), help="Videos at a time.  [default: cores; with ray all of its cluster]"

@@ -14,6 +14,7 @@ from pipelines.remote import local_copy
 from pipelines.scoring.lookup import find_model, known_models
 from pipelines.video.containers import require_file
 from pipelines.video.decode import open_video
+from pipelines.video.decoders import DECODERS, refusal
 from storage.delta.object_store import is_uri, place_of
 from storage.delta.relations import rows_of
 from storage.delta.tables import MARKER
@@ -60,8 +61,8 @@ def inspect_video(path: str, lake_location: str, at_s: float | None = None) -> s
             f"  time      {about.n_frames} frames, {about.duration_s:.3f} s, starts at {about.start_s:.3f} s",
             f"  video_id  {video_id}",
             *(
-                f"  {decoder:9} {'not: ' + info.refusals[decoder] if decoder in info.refusals else 'may read it'}"
-                for decoder in ("decord", "torchcodec")
+                f"  {decoder:9} {f'not: {reason}' if (reason := refusal(decoder, info)) else 'may read it'}"
+                for decoder in DECODERS
             ),
         ]
     except VideoError as error:

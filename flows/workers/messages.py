@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pipelines.settings import Decoder
 from storage.delta.object_store import StoragePath
 from storage.records import VideoOutcome, VideoPart
 
@@ -18,7 +17,7 @@ class Task:
 
     path: StoragePath
     video_id: str | None = None
-    decoder: Decoder | None = None
+    decoder: str | None = None
     segments: tuple[int, int] | None = None
 
 

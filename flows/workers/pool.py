@@ -21,7 +21,7 @@ from flows.workers.messages import Answer, Ready, Task, WantsNetworks
 from flows.workers.process import NETWORKS_LOST, Child
 from mfer.errors import ConfigError
 from pipelines.heartbeat import Phase
-from pipelines.settings import Decoder
+from pipelines.video.decoders import fallback_decoder
 from storage.records import VideoOutcome, VideoPart
 
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ class WorkerPool:
         )
         if job.failure:
             return _second_outcome(job.failure, failure)
-        decoder = job.task.decoder if phase is Phase.COMMIT else _other_decoder(self._run.settings.decoder)
+        decoder = job.task.decoder if phase is Phase.COMMIT else fallback_decoder(self._run.settings.decoder)
         self._waiting.appendleft(_Job(replace(job.task, decoder=decoder), failure))
         return None
 
@@ -246,10 +246,6 @@ class WorkerPool:
         for name, seconds in worker.cpu_s.items():
             self._cpu_s[name] = self._cpu_s.get(name, 0.0) + seconds
         worker.end()
-
-
-def _other_decoder(decoder: str) -> Decoder:
-    return "decord" if decoder in ("auto", "pyav") else "pyav"
 
 
 def _second_outcome(first: VideoOutcome, second: VideoOutcome) -> VideoOutcome:

@@ -1,10 +1,9 @@
-"""Frames of one video, in order, with exact times: by PyAV, or by decord where that is asked for and allowed."""
+"""Frames of one video, in order, with exact times: by PyAV, or by another decoder where the file allows it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 import torch
@@ -12,17 +11,11 @@ import torch
 from mfer.errors import ConfigError
 from pipelines.batches import FrameBatch
 from pipelines.errors import VideoError
-from pipelines.settings import DECODERS, Decoder
-from pipelines.video.decord import DecordMismatchError, read_with_decord
+from pipelines.video.decoders import DECODERS, DecoderMismatchError, decoder_name, load_decoder, refusal
 from pipelines.video.limits import BATCH_BYTES
-from pipelines.video.pyav import read_with_pyav
 from pipelines.video.scan import Video, open_video
-from pipelines.video.torchcodec import TorchcodecMismatchError, read_with_torchcodec, require_torchcodec
 
 __all__ = ["Decoding", "Video", "decode", "open_video", "sample_frames"]
-
-
-Reader = Literal["decord", "pyav", "torchcodec"]
 
 
 def sample_frames(video: Video, *, every: int = 1, fps: float | None = None) -> np.ndarray:
@@ -54,7 +47,7 @@ def decode(
     every: int = 1,
     fps: float | None = None,
     batch_frames: int = 16,
-    decoder: Decoder = "auto",
+    decoder: str = "auto",
     threads: int = 1,
     segment_s: float = np.inf,
     device: str = "cpu",
@@ -66,7 +59,7 @@ def decode(
         every, fps: which frames to take, see ``sample_frames``; the others are never turned into RGB.
         batch_frames: frames in a batch, at most; large frames make smaller batches (``BATCH_BYTES``).
         decoder: ``auto`` and ``pyav`` take PyAV. ``decord`` and ``torchcodec`` are right on files that are not damaged
-            and that the packets prove harmless: they show patched pictures without a word. decord is no faster;
+            and that a scan of the packets verified: they show patched pictures without a word. decord is no faster;
             torchcodec decodes on a GPU.
         threads: of PyAV's decoder; many videos at once are faster in one process each.
         segment_s: length of a segment, in seconds. A batch never lies in two segments, and any run of segments can be
@@ -77,25 +70,23 @@ def decode(
         An iterable of FrameBatch. Each run over it reads the file once; memory does not grow with its length.
 
     Raises:
-        ConfigError: settings that are not allowed, or torchcodec is not to be had.
+        ConfigError: settings that are not allowed, or a decoder whose library is unavailable.
         VideoError: decoder_refused where another decoder than PyAV was asked for and may not read this file. While
             iterating: decode_failed where not one frame could be read, out_of_memory.
     """
-    if decoder not in DECODERS:
-        raise ConfigError(f"decoder got {decoder!r}; allowed are {', '.join(DECODERS)}")
+    if decoder not in ("auto", *DECODERS):
+        raise ConfigError(f"decoder got {decoder!r}; allowed are auto, {', '.join(DECODERS)}")
     if batch_frames < 1 or threads < 1:
         raise ConfigError(f"decoding got batch_frames={batch_frames}, threads={threads}; both must be at least 1")
     if not segment_s > 0:
         raise ConfigError(f"segments of {segment_s} s; they must be longer than 0")
-    if decoder == "torchcodec":
-        require_torchcodec()
-    if (refusal := video.refusals.get(decoder)) is not None:
-        raise _refused(video, decoder, refusal)
+    load_decoder(decoder).require()
+    if (reason := refusal(decoder, video)) is not None:
+        raise _refused(video, decoder, reason)
     frame_index = sample_frames(video, every=every, fps=fps)
     batch_frames = max(1, min(batch_frames, BATCH_BYTES // (3 * video.info.width_px * video.info.height_px)))
     bounds = _segment_bounds(video.pts_s[frame_index], segment_s, video.tick_s)
-    chosen: Reader = "pyav" if decoder == "auto" else decoder
-    return Decoding(video, frame_index, bounds, batch_frames, threads, chosen, device)
+    return Decoding(video, frame_index, bounds, batch_frames, threads, decoder_name(decoder), device)
 
 
 def _segment_bounds(time_s: np.ndarray, segment_s: float, tick_s: float) -> np.ndarray:
@@ -124,7 +115,7 @@ class Decoding:
     segment_bounds: np.ndarray
     batch_frames: int
     threads: int
-    decoder: Reader
+    decoder: str
     device: str = "cpu"
     may_read_none: bool = False
 
@@ -148,30 +139,18 @@ class Decoding:
         )
 
     def __iter__(self) -> Iterator[FrameBatch]:
+        decoder = load_decoder(self.decoder)
         try:
-            if self.decoder == "decord":
-                yield from self._iterate_decord()
-            elif self.decoder == "torchcodec":
-                yield from self._iterate(read_with_torchcodec(self.video, self.frame_index, self.device))
-            else:
-                yield from self._iterate(read_with_pyav(self.video, self.frame_index, self.threads))
-        except TorchcodecMismatchError as mismatch:
-            raise _refused(self.video, "torchcodec", f"it read it wrongly: {mismatch}") from mismatch
+            yield from self._batches(
+                decoder.read(self.video, self.frame_index, threads=self.threads, device=self.device)
+            )
+        except DecoderMismatchError as mismatch:
+            raise _refused(self.video, self.decoder, f"it read it wrongly: {mismatch}") from mismatch
         except MemoryError as error:
             message = "not enough memory for the frames; use fewer workers or smaller batches"
             raise VideoError("out_of_memory", "decode", self.video.info.path, message) from error
 
-    def _iterate_decord(self) -> Iterator[FrameBatch]:
-        try:
-            clip = read_with_decord(self.video, self.frame_index)
-        except DecordMismatchError as mismatch:
-            raise _refused(self.video, "decord", f"it read it wrongly: {mismatch}") from mismatch
-        for start, end in zip(self.segment_bounds, self.segment_bounds[1:], strict=False):
-            for first in range(start, end, self.batch_frames):
-                rows = slice(first, min(first + self.batch_frames, end))
-                yield _batch(self.video, clip[rows], self.frame_index[rows])
-
-    def _iterate(self, pictures: Iterator[tuple[int, np.ndarray]]) -> Iterator[FrameBatch]:
+    def _batches(self, pictures: Iterator[tuple[int, np.ndarray]]) -> Iterator[FrameBatch]:
         """Batches of the frames, uint8 [H,W,3], that could be read."""
         n_read = n_settled = 0  # of the wanted frames: delivered, and delivered or known to be unread
         rgb, taken = self._room(), list[int]()
@@ -199,17 +178,14 @@ class Decoding:
         return torch.empty((self.batch_frames, height_px, width_px, 3), dtype=torch.uint8)
 
 
-def _batch(
-    video: Video, rgb: torch.Tensor, frames: np.ndarray | list[int], wanted: np.ndarray | None = None
-) -> FrameBatch:
+def _batch(video: Video, rgb: torch.Tensor, frames: list[int], wanted: np.ndarray) -> FrameBatch:
     frame_index = np.asarray(frames, dtype=np.int64)
-    unread = np.setdiff1d(wanted, frame_index) if wanted is not None else np.zeros(0, np.int64)
     return FrameBatch(
         rgb=rgb,
         frame_index=frame_index,
         pts_s=video.pts_s[frame_index],
         duration_s=video.duration_s[frame_index],
-        unread_index=unread,
+        unread_index=np.setdiff1d(wanted, frame_index),
     )
 
 

@@ -2,19 +2,49 @@
 
 from __future__ import annotations
 
-import numpy as np
-import torch
+from collections.abc import Iterator
 
+import numpy as np
+
+from pipelines.video.decoders import DecoderMismatchError
 from pipelines.video.scan import Video
 
-__all__ = ["DecordMismatchError", "read_with_decord"]
+__all__ = ["MAX_CLIP_MB", "DecordDecoder"]
+
+#: Decord decodes ahead without bound when the consumer is slow: a clip may not be larger than this when decoded.
+MAX_CLIP_MB = 64
+#: Decord reserves memory for every frame that fits into the time of a file, also where there are gaps of weeks.
+_MAX_CLIP_S = 86_400.0
 
 
-class DecordMismatchError(Exception):
-    """Decord did not deliver exactly the frames that the packets promise."""
+class DecordDecoder:
+    """Follows ``pipelines.video.decoders.Decoder``."""
+
+    by_packet = False
+
+    def require(self) -> None:
+        """Nothing: it is always installed."""
+
+    def refusal(self, video: Video) -> str | None:
+        """Why decord must not read a file that the packets prove to be plain."""
+        info = video.info
+        if info.duration_s > _MAX_CLIP_S:
+            return "it runs over more than a day, and decord reserves memory by time"
+        clip_mb = info.width_px * info.height_px * 3 * len(video.frame_of_packet) / 1e6
+        if clip_mb > MAX_CLIP_MB:
+            return (
+                f"decoded it takes {clip_mb:.0f} MB and decord, which reads ahead without bound, may have {MAX_CLIP_MB}"
+            )
+        return None
+
+    def read(
+        self, video: Video, frame_index: np.ndarray, *, threads: int = 1, device: str = "cpu"
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """See ``Decoder.read``; ``threads`` and ``device`` are ignored."""
+        yield from zip(frame_index.tolist(), _read(video, frame_index), strict=True)
 
 
-def read_with_decord(video: Video, frame_index: np.ndarray) -> torch.Tensor:
+def _read(video: Video, frame_index: np.ndarray) -> np.ndarray:
     """Read the whole clip in order and return the wanted frames, uint8 [S,H,W,3], only if every frame came.
 
     Delivering nothing before all was checked is what makes a wrong row impossible. The gate bounds the clip's size, and
@@ -24,23 +54,23 @@ def read_with_decord(video: Video, frame_index: np.ndarray) -> torch.Tensor:
 
     decord.logging.set_level(decord.logging.QUIET)
     n_frames, height_px, width_px = video.info.n_frames, video.info.height_px, video.info.width_px
-    clip = torch.empty((len(frame_index), height_px, width_px, 3), dtype=torch.uint8)
+    clip = np.empty((len(frame_index), height_px, width_px, 3), np.uint8)
     row = 0
     try:
         reader = decord.VideoReader(str(video.info.path.absolute()), num_threads=1, fault_tol=1e-9)
         if len(reader) != n_frames:
-            raise DecordMismatchError(f"it counts {len(reader)} frames, the packets {n_frames}")
+            raise DecoderMismatchError(f"it counts {len(reader)} frames, the packets {n_frames}")
         for index in range(n_frames):
             picture = reader.next()
             if tuple(picture.shape) != (height_px, width_px, 3):
-                raise DecordMismatchError(f"frame {index} has the shape {tuple(picture.shape)}")
+                raise DecoderMismatchError(f"frame {index} has the shape {tuple(picture.shape)}")
             if row < len(frame_index) and index == frame_index[row]:
-                clip[row] = torch.from_numpy(picture.asnumpy())
+                clip[row] = picture.asnumpy()
                 row += 1
-    except (DecordMismatchError, MemoryError):
+    except (DecoderMismatchError, MemoryError):
         raise
     except StopIteration:
-        raise DecordMismatchError(f"it ended before {n_frames} frames") from None
+        raise DecoderMismatchError(f"it ended before {n_frames} frames") from None
     except Exception as error:  # decord's own errors are RuntimeErrors, its assertions AssertionErrors
-        raise DecordMismatchError(str(error).splitlines()[0] if str(error) else repr(error)) from error
+        raise DecoderMismatchError(str(error).splitlines()[0] if str(error) else repr(error)) from error
     return clip

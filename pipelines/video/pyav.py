@@ -14,11 +14,29 @@ from pipelines.video.orientation import orient
 from pipelines.video.scan import Video
 from pipelines.video.shapes import draw, shape_at
 
-__all__ = ["read_with_pyav"]
+__all__ = ["PyavDecoder"]
 
 
-def read_with_pyav(video: Video, frame_index: np.ndarray, threads: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield (index, upright RGB uint8 [H,W,3]) of the wanted frames that could be read, in order."""
+class PyavDecoder:
+    """Follows ``pipelines.video.decoders.Decoder``."""
+
+    by_packet = True
+
+    def require(self) -> None:
+        """Nothing: it is always installed."""
+
+    def refusal(self, video: Video) -> str | None:
+        """None: it reads every file."""
+        return None
+
+    def read(
+        self, video: Video, frame_index: np.ndarray, *, threads: int = 1, device: str = "cpu"
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """See ``Decoder.read``; ``device`` is ignored."""
+        return _read(video, frame_index, threads)
+
+
+def _read(video: Video, frame_index: np.ndarray, threads: int) -> Iterator[tuple[int, np.ndarray]]:
     wanted = np.zeros(video.info.n_frames, dtype=bool)
     wanted[frame_index] = True
     tally = _Tally(video)

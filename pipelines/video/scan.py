@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from array import array
-from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -46,10 +45,6 @@ __all__ = ["Video", "open_video"]
 _DURATION_FORMATS = {"matroska,webm", "flv"}
 _PLAIN_CONTAINERS = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "flv"}
 _PLAIN_CODECS = {"h264", "hevc", "vp8", "vp9", "mpeg4", "mjpeg"}
-#: Decord decodes ahead without bound when the consumer is slow: a clip may not be larger than this when decoded.
-DECORD_CLIP_MB = 64
-#: Decord reserves memory for every frame that fits into the time of a file, also where there are gaps of weeks.
-DECORD_CLIP_S = 86_400.0
 #: A file that ends this much before the duration in its header was cut short; audio padding is far below it.
 _CUT_SHORT_S = 1.0
 #: Bytes of a chunk's name and size in AVI, which lie between where the index points and where the packet begins.
@@ -71,9 +66,9 @@ class Video:
     which frame, and frames are counted instead. ``can_seek`` says that the container finds
     a frame by its ``pts_s``. ``display_matrix`` is (a, b, c, d): a point (x, y), y down, of the
     stored picture is shown at (a x + c y, b x + d y). ``stored_width_px`` and ``stored_height_px`` have square pixels
-    and come before that turn; where the picture has several ``shapes``, each is drawn into that size. ``refusals`` has
-    the decoders that must not read the file, and why. ``defect`` is the code and the message of what the file as a
-    whole lacks, and ``note`` what its reader should know of it beside.
+    and come before that turn; where the picture has several ``shapes``, each is drawn into that size. ``doubt`` is why
+    a decoder that does not go packet by packet is not proven right on the file. ``defect`` is the code and the message
+    of what the file as a whole lacks, and ``note`` what its reader should know of it beside.
     """
 
     info: VideoInfo
@@ -90,12 +85,12 @@ class Video:
     stored_width_px: int
     stored_height_px: int
     shapes: tuple[Shape, ...]
-    refusals: Mapping[str, str]
+    doubt: str | None
     defect: tuple[str, str] | None
     note: str
 
     def __repr__(self) -> str:
-        return f"Video({self.info}, n_missing={self.n_missing}, refusals={self.refusals!r})"
+        return f"Video({self.info}, n_missing={self.n_missing}, doubt={self.doubt!r})"
 
 
 @dataclass
@@ -182,7 +177,7 @@ def _open(path: Path, video_id: str) -> Video:
             duration_s=float(pts_s[-1] + duration_s[-1] - start_s),
             start_s=start_s,
         )
-        refusals = _refusals(info, container, stream, scan, timeline)
+        doubt = _doubt(info, container, stream, scan, timeline)
         defect, note = _defect(container, scan, timeline), _note(scan, container, timeline.n_missing)
     return Video(
         info=info,
@@ -202,7 +197,7 @@ def _open(path: Path, video_id: str) -> Video:
         stored_width_px=stored_width_px,
         stored_height_px=stored_height_px,
         shapes=scan.shapes,
-        refusals=refusals,
+        doubt=doubt,
         defect=defect,
         note=note,
     )
@@ -433,15 +428,13 @@ def _turn(display_matrix: tuple[int, int, int, int]) -> tuple[int, bool]:
     return round(degrees / 90) % 4 * 90, mirrored
 
 
-def _refusals(
+def _doubt(
     info: VideoInfo, container: InputContainer, stream: VideoStream, scan: _Scan, timeline: _Timeline
-) -> dict[str, str]:
-    """The first reason why each decoder that nobody watches packet by packet is not proven right on this file."""
+) -> str | None:
     n_packets = len(scan.pts)
     pixels = scan.first_frame.format if scan.first_frame else None
     shallow = pixels is not None and all(component.bits == 8 for component in pixels.components)
-    clip_mb = info.width_px * info.height_px * 3 * n_packets / 1e6
-    of_both = [
+    reasons = [
         (container.format.name not in _PLAIN_CONTAINERS, f"its container is {info.container}"),
         (info.codec not in _PLAIN_CODECS, f"its codec is {info.codec}"),
         (len(container.streams.video) != 1, f"it has {len(container.streams.video)} video streams"),
@@ -459,18 +452,7 @@ def _refusals(
         (len(scan.shapes) > 1, "its picture changes its size"),
         (not shallow, f"its pixels are {pixels.name if pixels else 'unknown'}, not 8 bits deep"),
     ]
-    of_decord = [
-        (info.duration_s > DECORD_CLIP_S, "it runs over more than a day, and decord reserves memory by time"),
-        (
-            clip_mb > DECORD_CLIP_MB,
-            f"decoded it takes {clip_mb:.0f} MB and decord, which reads ahead without bound, may have {DECORD_CLIP_MB}",
-        ),
-    ]
-    found = {}
-    for decoder, reasons in (("decord", of_both + of_decord), ("torchcodec", of_both)):
-        if reason := next((reason for refused, reason in reasons if refused), None):
-            found[decoder] = reason
-    return found
+    return next((reason for is_so, reason in reasons if is_so), None)
 
 
 def _is_utf8(path: Path) -> bool:

@@ -16,7 +16,7 @@ from av.video.stream import VideoStream
 from pipelines.errors import VideoError
 from pipelines.video.containers import open_container, require_file, video_packets, video_stream
 from pipelines.video.orientation import orient
-from pipelines.video.pyav import read_with_pyav
+from pipelines.video.pyav import PyavDecoder
 from pipelines.video.scan import Video, open_video
 from pipelines.video.shapes import draw
 
@@ -47,7 +47,7 @@ def read_still(path: str | Path, pts_s: float, *, nearest: bool = False) -> np.n
     if index is not None and video.can_seek:
         picture = _sought(video, float(video.pts_s[index]))
     if index is not None and picture is None:  # the packets before it are passed over, not decoded
-        picture = next((rgb for _, rgb in read_with_pyav(video, np.array([index]), threads=1)), None)
+        picture = next((rgb for _, rgb in PyavDecoder().read(video, np.array([index]))), None)
     if picture is None:
         message = f"no frame could be read at {pts_s:.3f} s; the file may have changed, or is damaged there"
         raise VideoError("decode_failed", "decode", path, message)

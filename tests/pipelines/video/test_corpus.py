@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 
 from pipelines.errors import VideoError
-from pipelines.settings import Decoder
 from pipelines.video.decode import Video, decode, open_video
 from tests.clips import read_number, write_clip
 from tests.corpus import CORPUS, Kind
 from tests.pipelines.video.test_decode import skip_unless_allowed
 
 
-def read(video: Video, decoder: Decoder, grey: bool) -> tuple[dict[int, int], list[int]]:
+def read(video: Video, decoder: str, grey: bool) -> tuple[dict[int, int], list[int]]:
     """The number on each delivered frame by its index, and the unread indexes."""
     numbers: dict[int, int] = {}
     unread: list[int] = []
@@ -27,7 +26,7 @@ def read(video: Video, decoder: Decoder, grey: bool) -> tuple[dict[int, int], li
     return numbers, unread
 
 
-def check(kind: Kind, path: Path, decoder: Decoder) -> None:
+def check(kind: Kind, path: Path, decoder: str) -> None:
     video = open_video(path)
     numbers, unread = read(video, decoder, kind.grey)
     n_frames = video.info.n_frames
@@ -91,7 +90,7 @@ WHOLE = [kind for kind in CORPUS if not kind.code and not kind.silent and kind.l
 @pytest.mark.full
 @pytest.mark.parametrize("kind", WHOLE, ids=lambda k: k.name)
 @pytest.mark.parametrize("decoder", ["decord", "torchcodec"])
-def test_other_decoder_reads_rightly_what_it_may_read_or_refuses(kind: Kind, tmp_path: Path, decoder: Decoder) -> None:
+def test_other_decoder_reads_rightly_what_it_may_read_or_refuses(kind: Kind, tmp_path: Path, decoder: str) -> None:
     path = kind.make(tmp_path / kind.name)
     skip_unless_allowed(open_video(path), decoder)
     try:

@@ -14,8 +14,8 @@ import pytest
 
 from mfer.errors import ConfigError
 from pipelines.errors import VideoError
-from pipelines.settings import Decoder
 from pipelines.video.decode import decode, open_video
+from pipelines.video.decoders import refusal
 from tests.clips import read_number, write_audio, write_clip
 
 GOP = {"bf": "3", "g": "25"}
@@ -34,7 +34,7 @@ def cut(path: Path, share: float) -> Path:
     return path
 
 
-def read(path: Path, decoder: Decoder) -> tuple[dict[int, int], list[int]]:
+def read(path: Path, decoder: str) -> tuple[dict[int, int], list[int]]:
     """The number of each delivered frame by its index, and the unread indexes."""
     numbers: dict[int, int] = {}
     unread: list[int] = []
@@ -201,7 +201,7 @@ def test_missing_torchcodec_says_what_to_install(tmp_path: Path, monkeypatch: py
 def test_decord_that_fails_inside_the_gate_delivers_nothing_of_its_own(tmp_path: Path) -> None:
     path = damage(write_clip(tmp_path / "x.mp4", n_frames=100, options=GOP), seed=1)
     video = open_video(path)
-    assert video.refusals.get("decord") is None
+    assert refusal("decord", video) is None
     assert sum(len(frames.unread_index) for frames in decode(video)) > 0
     with pytest.raises(VideoError) as caught:
         list(decode(video, decoder="decord"))
