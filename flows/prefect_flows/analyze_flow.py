@@ -25,6 +25,7 @@ from prefect.states import Completed, Failed
 from pydantic import PositiveFloat, PositiveInt
 
 from flows.analyze import analyze_folder
+from flows.prefect_flows.working_folder import enter_working_folder
 from flows.run import FolderRun, Progress, RunSummary
 from mfer.errors import ConfigError
 from pipelines.faces.detectors import DEFAULT_DETECTOR, DetectMode
@@ -88,6 +89,7 @@ def analyze_folder_flow(
         ray_address: the cluster, auto or HOST:PORT; default: a new one on the machine of the run.
         exclude: patterns of files and folders to leave out, such as *_proxy*.
     """
+    enter_working_folder()
     if report is not None and is_uri(report):
         raise ConfigError(f"report is {report}; allowed is a file on the machine of the run")
     settings = AnalysisSettings(

@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 import click
 
+from flows.prefect_flows.working_folder import runs_start_elsewhere
 from mfer.errors import ConfigError
 from storage.delta.object_store import place_of
 from storage.interpreter import python_command, python_environment
@@ -91,7 +92,7 @@ def serve(lake: str, schedules: Schedules | None = None) -> None:
 
     deployments = _make_deployments(str(place_of(lake)), schedules or Schedules())
     url = get_current_settings().api.url or _LOCAL_API
-    with temporary_settings({PREFECT_API_URL: url}), _running_server(url):
+    with temporary_settings({PREFECT_API_URL: url}), _running_server(url), runs_start_elsewhere():
         from flows.prefect_flows.heartbeats import watch_heartbeats
 
         watch_heartbeats()

@@ -12,6 +12,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 from pydantic import PositiveFloat, PositiveInt
 
+from flows.prefect_flows.working_folder import enter_working_folder
 from mfer.errors import ConfigError
 from storage.drift import DriftReport, DriftRules, check_drift
 from storage.identity import printable
@@ -42,6 +43,7 @@ def check_drift_flow(
         alpha: how often a check without any change may find one.
         min_videos: on either side, to be judged.
     """
+    enter_working_folder()
     try:
         rules = DriftRules(min_effect, alpha, min_videos)
     except ValueError as error:

@@ -20,6 +20,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 from pydantic import PositiveFloat, PositiveInt
 
+from flows.prefect_flows.working_folder import enter_working_folder
 from flows.refresh import RefreshOutcome, RefreshRequest, outcome_text, refresh_model
 from mfer.gate import GateRules
 from storage.identity import path_shown
@@ -68,6 +69,7 @@ def refresh_model_flow(
         shards: threads for training on a CPU.
         work: folder for the state of a killed run; default: in the user's cache.
     """
+    enter_working_folder()
     request = RefreshRequest(
         data=os.path.abspath(os.path.expanduser(data)),
         lake=os.path.expanduser(lake),
