@@ -204,6 +204,11 @@ class Card:
         n = np.maximum([counts.get(name, 0) for name in self.class_names], 1).astype(np.float64)
         return n / n.sum()
 
+    def class_shares_by_name(self) -> dict[str, float] | None:
+        """``class_shares`` as the lake keeps them, to six digits."""
+        shares = self.class_shares()
+        return None if shares is None else dict(zip(self.class_names, shares.round(6).tolist(), strict=True))
+
     def to_dict(self) -> dict[str, Any]:
         return {
             "card_version": _CARD_VERSION,

@@ -209,6 +209,7 @@ class VideoAnalyzer:
             settings={
                 **self.settings.hashed(),
                 "crop": self.scorer.card.crop.to_dict(),
+                "class_shares": self.scorer.card.class_shares_by_name(),
                 "rotation_deg": turn.degrees,
             },
         )

@@ -34,8 +34,10 @@ def test_a_video_is_analysed_asked_about_and_skipped_the_second_time(clip, tmp_p
     assert [(outcome.status, outcome.n_frames) for outcome in first.outcomes] == [("ok", 3)]
     with mfer.connect(lake) as con:
         rows = con.sql("SELECT time_s, p_neutral FROM scores ORDER BY time_s").fetchall()
+        reweighted = con.sql("SELECT time_s, p_neutral FROM reweighted() ORDER BY time_s").fetchall()
     assert len(rows) == 3
     assert all(0 <= p <= 1 for _, p in rows)
+    assert all(less < p for (_, p), (_, less) in zip(rows, reweighted, strict=True))  # of the most usual class
     again = mfer.analyze([clip], str(lake), every=40, progress=False)
     assert [outcome.status for outcome in again.outcomes] == ["skipped"]
 

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 
 __all__ = ["enter_working_folder", "runs_start_elsewhere"]
 
-_VARIABLE = "MFER_WORKING_FOLDER"
+_VARIABLE = "_MFER_WORKING_FOLDER"  # internal: nobody sets it
 
 
 @contextmanager

@@ -53,6 +53,11 @@ def _each(pattern: str, joint: str = ", ") -> str:
 
 
 _NAMES = _each("'{}'")
+#: The class with the highest probability; NULL, which list_position would find, where none is known.
+_LEADING = (
+    f"CASE WHEN greatest({_each('p_{}')}) IS NOT NULL"
+    f" THEN list_extract([{_NAMES}], list_position([{_each('p_{}')}], greatest({_each('p_{}')}))) END"
+)
 _LONG = f"unnest([{_each('p_{}')}]) AS p, unnest([{_NAMES}]) AS class"
 #: A face that is shown for no time at all, as a lone picture is, still counts.
 SHORTEST_S = 1e-9
@@ -87,10 +92,26 @@ _SMOOTHED = f"""
         FROM summed
     )
     SELECT {_WHERE},
-           list_extract([{_NAMES}], list_position([{_each("p_{}")}], greatest({_each("p_{}")})))
-               AS expression,
+           {_LEADING} AS expression,
            * EXCLUDE ({_WHERE})
     FROM divided
+"""
+# Kept beside the settings of an analysis, since a lake's rows outlive the model that gave them.
+_REWEIGHTED = f"""
+    WITH trained AS (
+        SELECT analysis_id, {_each("CAST(settings->'class_shares'->>'{0}' AS DOUBLE) AS share_{0}")} FROM analyses
+    ), weighted AS (
+        SELECT {_WHERE}, {_WHICH}, quality_ok, {_each("p_{0} / pow(share_{0}, power) AS w_{0}")}
+        FROM scores JOIN trained USING (analysis_id)
+    ), normed AS (
+        SELECT {_WHERE}, {_WHICH}, quality_ok,
+               {_each("w_{0} / (" + _each("coalesce(w_{}, 0)", " + ") + ") AS p_{0}")}
+        FROM weighted
+    )
+    SELECT {_WHERE},
+           {_LEADING} AS expression,
+           {_each("p_{}")}, quality_ok, {_WHICH}
+    FROM normed
 """
 #: Of a track, its faces of good quality, or all where none is.
 _BASELINES = f"""
@@ -256,6 +277,19 @@ _FUNCTIONS = (
             "span": ("", "number of the gapless span of its track, from 1"),
             "expression": ("", "class with the highest smoothed probability"),
             **{f"p_{name}": ("0..1", f"smoothed probability of {name}") for name in EXPRESSIONS},
+        },
+    ),
+    TableFunction(
+        "reweighted",
+        {"power": "0.5"},
+        "One row per face of scores, with each probability divided by the share of its class among the faces that "
+        "the model learned from, to a power, and normed: rare expressions are read more often. 0 changes nothing, 1 "
+        "takes all classes to be equally likely beforehand. NULL where the model does not say what it learned from.",
+        _REWEIGHTED,
+        {
+            **_PLACED,
+            "expression": ("", "class with the highest reweighted probability"),
+            **{f"p_{name}": ("0..1", f"reweighted probability of {name}") for name in EXPRESSIONS},
         },
     ),
     TableFunction(

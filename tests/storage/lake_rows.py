@@ -100,6 +100,9 @@ def face_rows(
     return pa.table(columns)
 
 
+SETTINGS = {"every": 1, "tracker": {"min_iou": 0.2, "max_gap_s": 1.0}}
+
+
 def finished(number: int, **changes: object) -> FinishedVideo:
     fields: dict[str, object] = {
         "video_id": video_id(number),
@@ -109,7 +112,7 @@ def finished(number: int, **changes: object) -> FinishedVideo:
         "path": f"/films/clip {number}.mp4",
         "size_bytes": 1000 + number,
         "mtime_ns": 5_000_000_000 + number,
-        "settings": {"every": 1, "tracker": {"min_iou": 0.2, "max_gap_s": 1.0}},
+        "settings": SETTINGS,
     }
     return FinishedVideo(**(fields | changes))
 

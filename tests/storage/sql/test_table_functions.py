@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 import storage
+from mfer.metrics import REWEIGHT_POWER, reweight
 from storage.lake import Lake
 from storage.schema import EXPRESSIONS
 from storage.sql.table_functions import FUNCTIONS
@@ -85,6 +86,33 @@ def test_smoothing_keeps_tracks_and_videos_apart(lake: Lake) -> None:
     for row in wide:
         assert row["a"] == pytest.approx(row["b"])
         assert row["a"] == pytest.approx(by_track[row["video_id"], row["track_id"]])
+
+
+def test_reweighting_divides_by_the_shares_of_the_training_faces_and_norms(lake: Lake) -> None:
+    shares = dict(zip(EXPRESSIONS, (0.36, 0.27, 0.13, 0.12, 0.09, 0.01, 0.015, 0.005), strict=True))
+    rows.add_video(lake, 1, settings=rows.SETTINGS | {"class_shares": shares})
+    scores = ask(lake, "SELECT * FROM scores ORDER BY frame_index")
+    for power, said in ((0.5, ""), (1.0, "power := 1"), (0.0, "power := 0")):
+        found = ask(lake, f"SELECT * FROM reweighted({said}) ORDER BY frame_index")
+        prob = np.array([[row[f"p_{name}"] for name in EXPRESSIONS] for row in scores])
+        expected = reweight(prob, np.array([*shares.values()]), power)
+        np.testing.assert_allclose([[row[f"p_{name}"] for name in EXPRESSIONS] for row in found], expected, atol=1e-12)
+        assert [row["expression"] for row in found] == [EXPRESSIONS[k] for k in expected.argmax(1)]
+    assert FUNCTIONS["reweighted"].parameters == {"power": str(REWEIGHT_POWER)}
+
+
+def test_reweighting_keeps_a_missing_class_out_and_says_nothing_where_the_shares_are_unknown(lake: Lake) -> None:
+    known = {name: 0.2 for name in EXPRESSIONS if name not in ("fear", "contempt", "disgust")} | {
+        "disgust": 0.05,
+        "fear": 0.1,
+    }
+    rows.add_video(lake, 1, rows.face_rows(5, lacks=("contempt",)), settings=rows.SETTINGS | {"class_shares": known})
+    rows.add_video(lake, 2, settings=rows.SETTINGS | {"class_shares": None}, analysis_id="b" * 16)
+    found = ask(lake, "SELECT * FROM reweighted() ORDER BY path, frame_index")
+    for row in found[:5]:
+        assert row["p_contempt"] is None
+        assert sum(row[f"p_{name}"] for name in known) == pytest.approx(1)
+    assert {row["p_neutral"] for row in found[5:]} == {row["expression"] for row in found[5:]} == {None}
 
 
 def test_affect_projects_with_the_documented_coefficients(lake: Lake) -> None:
