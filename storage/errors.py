@@ -8,7 +8,16 @@ __all__ = ["LAKE_CODES", "LakeError"]
 LAKE_CODES = frozenset(
     {
         *("not_a_lake", "bad_location", "schema_version", "disk_full", "read_only", "unreachable", "damaged", "busy"),
-        *("incomplete", "unknown_video", "unknown_model", "model_exists", "wrong_sql", "sql_stopped", "bad_output"),
+        *(
+            "incomplete",
+            "unknown_video",
+            "unknown_model",
+            "model_exists",
+            "wrong_sql",
+            "own_table",
+            "sql_stopped",
+            "bad_output",
+        ),
         "failed",
     }
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import click
 
@@ -15,7 +15,7 @@ from flows.cli.drift import drift
 from flows.cli.labels import labels
 from flows.cli.lake import lake as lake_commands
 from flows.cli.models import models
-from flows.cli.options import lake_option, n_cores, plain_errors, scores_option, tell
+from flows.cli.options import CommentsAllowed, lake_option, n_cores, plain_errors, scores_option, tell
 from flows.cli.output import export, render, report
 
 if TYPE_CHECKING:
@@ -51,8 +51,22 @@ main.add_command(labels)
 main.add_command(drift)
 
 
-@main.command()
-@click.argument("query")
+@main.command(cls=CommentsAllowed)
+@click.argument("query", required=False)
+@click.option(
+    "--file",
+    "-f",
+    "query_file",
+    type=click.File(encoding="utf-8-sig"),
+    help="Read the query from a file, or - for standard input.",
+)
+@click.option(
+    "--table",
+    "own_tables",
+    multiple=True,
+    metavar="NAME=FILE",
+    help="A table of your own to join with: CSV, TSV, JSON, Parquet or Excel; can be given again.",
+)
 @scores_option
 @lake_option
 @click.option(
@@ -69,7 +83,9 @@ main.add_command(drift)
 @click.option("--memory-mb", type=click.IntRange(64), help="Memory to work with.  [default: 4096]")
 @plain_errors
 def sql(
-    query: str,
+    query: str | None,
+    query_file: TextIO | None,
+    own_tables: tuple[str, ...],
     model: str | None,
     lake: str,
     form: str,
@@ -83,17 +99,35 @@ def sql(
     \b
     Views: scores, scores_all, frames, tracks, seconds, episodes, videos, runs, analyses, labels, edits, people, models,
     drift.
-    mfer sql "SHOW TABLES"    mfer sql "DESCRIBE scores"
-    docs/tables.md says what every column means. The query reads the lake and nothing else; at a limit
+    mfer sql "SHOW TABLES"    mfer sql "DESCRIBE scores"    mfer sql -f query.sql
+    mfer sql "SELECT * FROM tracks JOIN participants USING (file_name)" --table participants=participants.csv
+    docs/tables.md says what every column means. The query reads the lake and the tables given, nothing else; at a limit
     it ends with an error and never with half an answer.
     """
     from flows.cli.results import write_result
     from storage.lake import Lake
+    from storage.sql.own_tables import read_own_table
     from storage.sql.sandbox import run_sql_sandboxed
     from storage.sql.views import MAX_ROWS, MEMORY_MB, TIMEOUT_S, note_of
 
-    limits = {"max_rows": limit_rows or MAX_ROWS, "memory_mb": memory_mb or MEMORY_MB}
-    rows = run_sql_sandboxed(Lake.open(lake), query, model=model, timeout_s=timeout or TIMEOUT_S, **limits)
+    if query is not None and query_file is not None:
+        raise click.UsageError("give one query: as an argument, or with --file")
+    text = query_file.read() if query_file is not None else query
+    if text is None:
+        raise click.UsageError("give a query: as an argument, or with --file")
+    named = [given.partition("=") for given in own_tables]
+    if wrong := [name for name, sign, path in named if not (sign and path)]:
+        raise click.UsageError(f"--table {wrong[0]}: give a name and a file, such as participants=participants.csv")
+    tables = {name: read_own_table(path) for name, _, path in named}
+    rows = run_sql_sandboxed(
+        Lake.open(lake),
+        text,
+        model=model,
+        tables=tables,
+        timeout_s=timeout or TIMEOUT_S,
+        max_rows=limit_rows or MAX_ROWS,
+        memory_mb=memory_mb or MEMORY_MB,
+    )
     write_result(rows, form, output)
     tell(note_of(rows))
 

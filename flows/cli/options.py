@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -10,7 +11,15 @@ from typing import Any
 
 import click
 
-__all__ = ["lake_option", "n_cores", "plain_errors", "scores_option", "tell"]
+__all__ = ["CommentsAllowed", "lake_option", "n_cores", "plain_errors", "scores_option", "tell"]
+
+
+class CommentsAllowed(click.Command):
+    """A command whose argument may begin with an SQL comment, which looks like an option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """An option has no white space before its ``=``; a comment gets some before it and is an argument."""
+        return super().parse_args(ctx, [f" {arg}" if re.match(r"--[^=\s]*\s", arg) else arg for arg in args])
 
 
 def n_cores() -> int:

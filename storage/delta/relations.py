@@ -151,8 +151,8 @@ def read_errors(location: StoragePath) -> Iterator[None]:
     """Turn DuckDB's errors over damaged or missing data files into LakeError that names the file."""
     try:
         yield
-    except duckdb.InterruptException:
-        raise
+    except (duckdb.InterruptException, duckdb.OutOfMemoryException):
+        raise  # no reason to doubt the files, which without memory would all seem damaged
     except duckdb.Error as error:
         # a query that is wrong by itself is no reason to read the whole lake
         with lake_errors(location, "reading"):  # an object store may be out of reach

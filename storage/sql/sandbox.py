@@ -7,6 +7,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -31,6 +32,7 @@ def run_sql_sandboxed(
     query: str,
     *,
     model: str | None = None,
+    tables: Mapping[str, pa.Table] | None = None,
     max_rows: int = MAX_ROWS,
     timeout_s: float = TIMEOUT_S,
     memory_mb: int = MEMORY_MB,
@@ -41,8 +43,13 @@ def run_sql_sandboxed(
         LakeError: as ``run_sql`` does.
     """
     limits = {"max_rows": max_rows, "timeout_s": timeout_s, "memory_mb": memory_mb}
-    task = json.dumps({"lake": str(lake.location), "query": query, "model": model, "limits": limits})
-    with tempfile.TemporaryFile(prefix="mfer-") as answer:
+    with tempfile.TemporaryDirectory(prefix="mfer-") as folder, tempfile.TemporaryFile(prefix="mfer-") as answer:
+        paths = {name: f"{folder}/{k}.arrow" for k, name in enumerate(tables or {})}
+        for name, table in (tables or {}).items():
+            with pa.ipc.new_file(paths[name], table.schema) as file:
+                file.write_table(table)
+        given = {"lake": str(lake.location), "query": query, "model": model, "tables": paths, "limits": limits}
+        task = json.dumps(given)
         try:
             done = subprocess.run(
                 python_command("-m", "storage.sql.sandbox"),
@@ -84,8 +91,10 @@ def _serve() -> int:
     """Answer the one task on standard input with an Arrow stream, or a refusal as JSON, on standard output."""
     task = json.loads(sys.stdin.buffer.read())
     _limit_memory(task["limits"]["memory_mb"])
+    tables = {name: pa.ipc.open_file(path).read_all() for name, path in task["tables"].items()}
     try:
-        rows = run_sql(Lake(place_of(task["lake"])), task["query"], model=task["model"], **task["limits"])
+        lake = Lake(place_of(task["lake"]))
+        rows = run_sql(lake, task["query"], model=task["model"], tables=tables, **task["limits"])
     except LakeError as error:
         sys.stdout.write(json.dumps({"code": error.code, "message": str(error)}))
         return _REFUSED

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import duckdb
@@ -331,6 +331,7 @@ def run_sql(
     query: str,
     *,
     model: str | None = None,
+    tables: Mapping[str, pa.Table] | None = None,
     max_rows: int | None = MAX_ROWS,
     timeout_s: float | None = TIMEOUT_S,
     memory_mb: int = MEMORY_MB,
@@ -342,8 +343,9 @@ def run_sql(
 
     Args:
         lake: the lake to ask.
-        query: one SELECT, WITH, FROM, DESCRIBE, SHOW, SUMMARIZE or EXPLAIN.
+        query: one SELECT, WITH, FROM, PIVOT, UNPIVOT, DESCRIBE, SHOW, SUMMARIZE or EXPLAIN.
         model: whose scores the views show; None: see ``connect``.
+        tables: tables of the user beside the views, by name.
         max_rows: rows of the answer beyond which there is none: half an answer would look like a whole one. None: all.
         timeout_s: seconds after which the query is stopped; None: never.
         memory_mb: what the query may take, beside the answer itself.
@@ -357,6 +359,8 @@ def run_sql(
     """
     _check_statement(query)
     with connect(lake, model=model) as con:
+        for name, table in (tables or {}).items():
+            _add_table(con, name, table)
         con.execute(f"SET memory_limit = '{memory_mb}MB'")
         con.execute(f"SET allowed_directories = [{quote(str(lake.location))}]")
         con.execute("SET enable_external_access = false")
@@ -401,7 +405,16 @@ def _answer(con: duckdb.DuckDBPyConnection, query: str, max_rows: int | None) ->
     return pa.Table.from_batches(batches, schema=reader.schema)
 
 
+def _add_table(con: duckdb.DuckDBPyConnection, name: str, table: pa.Table) -> None:
+    if not re.fullmatch(r"[A-Za-z_]\w*", name) or name.lower() in {*VIEWS, *FUNCTIONS, *TABLES, "raw"}:
+        taken = "is taken by the lake" if name.isidentifier() else "is not one word of letters, digits and _"
+        raise LakeError(f"the name {name!r} of a table {taken}; choose another", "wrong_sql")
+    con.register(name, table)
+
+
 _EXPLAIN = re.compile(r"^\s*EXPLAIN(\s+ANALYZE)?(\s*\([^()]*\))?\s", re.IGNORECASE)
+#: A PIVOT without IN is several statements to DuckDB, which first looks which values there are; so is COPY (PIVOT ...).
+_READS = re.compile(r"^\s*\(*\s*(SELECT|WITH|FROM|PIVOT|PIVOT_WIDER|SUMMARIZE|DESCRIBE|VALUES|TABLE)\b", re.IGNORECASE)
 
 
 def _check_statement(query: str) -> None:
@@ -410,12 +423,17 @@ def _check_statement(query: str) -> None:
     try:
         statements = con.extract_statements(query)
         if len(statements) == 1 and statements[0].type == duckdb.StatementType.EXPLAIN:
-            statements = con.extract_statements(_EXPLAIN.sub("", query, count=1))
+            statements = con.extract_statements(_EXPLAIN.sub("", statements[0].query, count=1))
     except duckdb.Error as error:
         raise _wrong(str(error)) from error
-    if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+    if len(statements) != 1 or not _only_reads(statements[0]):
         got = ", ".join(str(statement.type).rpartition(".")[2] for statement in statements) or "nothing"
-        raise _wrong(f"one SELECT, WITH, DESCRIBE, SHOW or EXPLAIN is allowed, got {got}")
+        raise _wrong(f"one SELECT, WITH, PIVOT, DESCRIBE, SHOW or EXPLAIN is allowed, got {got}")
+
+
+def _only_reads(statement: duckdb.Statement) -> bool:
+    is_several = statement.type == duckdb.StatementType.MULTI
+    return statement.type == duckdb.StatementType.SELECT or (is_several and _READS.match(statement.query) is not None)
 
 
 def _wrong(reason: str) -> LakeError:

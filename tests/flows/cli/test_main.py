@@ -7,17 +7,22 @@ import io
 import json
 import os
 import pty
+import re
 import shutil
 import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
 
+import openpyxl
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
 
+import storage
 from flows.cli.main import main
+from flows.cli.results import write_result
 from mfer.card import packaged_models, read_card
 from storage.identity import video_id_of
 from storage.lake import Lake
@@ -174,6 +179,149 @@ def test_sql_writes_a_file(tmp_path: Path, lake: Path, form: str) -> None:
         ]
     else:
         assert out.read_text() == mfer("sql", QUERY, "--lake", lake, "--format", form).stdout
+
+
+ODD = """SELECT INTERVAL '1 month 2 days' AS i, TIMESTAMP_NS '2020-01-01 00:00:00.123456789' AS n,
+    DATE '10000-01-01' AS d, TIMESTAMPTZ '2020-01-01 00:00:00+00' AS t, TIME '12:00:00' AS c, '\\xAA'::BLOB AS b,
+    [INTERVAL 1 DAY] AS l, {'a': DATE '2020-01-01'} AS s, MAP {'k': 1} AS m, union_value(num := 2) AS u,
+    'x'::ENUM('x', 'y') AS e"""
+
+
+def test_sql_prints_every_type(lake: Path) -> None:
+    plain = {
+        "i": "1 month 2 days",
+        "n": "2020-01-01 00:00:00.123456789",
+        "d": "10000-01-01",
+        "t": "2020-01-01 00:00:00+00:00",
+        "c": "12:00:00",
+        "b": "\\xAA",
+        "e": "x",
+    }
+    (row,) = json.loads(mfer("sql", ODD, "--lake", lake, "--format", "json").stdout)
+    assert row == plain | {"l": ["1 day"], "s": {"a": "2020-01-01"}, "m": {"k": 1}, "u": {"num": 2}}
+    (cells,) = csv.DictReader(io.StringIO(mfer("sql", ODD, "--lake", lake, "--format", "csv").stdout))
+    assert {name: cells[name] for name in plain} == plain
+    assert "2020-01-01 00:00:00.123456789" in mfer("sql", ODD, "--lake", lake).stdout
+
+
+def test_sql_of_nothing_says_so_and_points_stand_in_a_line(lake: Path) -> None:
+    assert mfer("sql", "SELECT * FROM scores WHERE false", "--lake", lake).stdout.splitlines()[-1] == "0 rows"
+    shown = mfer("sql", "SELECT unnest([1.5, 22.25, NULL, 100]::DOUBLE[]) AS x", "--lake", lake).stdout
+    assert [line.rstrip() for line in shown.splitlines()[2:]] == ["  1.50", " 22.25", "", "100.00"]
+
+
+class Screen(io.StringIO):
+    """A terminal of 80 columns."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("n_rows", [2, 30])
+def test_an_answer_that_is_wider_than_the_screen_can_be_read(monkeypatch: pytest.MonkeyPatch, n_rows: int) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    screen = Screen()
+    monkeypatch.setattr("sys.stdout", screen)
+    write_result(pa.table({f"column_{k}": [k] * n_rows for k in range(40)}), "table", None)
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip() for line in screen.getvalue().splitlines()]
+    assert max(map(len, lines)) <= 80
+    if n_rows == 2:
+        assert lines[39] == "column_39  39"
+        assert lines[40] == ""
+    else:
+        assert lines[0].startswith("column_0")
+        assert lines[0].endswith("…")
+        assert re.fullmatch(r"\d of 40 columns; name those that you want, or --format csv gives all", lines[-1])
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "PIVOT scores ON expression USING count(*) GROUP BY file_name",
+        "WITH p AS (PIVOT scores ON expression USING count(*) GROUP BY file_name) FROM p",
+        "UNPIVOT (SELECT file_name, p_fear, p_anger FROM scores) ON p_fear, p_anger",
+        "-- what a person\n-- wrote first\nSELECT file_name FROM scores",
+        "--\nSELECT file_name FROM scores",
+        "/* the same */ SELECT file_name FROM scores",
+    ],
+)
+def test_sql_takes_what_analysts_write(lake: Path, query: str) -> None:
+    assert "talk.mp4" in mfer("sql", query, "--lake", lake).stdout
+
+
+def test_sql_is_read_from_a_file_or_from_standard_input(lake: Path, tmp_path: Path) -> None:
+    (tmp_path / "q.sql").write_text("\ufeff-- from a file\nSELECT 17 AS x;\n", encoding="utf-8")
+    assert "17" in mfer("sql", "-f", tmp_path / "q.sql", "--lake", lake).stdout
+    piped = CliRunner().invoke(main, ["sql", "--file", "-", "--lake", str(lake)], input="SELECT 18 AS x")
+    assert "18" in piped.stdout
+    for words in ([], ["SELECT 1", "-f", str(tmp_path / "q.sql")]):
+        assert mfer("sql", "--lake", lake, *words, code=2).stdout == ""
+
+
+@pytest.mark.parametrize("form", ["PIVOT", "EXPLAIN ANALYZE COPY (PIVOT"])
+def test_sql_that_writes_is_refused_also_around_a_pivot(lake: Path, form: str) -> None:
+    out = lake / "x.csv"
+    query = f"{form if 'COPY' in form else 'COPY (PIVOT'} scores ON expression USING count(*)) TO '{out}'"
+    assert "is allowed, got" in mfer("sql", query, "--lake", lake, code=2).stderr
+    assert not out.exists()
+
+
+PARTICIPANTS = [("talk.mp4", 31, 1.5), ("bars.mp4", 40, 2.25)]
+
+
+@pytest.mark.parametrize(
+    "name", ["a.csv", "semicolons.csv", "sep.csv", "utf16.csv", "latin.csv", "a.tsv", "a.jsonl", "a.parquet", "a.xlsx"]
+)
+def test_sql_joins_a_table_of_ones_own(lake: Path, tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    lines = [("file_name", "Größe", "score"), *PARTICIPANTS]
+    comma = "\n".join(";".join(str(cell).replace(".5", ",5").replace(".25", ",25") for cell in row) for row in lines)
+    if name == "a.jsonl":
+        path.write_text("\n".join(json.dumps(dict(zip(lines[0], row, strict=True))) for row in PARTICIPANTS))
+    elif name == "a.parquet":
+        pq.write_table(pa.Table.from_pylist([dict(zip(lines[0], row, strict=True)) for row in PARTICIPANTS]), path)
+    elif name == "a.xlsx":
+        book = openpyxl.Workbook()
+        for row in lines:
+            book.active.append(row)
+        book.save(path)
+    elif name in ("semicolons.csv", "latin.csv", "utf16.csv"):
+        path.write_text(comma, encoding={"latin.csv": "cp1252", "utf16.csv": "utf-16"}.get(name, "utf-8"))
+    else:
+        joint = {"a.tsv": "\t", "sep.csv": "|"}.get(name, ",")
+        text = "\n".join(joint.join(map(str, row)) for row in lines)
+        path.write_text(f"sep=|\n{text}" if name == "sep.csv" else text)
+    query = 'SELECT p.file_name, "Größe" + 1 AS more, score, n_frames FROM participants p JOIN videos USING (file_name)'
+    asked = mfer("sql", f"{query} ORDER BY 1", "--table", f"participants={path}", "--lake", lake, "--format", "json")
+    assert json.loads(asked.stdout) == [
+        {"file_name": "bars.mp4", "more": 41, "score": 2.25, "n_frames": 3},
+        {"file_name": "talk.mp4", "more": 32, "score": 1.5, "n_frames": 10},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("x=missing.csv", "missing.csv cannot be read"),
+        ("x=a.doc", "a table is one of"),
+        ("scores=a.csv", "taken by the lake"),
+        ("two words=a.csv", "one word"),
+        ("x", "give a name and a file"),
+        ("x=broken.parquet", "cannot be read as .parquet"),
+    ],
+)
+def test_a_table_of_ones_own_that_cannot_be_read_is_said(lake: Path, tmp_path: Path, table: str, message: str) -> None:
+    (tmp_path / "a.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "broken.parquet").write_text("no")
+    name, sign, file = table.partition("=")
+    given = f"{name}{sign}{tmp_path / file}" if sign else table
+    assert message in mfer("sql", "SELECT 1", "--table", given, "--lake", lake, code=2).stderr
+
+
+def test_answers_become_frames_of_pandas_and_polars(lake: Path) -> None:
+    with storage.connect(lake) as con:
+        answer = con.sql("SELECT file_name, p_fear FROM scores")
+        assert list(answer.df().columns) == list(answer.pl().columns) == ["file_name", "p_fear"]
 
 
 def test_sql_table_is_cut_with_a_word_and_csv_is_not(lake: Path) -> None:

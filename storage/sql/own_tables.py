@@ -1,0 +1,115 @@
+"""A person's own table beside the lake's views: a file of participants, conditions or ratings to join with."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+import duckdb
+import pyarrow as pa
+
+from storage.delta.relations import memory_connection, quote, rows_of
+from storage.errors import LakeError
+
+__all__ = ["READERS", "read_own_table"]
+
+_CSV = "read_csv({}, header = true, sample_size = -1{})"
+#: How DuckDB reads a file, by how its name ends.
+READERS = {
+    ".csv": _CSV,
+    ".tsv": _CSV,
+    ".txt": _CSV,
+    ".parquet": "read_parquet({})",
+    ".json": "read_json({})",
+    ".jsonl": "read_json({}, format = 'newline_delimited')",
+    ".ndjson": "read_json({}, format = 'newline_delimited')",
+    ".xlsx": "",
+}
+_BOMS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+#: What Excel writes first where the separator is not the one of the reader's country.
+_SEPARATOR_LINE = re.compile(r'\A"?sep=(.)"?\r?\n', re.IGNORECASE)
+_DECIMAL_COMMA = re.compile(r"(?:^|;)\s*-?\d+,\d+\s*(?:;|$)", re.MULTILINE)
+
+
+def read_own_table(path: str | Path) -> pa.Table:
+    """Read a table from CSV (any usual separator, encoding and decimal mark), TSV, JSON, JSON lines, Parquet or Excel.
+
+    Column names lose the spaces around them; types are found by looking at all rows.
+
+    Raises:
+        LakeError: ``own_table``: the file is missing, of another kind, or cannot be read as what its name says.
+    """
+    path = Path(path)
+    kind = path.suffix.lower()
+    if kind not in READERS:
+        raise LakeError(f"{path}: a table is one of {', '.join(READERS)}; save it as one of these", "own_table")
+    try:
+        if kind == ".xlsx":
+            return _read_excel(path)
+        if READERS[kind] is _CSV:
+            return _read_csv(path)
+        return _read(path, READERS[kind].format(quote(str(path.absolute()))))
+    except OSError as error:
+        raise LakeError(f"{path} cannot be read: {error.strerror or error}", "own_table") from error
+    except duckdb.Error as error:
+        raise LakeError(f"{path} cannot be read as {kind}: {str(error).splitlines()[0]}", "own_table") from error
+
+
+def _read(path: Path, reader: str) -> pa.Table:
+    path.stat()  # a missing file is an OSError
+    con = memory_connection()
+    con.execute("SET TimeZone = 'UTC'")
+    rows = rows_of(con, f"FROM {reader}")
+    return rows.rename_columns([str(name).strip() for name in rows.column_names])
+
+
+def _read_csv(path: Path) -> pa.Table:
+    text = decoded(path.read_bytes())
+    options = ""
+    if (stated := _SEPARATOR_LINE.match(text)) is not None:
+        text = text[stated.end() :]
+        options += f", delim = {quote(stated[1])}"
+    elif path.suffix.lower() == ".tsv":
+        options += ", delim = '\t'"
+    if _DECIMAL_COMMA.search(text):
+        options += ", decimal_separator = ','" + ("" if stated else ", delim = ';'")
+    with NamedTemporaryFile("w", suffix=".csv", encoding="utf-8", newline="") as plain:
+        plain.write(text)
+        plain.flush()
+        return _read(Path(plain.name), _CSV.format(quote(plain.name), options))
+
+
+def decoded(data: bytes) -> str:
+    """Text in the encoding that its first bytes state, else UTF-8, else what Windows writes in western Europe."""
+    for bom, encoding in _BOMS.items():
+        if data.startswith(bom):
+            return data.decode(encoding, errors="replace")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return data.decode("cp1252", errors="replace")
+
+
+def _read_excel(path: Path) -> pa.Table:
+    try:
+        import openpyxl
+    except ImportError:
+        message = f"{path}: reading Excel needs openpyxl; pip install 'mfer[notebook]', or save the sheet as CSV"
+        raise LakeError(message, "own_table") from None
+    with path.open("rb") as file:
+        try:
+            sheet = openpyxl.load_workbook(file, read_only=True, data_only=True).worksheets[0]
+            header, *rows = list(sheet.iter_rows(values_only=True))
+        except (ValueError, KeyError, OSError, openpyxl.utils.exceptions.InvalidFileException) as error:
+            raise LakeError(f"{path} cannot be read as .xlsx: {error}", "own_table") from error
+    names = [str(name).strip() for name in header]
+    columns = {}
+    for k, name in enumerate(names):
+        values = [row[k] for row in rows]
+        try:
+            columns[name] = pa.array(values)
+        except (pa.ArrowInvalid, pa.ArrowTypeError):  # a column of numbers and words
+            columns[name] = pa.array([None if value is None else str(value) for value in values])
+    return pa.table(columns)
