@@ -132,7 +132,7 @@ class RayEngine:
         _require_cluster(self._run.ray_address)
         try:
             ray.init(
-                self._run.ray_address,
+                self._run.ray_address or "local",  # without an address Ray waits for a cluster that a killed run left
                 namespace="mfer",
                 logging_level=logging.ERROR,
                 log_to_driver=False,
