@@ -6,6 +6,7 @@ import codecs
 import re
 from pathlib import Path
 from tempfile import NamedTemporaryFile
+from zipfile import BadZipFile
 
 import duckdb
 import pyarrow as pa
@@ -102,7 +103,7 @@ def _read_excel(path: Path) -> pa.Table:
         try:
             sheet = openpyxl.load_workbook(file, read_only=True, data_only=True).worksheets[0]
             header, *rows = list(sheet.iter_rows(values_only=True))
-        except (ValueError, KeyError, OSError, openpyxl.utils.exceptions.InvalidFileException) as error:
+        except (ValueError, KeyError, BadZipFile, openpyxl.utils.exceptions.InvalidFileException) as error:
             raise LakeError(f"{path} cannot be read as .xlsx: {error}", "own_table") from error
     names = [str(name).strip() for name in header]
     columns = {}

@@ -422,7 +422,7 @@ def _check_statement(query: str) -> None:
     con = shared_connection()
     try:
         statements = con.extract_statements(query)
-        if len(statements) == 1 and statements[0].type == duckdb.StatementType.EXPLAIN:
+        if len(statements) == 1:
             statements = con.extract_statements(_EXPLAIN.sub("", statements[0].query, count=1))
     except duckdb.Error as error:
         raise _wrong(str(error)) from error

@@ -37,6 +37,11 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
         "EXPLAIN SELECT * FROM scores",
         "explain analyze select * from scores",
         "EXPLAIN (FORMAT json) SELECT 1",
+        "/* a comment */ EXPLAIN SELECT 1",
+        "PIVOT scores ON expression USING count(*) GROUP BY file_name",
+        "-- a comment\nWITH p AS (PIVOT scores ON expression USING count(*)) FROM p",
+        "EXPLAIN PIVOT scores ON expression USING count(*)",
+        "UNPIVOT (SELECT file_name, p_fear, p_anger FROM scores) ON p_fear, p_anger",
     ],
 )
 def test_questions_are_answered(lake: Lake, query: str) -> None:
