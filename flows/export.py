@@ -61,7 +61,7 @@ def _photographed_faces(crop: CropContract) -> Tensor:
     """Crops of a real face, straight and in perturbed framings, uint8 [9,C,S,S]."""
     with Image.open(astronaut_path()) as image:
         frame = torch.from_numpy(np.array(image.convert("RGB")))[None]
-    faces = load_detector(DetectorSettings(mode="exact")).detect(frame)
+    faces = load_detector(DetectorSettings()).detect(frame)
     matrix = align_matrix(faces.landmarks_px[:1], crop).repeat(9, 0)
     perturbation = Perturbation.draw(Augmentation(), len(matrix) - 1, np.random.default_rng(0))
     matrix[1:] = perturbation.of_matrix(matrix[1:], crop)

@@ -20,7 +20,7 @@ from storage.delta.object_store import place_of
 from storage.delta.relations import read_errors
 from storage.errors import LakeError
 from storage.lake import Lake
-from storage.sql.selection import choose_videos
+from storage.sql.selection import choose_video
 from storage.sql.views import connect
 
 __all__ = ["Overlay", "Rendered", "render_video"]
@@ -81,18 +81,14 @@ def render_video(
     """
     output = Path(output)
     with connect(lake, model=model, as_found=as_found) as con, read_errors(lake.location):
-        videos = choose_videos(con, [name])
-        if len(videos) > 1:
-            raise LakeError(
-                f"{name} stands for {len(videos)} videos; name one by its path or video_id", "unknown_video"
-            )
-        place = file or place_of(name if Path(name).is_file() else videos[0].path)
-        tracks = read_face_tracks(con, videos[0].video_id)
-        hidden = read_face_tracks(con, videos[0].video_id, as_found=True) if blur else []
+        chosen = choose_video(con, name)
+        place = file or place_of(name if Path(name).is_file() else chosen.path)
+        tracks = read_face_tracks(con, chosen.video_id)
+        hidden = read_face_tracks(con, chosen.video_id, as_found=True) if blur else []
     with local_copy(place) as source:
         if output.exists() and source.exists() and output.samefile(source):
             raise LakeError(f"{output} is the video itself; name another file", "bad_output")
-        video = open_video(source, videos[0].video_id)
+        video = open_video(source, chosen.video_id)
         overlay = Overlay(tracks, video.info.width_px, video.info.height_px, hidden=hidden, plot=plot)
 
         def draw(frame_index: int, pts_s: float, rgb: np.ndarray) -> np.ndarray:

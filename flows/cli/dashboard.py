@@ -66,6 +66,6 @@ def _explain(lake: Lake) -> Callable[[str, float, Path], str]:
         from flows.explain import explain_moment
         from pipelines.scoring.lookup import find_model
 
-        return explain_moment(video, at_s, find_model("default", lake), png)
+        return explain_moment(video, at_s, find_model("default", lake), png, lake)
 
     return explain

@@ -7,7 +7,7 @@ import os
 import shlex
 from typing import Any
 
-from mfer.card import read_card
+from mfer.card import Card, read_card
 from mfer.errors import ModelError
 from pipelines.errors import VideoError
 from pipelines.remote import local_copy
@@ -26,6 +26,14 @@ from storage.sql.views import connect
 
 __all__ = ["inspect_video", "model_card", "models_table", "open_lake"]
 
+#: Figures of a card, and what they are called.
+_FIGURES = {
+    "accuracy": "accuracy",
+    "mean_recall": "mean recall",
+    "ece": "calibration error",
+    "nll": "neg. log-likelihood",
+}
+
 
 def open_lake(location: str) -> Lake | None:
     """The lake there, or None where there is none yet; a damaged one raises LakeError."""
@@ -37,46 +45,61 @@ def open_lake(location: str) -> Lake | None:
         raise
 
 
-def inspect_video(path: str, lake_location: str, at_s: float | None = None) -> str:
+def inspect_video(name: str, lake_location: str, at_s: float | None = None) -> tuple[str, bool]:
     """Describe the file itself, then what the lake holds of it, then one moment.
 
     Args:
-        path: the video.
+        name: the video: a path, or a file name or video_id that the lake knows.
         lake_location: a lake; there may be none.
         at_s: seconds into the video, as a player shows them.
+
+    Returns:
+        The text, and whether it answers: there is such a video, and the lake has the moment that was asked for.
+
+    Raises:
+        LakeError: ``unknown_video`` where the name stands for several videos.
     """
-    lines = [path_shown(path)]
     lake = open_lake(lake_location)
-    video_id = None
+    named = _named(lake, name) if lake and not is_uri(name) and not os.path.lexists(name) else None
+    path = named["path"] if named else name
+    about_file, video_id = _file_lines(path)
+    lines = [path_shown(path), *about_file]
+    if lake is None:
+        command = f"mfer analyze {shlex.quote(path_shown(path))} --lake {shlex.quote(lake_location)}"
+        lines.append(f"  no lake at {lake_location}: run `{command}`")
+        return "\n".join(lines), video_id is not None and at_s is None
+    known = named or _in_lake(lake, path_text(path if is_uri(path) else os.path.abspath(path)), video_id)
+    if known is None:
+        lines.append(f"  lake      not analysed yet in {lake.location}")
+        return "\n".join(lines), video_id is not None and at_s is None
+    lines.append(_lake_line(known))
+    moment, has_moment = ([], True) if at_s is None else _moment(lake, known["video_id"], at_s)
+    return "\n".join([*lines, *moment]), has_moment
+
+
+def _file_lines(path: str) -> tuple[list[str], str | None]:
+    """What the file itself says, and its video_id; None where it cannot be read."""
     try:
         with local_copy(place_of(path)) as file:
             require_file(file)
             video_id = video_id_of(file)
-            info = open_video(file, video_id)
-        about = info.info
-        turned = f", rotated {about.rotation_deg} degrees" if about.rotation_deg else ""
-        turned += ", mirrored" if about.mirrored else ""
-        lines += [
-            f"  file      {about.container}, {about.codec}, {about.width_px}x{about.height_px} px as shown{turned}",
-            f"  time      {about.n_frames} frames, {about.duration_s:.3f} s, starts at {about.start_s:.3f} s",
-            f"  video_id  {video_id}",
-            *(
-                f"  {decoder:9} {f'not: {reason}' if (reason := refusal(decoder, info)) else 'may read it'}"
-                for decoder in DECODERS
-            ),
-        ]
+            video = open_video(file, video_id)
     except VideoError as error:
-        lines.append(f"  cannot be read: {error.code}: {error.message}")
-    if lake is None:
-        command = f"mfer analyze {shlex.quote(path_shown(path))} --lake {shlex.quote(lake_location)}"
-        return "\n".join([*lines, f"  no lake at {lake_location}: run `{command}`"])
-    known = _in_lake(lake, path_text(path if is_uri(path) else os.path.abspath(path)), video_id)
-    if known is None:
-        return "\n".join([*lines, f"  lake      not analysed yet in {lake.location}"])
-    lines.append(_lake_line(known))
-    if at_s is not None:
-        lines += _moment(lake, video_id or known["video_id"], at_s)
-    return "\n".join(lines)
+        return [f"  cannot be read: {error.code}: {error.message}"], None
+    info = video.info
+    turned = f", rotated {info.rotation_deg} degrees" if info.rotation_deg else ""
+    turned += ", mirrored" if info.mirrored else ""
+    decoders = [
+        f"  {decoder:9} {f'not: {reason}' if (reason := refusal(decoder, video)) else 'may read it'}"
+        for decoder in DECODERS
+    ]
+    return [
+        f"  file      {info.container}, {info.codec}, {info.width_px}x{info.height_px} px as shown{turned}",
+        f"  time      {info.n_frames} frames, {info.duration_s:.3f} s, starts at {info.start_s:.3f} s",
+        f"  video_id  {video_id}",
+        *(f"  note      {remark}" for remark in (*(video.defect or ())[1:], video.note) if remark),
+        *decoders,
+    ], video_id
 
 
 def _rows(lake: Lake, sql: str, values: list[Any]) -> list[dict[str, Any]]:
@@ -85,12 +108,27 @@ def _rows(lake: Lake, sql: str, values: list[Any]) -> list[dict[str, Any]]:
         return rows
 
 
+_COLUMNS = "status, code, message, n_frames, n_frames_with_face, n_faces, n_tracks, model_id, video_id, path"
+_KNOWN = f"SELECT {_COLUMNS} FROM videos"
+
+
+def _named(lake: Lake, name: str) -> dict[str, Any] | None:
+    """The video that the lake knows by this path (also of a file that is gone), video_id or file name."""
+    values = [path_text(os.path.abspath(name)), path_text(name)]
+    found = _rows(lake, f"{_KNOWN} WHERE path = $1 OR $2 IN (video_id, file_name) ORDER BY path = $1 DESC", values)
+    found = [row for row in found if row["path"] == values[0]] or found
+    if len({row["video_id"] or row["path"] for row in found}) > 1:
+        message = f"{values[1]} stands for {len(found)} videos; name one by its path or video_id"
+        raise LakeError(message, "unknown_video")
+    return found[0] if found else None
+
+
 def _in_lake(lake: Lake, path: str, video_id: str | None) -> dict[str, Any] | None:
     """What the lake has of these bytes, also from another path, or of this path, also where the file is gone."""
     found = _rows(
         lake,
-        "SELECT status, code, message, n_frames, n_frames_with_face, n_faces, n_tracks, model_id, video_id FROM videos"
-        " WHERE video_id = $2 OR (path = $1 AND ($2 IS NULL OR video_id IS NULL)) ORDER BY path = $1 DESC LIMIT 1",
+        f"{_KNOWN} WHERE video_id = $2 OR (path = $1 AND ($2 IS NULL OR video_id IS NULL))"
+        " ORDER BY path = $1 DESC LIMIT 1",
         [path, video_id],
     )
     return found[0] if found else None
@@ -106,7 +144,8 @@ def _lake_line(known: dict[str, Any]) -> str:
     )
 
 
-def _moment(lake: Lake, video_id: str | None, at_s: float) -> list[str]:
+def _moment(lake: Lake, video_id: str | None, at_s: float) -> tuple[list[str], bool]:
+    """What the lake holds of a moment, and whether it has the moment at all."""
     frame = _rows(
         lake,
         "SELECT frame_index, time_s, duration_s, frame_status, n_faces FROM frames WHERE video_id = ?"
@@ -114,10 +153,11 @@ def _moment(lake: Lake, video_id: str | None, at_s: float) -> list[str]:
         [video_id, at_s + 1e-6],
     )
     if not frame:
-        return [f"  at {at_s:.3f} s: the lake has no frame of this video at or before that time"]
+        return [f"  at {at_s:.3f} s: the lake has no frame of this video at or before that time"], False
     row = frame[0]
     if at_s >= row["time_s"] + row["duration_s"]:
-        return [f"  at {at_s:.3f} s: after the last frame, which ends at {row['time_s'] + row['duration_s']:.3f} s"]
+        end_s = row["time_s"] + row["duration_s"]
+        return [f"  at {at_s:.3f} s: after the last frame, which ends at {end_s:.3f} s"], False
     lines = [
         f"  at {at_s:.3f} s: frame {row['frame_index']}, shown {row['time_s']:.3f} s for {row['duration_s']:.3f} s"
     ]
@@ -132,7 +172,7 @@ def _moment(lake: Lake, video_id: str | None, at_s: float) -> list[str]:
     )
     for face in faces:
         lines += _face_lines(face)
-    return lines
+    return lines, True
 
 
 def _face_lines(face: dict[str, Any]) -> list[str]:
@@ -150,7 +190,7 @@ def models_table(lake_location: str) -> str:
     """One line per model that --model can name."""
     lake = open_lake(lake_location)
     default = _default_model_id(lake)
-    lines = [f"{'model':46} {'from':10} {'classes':>7} {'side':>5} {'accuracy':>9}  (* default)"]
+    lines = [f"{'model':46} {'from':10} {'classes':>7} {'side':>5} {'accuracy':>9} {'n':>6}  (* default)"]
     for origin, card in known_models(lake):
         metrics = card.metrics
         accuracy = metrics.get("accuracy")
@@ -158,6 +198,7 @@ def models_table(lake_location: str) -> str:
         mark = "*" if card.model_id == default else " "
         lines.append(
             f"{mark} {card.model_id:44} {origin:10} {len(card.class_names):7} {card.crop.side_px:5} {figure:>9}"
+            f" {metrics.get('n', ''):>6}"
         )
     return "\n".join(lines)
 
@@ -169,6 +210,34 @@ def _default_model_id(lake: Lake | None) -> str | None:
         return None  # the list of what there is helps to choose another
 
 
-def model_card(name: str, lake_location: str) -> str:
-    """A model's card as JSON."""
-    return json.dumps(read_card(find_model(name, open_lake(lake_location))).to_dict(), indent=2)
+def model_card(name: str, lake_location: str, *, as_json: bool = False) -> str:
+    """A model's card to read; as JSON, all that it holds."""
+    card = read_card(find_model(name, open_lake(lake_location)))
+    return json.dumps(card.to_dict(), indent=2) if as_json else _card_text(card)
+
+
+def _card_text(card: Card) -> str:
+    data, metrics, crop = card.training.get("data"), card.metrics, card.crop
+    mirror = ", each face and its mirror image averaged" if card.architecture.mirror else ""
+    lines = [
+        card.model_id,
+        f"  classes   {', '.join(card.class_names)}",
+        f"  network   {card.architecture.name}, {crop.colour} crops of {crop.side_px} px{mirror}",
+        f"  parent    {card.parent or 'none'}",
+        f"  licence   {card.licence or 'not recorded'}",
+    ]
+    if data:
+        lines.append(f"  data      {data['source']}: {data['n_train']:,} faces to learn from; {data['parts']}")
+    if "n" in metrics:
+        lines.append(f"  measured  on {metrics['n']:,} faces of the split {metrics.get('split', 'unknown')}:")
+    for key, label in _FIGURES.items():
+        if key in metrics:
+            low, high = metrics.get("intervals", {}).get(key, (None, None))
+            interval = "" if low is None else f"  (95 % interval {low:.4f} to {high:.4f})"
+            lines.append(f"    {label:20}{metrics[key]:.4f}{interval}")
+    if recall := metrics.get("per_class_recall"):
+        shown = (f"{name} {'-' if value is None else f'{value:.2f}'}" for name, value in recall.items())
+        lines.append(f"    {'recall':20}{', '.join(shown)}")
+    if "protocol" in metrics:
+        lines.append(f"    {metrics['protocol']}")
+    return "\n".join([*lines, "  --json prints all that the card holds"])

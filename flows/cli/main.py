@@ -138,10 +138,16 @@ def sql(
 @lake_option
 @plain_errors
 def inspect(video: str, at_s: float | None, lake: str) -> None:
-    """Say what is known of a video, and why a moment has a score or none."""
+    """Say what is known of a video, and why a moment has a score or none.
+
+    VIDEO is a path, or a file name or video_id that the lake knows. Exit code 1: there is no such video, or the lake
+    has not that moment of it.
+    """
     from flows.cli.inspect import inspect_video
 
-    click.echo(inspect_video(video, lake, at_s))
+    text, answers = inspect_video(video, lake, at_s)
+    click.echo(text)
+    sys.exit(0 if answers else 1)
 
 
 @main.command()
@@ -154,12 +160,17 @@ def inspect(video: str, at_s: float | None, lake: str) -> None:
 @lake_option
 @plain_errors
 def explain(video: str, at_s: float, model: str, output: Path, lake: str) -> None:
-    """Draw where in the faces of one moment the model found their expression (Grad-CAM)."""
+    """Draw where in the faces of one moment the model found their expression (Grad-CAM).
+
+    VIDEO is a path, or a file name or video_id that the lake knows. Faces are those of the lake, with their numbers
+    there; where it has not that frame, they are looked for.
+    """
     from flows.cli.inspect import open_lake
     from flows.explain import explain_moment
     from pipelines.scoring.lookup import find_model
 
-    click.echo(explain_moment(video, at_s, find_model(model, open_lake(lake)), output))
+    opened = open_lake(lake)
+    click.echo(explain_moment(video, at_s, find_model(model, opened), output, opened))
 
 
 @main.command()

@@ -14,7 +14,7 @@ from storage.delta.relations import rows_of
 from storage.errors import LakeError
 from storage.identity import path_text, video_id_of
 
-__all__ = ["ChosenVideo", "choose_videos"]
+__all__ = ["ChosenVideo", "choose_video", "choose_videos"]
 
 _COLUMNS = (
     "video_id, path, file_name, faces_id, analysis_id, model_id, status, code, n_frames, n_frames_with_face,"
@@ -79,6 +79,15 @@ def choose_videos(con: duckdb.DuckDBPyConnection, names: Sequence[str | Path] = 
             )
         wanted |= found
     return [video for video in videos if video.video_id in wanted]
+
+
+def choose_video(con: duckdb.DuckDBPyConnection, name: str | Path) -> ChosenVideo:
+    """The one finished video that a name stands for; LakeError ``unknown_video`` also where it stands for several."""
+    videos = choose_videos(con, [name])
+    if len(videos) > 1:
+        message = f"{path_text(name)} stands for {len(videos)} videos; name one by its path or video_id"
+        raise LakeError(message, "unknown_video")
+    return videos[0]
 
 
 def _find(name: str, videos: list[ChosenVideo], copies: dict[str, str]) -> set[str]:

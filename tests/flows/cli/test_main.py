@@ -25,7 +25,7 @@ from flows.cli.results import write_result
 from mfer.card import packaged_models, read_card
 from storage.identity import video_id_of
 from storage.lake import Lake
-from storage.models import ModelStore
+from storage.models import PACKAGE_MODEL, ModelStore
 from tests.clips import write_clip
 from tests.models import tiny_model
 
@@ -290,8 +290,8 @@ def test_sql_that_cannot_be_answered_says_why(lake: Path, words: list[str], mess
 # -- inspect ----------------------------------------------------------------------------------------------------------
 
 
-def inspect(lake: Path, *words: str | Path) -> list[str]:
-    return mfer("inspect", *words, "--lake", lake).stdout.splitlines()
+def inspect(lake: Path, *words: str | Path, code: int = 0) -> list[str]:
+    return mfer("inspect", *words, "--lake", lake, code=code).stdout.splitlines()
 
 
 def test_inspect_describes_the_file_and_what_the_lake_has_of_it(lake: Path, folder: Path) -> None:
@@ -314,16 +314,40 @@ def test_inspect_shows_the_scores_of_a_moment_within_a_frame(lake: Path, folder:
 
 
 @pytest.mark.parametrize(
-    ("at", "message"),
+    ("at", "message", "code"),
     [
-        ("0.2", "no score: the detector found no face"),
-        ("0.4", "after the last frame, which ends at 0.400 s"),
-        ("99", "after the last frame, which ends at 0.400 s"),
-        ("-1", "the lake has no frame of this video at or before that time"),
+        ("0.2", "no score: the detector found no face", 0),
+        ("0.4", "after the last frame, which ends at 0.400 s", 1),
+        ("99", "after the last frame, which ends at 0.400 s", 1),
+        ("-1", "the lake has no frame of this video at or before that time", 1),
     ],
 )
-def test_inspect_says_why_a_moment_has_no_score(lake: Path, folder: Path, at: str, message: str) -> None:
-    assert message in inspect(lake, folder / "talk.mp4", "--at", at)[-1]
+def test_inspect_says_why_a_moment_has_no_score(lake: Path, folder: Path, at: str, message: str, code: int) -> None:
+    assert message in inspect(lake, folder / "talk.mp4", "--at", at, code=code)[-1]
+
+
+def test_inspect_and_explain_take_a_path_a_file_name_and_a_video_id(lake: Path, folder: Path, tmp_path: Path) -> None:
+    video, out = folder / "talk.mp4", tmp_path / "explained.png"
+    by_path = inspect(lake, video, "--at", "0.1")
+    drawn = mfer("explain", video, "--at", "0.1", "--lake", lake, "-o", out).stdout
+    assert drawn.startswith("frame 2 at 0.080 s, face 0: ")
+    for name in ("talk.mp4", video_id_of(video)):
+        assert inspect(lake, name, "--at", "0.1") == by_path
+        assert mfer("explain", name, "--at", "0.1", "--lake", lake, "-o", out).stdout == drawn
+    assert out.read_bytes().startswith(b"\x89PNG")
+
+
+def test_inspect_and_explain_that_cannot_answer_do_not_end_with_0(lake: Path, folder: Path, tmp_path: Path) -> None:
+    assert inspect(lake, "nobody.mp4", code=1)[1].startswith("  cannot be read: missing: ")
+    assert "nobody.mp4 is no finished video" in mfer("explain", "nobody.mp4", "--at", 0, "--lake", lake, code=2).stderr
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        write_clip(tmp_path / name / "same.mp4", n_frames=1 + len(list(tmp_path.iterdir())))
+    twins = tmp_path / "lake"
+    mfer("analyze", tmp_path / "a", tmp_path / "b", "--lake", twins, "--model", tiny_model(tmp_path / "m"), *OPTIONS)
+    for command in ("inspect", "explain"):
+        said = mfer(command, "same.mp4", "--at", 0, "--lake", twins, code=2).stderr
+        assert "same.mp4 stands for 2 videos; name one by its path or video_id" in said
 
 
 def test_inspect_says_that_a_frame_could_not_be_read(tmp_path: Path, model: Path) -> None:
@@ -349,12 +373,12 @@ def test_inspect_knows_a_copy_and_a_file_that_is_gone(tmp_path: Path, lake: Path
 
 def test_inspect_without_an_analysis_says_how_to_get_one(tmp_path: Path, lake: Path) -> None:
     clip = write_clip(tmp_path / "new one.mp4", n_frames=2)
-    assert inspect(lake, clip, "--at", "0")[-1] == f"  lake      not analysed yet in {lake}"
+    assert inspect(lake, clip, "--at", "0", code=1)[-1] == f"  lake      not analysed yet in {lake}"
     hint = inspect(tmp_path / "none", clip)[-1]
     assert hint.endswith(f"run `mfer analyze '{clip}' --lake {tmp_path / 'none'}`")
     broken = tmp_path / "broken.mp4"
     broken.write_text("no video")
-    assert inspect(lake, broken)[1].startswith("  cannot be read: not_a_video: ")
+    assert inspect(lake, broken, code=1)[1].startswith("  cannot be read: not_a_video: ")
 
 
 # -- models -----------------------------------------------------------------------------------------------------------
@@ -374,6 +398,7 @@ def stocked(tmp_path: Path) -> Path:
 def test_models_list_names_every_model_and_marks_the_default(stocked: Path) -> None:
     heading, *lines = mfer("models", "list", "--lake", stocked).stdout.splitlines()
     assert heading.split()[:5] == ["model", "from", "classes", "side", "accuracy"]
+    assert heading.split()[5] == "n"
     own = {line[2:].split()[0].partition("@")[0]: line for line in lines if "tiny" in line}
     assert own.keys() == {"mfer_atto.tiny_v1", "mfer_atto.tiny_v2"}
     assert [line[0] for line in own.values()] == [" ", "*"]
@@ -387,11 +412,22 @@ def test_models_list_works_without_a_lake(tmp_path: Path) -> None:
 
 
 def test_models_show_prints_the_card_of_default_name_id_or_folder(stocked: Path) -> None:
-    card = json.loads(mfer("models", "show", "--lake", stocked).stdout)
+    card = json.loads(mfer("models", "show", "--json", "--lake", stocked).stdout)
     assert card["name"] == "mfer_atto.tiny_v2"
     for name in ("mfer_atto.tiny_v2", card["model_id"], stocked.parent / "model2"):
-        assert json.loads(mfer("models", "show", name, "--lake", stocked).stdout) == card
+        assert json.loads(mfer("models", "show", name, "--json", "--lake", stocked).stdout) == card
     assert "no model 'nope'; there are default, " in mfer("models", "show", "nope", "--lake", stocked, code=2).stderr
+
+
+def test_models_show_prints_a_card_to_read_with_the_number_of_faces_behind_its_figures(tmp_path: Path) -> None:
+    shown = mfer("models", "show", "--lake", tmp_path / "none").stdout
+    card = read_card(packaged_models()[PACKAGE_MODEL.partition("@")[0]])
+    assert shown.startswith(f"{card.model_id}\n")
+    assert f"on {card.metrics['n']:,} faces" in shown
+    assert f"{card.metrics['accuracy']:.4f}" in shown
+    assert "{" not in shown
+    listed = mfer("models", "list", "--lake", tmp_path / "none").stdout
+    assert f"{card.metrics['accuracy']:.4f} {card.metrics['n']:>6}" in listed
 
 
 def test_default_model_is_the_one_in_production(stocked: Path, tmp_path: Path) -> None:
