@@ -28,13 +28,14 @@ def labels() -> None:
 @lake_option
 @plain_errors
 def import_labels(place: Path, rater: str, lake: str) -> None:
-    """Write judgements from a CSV, JSON lines or Parquet file, or a folder of such files, into the lake.
+    """Write judgements from a CSV, TSV, JSON, Excel or Parquet file, or a folder of such files.
 
     \b
     Columns: video (path, file name or video_id) or video_id, frame_index or time_s, expression (an expression,
     not_a_face or undecided), and where a frame has several faces face_index or track_id; rater, note, faces_id.
     Rows without an expression are left out, so the file of `mfer labels suggest -o` can be half filled in.
-    The same file twice is written once. Exit code 1: some rows name no face; the others are written.
+    time_s is in seconds or h:mm:ss. The same file twice is written once.
+    Exit code 1: some rows are refused, each with its line and why; the others are written.
     """
     from pipelines.learning.label_files import read_judgements
     from storage.annotations.labels import add_labels

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ from storage.sql.views import connect
 
 __all__ = ["EXPORT_FORMATS", "FER_CLASSES", "export_videos"]
 
+#: What file systems allow a name.
+_MAX_NAME_BYTES = 255
 #: Rows that are sorted in memory at a time; a longer video is sorted alone.
 _ROWS_AT_A_TIME = 200_000
 
@@ -216,12 +219,20 @@ def _files_of(videos: Sequence[ChosenVideo], output: Path, suffix: str) -> dict[
             raise LakeError(message, "bad_output")
         return {videos[0].video_id: output}
     output.mkdir(parents=True, exist_ok=True)
-    stems = [re.sub(r"[\x00-\x1f/\\:]", "_", os.path.splitext(video.file_name)[0]) or "video" for video in videos]
-    taken = [stem.casefold() for stem in stems]  # some file systems do not tell cases apart
+    longest = _MAX_NAME_BYTES - len(f".{videos[0].video_id}{suffix}")
+    stems = [_stem(video.file_name, longest) for video in videos]
+    # some file systems tell neither cases nor forms of Unicode apart
+    taken = [unicodedata.normalize("NFC", stem).casefold() for stem in stems]
     return {
         video.video_id: output / (f"{stem}{suffix}" if taken.count(key) == 1 else f"{stem}.{video.video_id}{suffix}")
         for video, stem, key in zip(videos, stems, taken, strict=True)
     }
+
+
+def _stem(file_name: str, n_bytes: int) -> str:
+    """A file's name without its suffix, as a file system takes it, cut to so many bytes."""
+    stem = re.sub(r"[\x00-\x1f/\\:]", "_", os.path.splitext(file_name)[0]) or "video"
+    return stem.encode()[:n_bytes].decode(errors="ignore")
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import pyarrow as pa
 from storage.delta.relations import memory_connection, quote, rows_of
 from storage.errors import LakeError
 
-__all__ = ["READERS", "read_own_table"]
+__all__ = ["READERS", "decoded", "read_own_table", "text_of_csv"]
 
 _CSV = "read_csv({}, header = true, sample_size = -1{})"
 #: How DuckDB reads a file, by how its name ends.
@@ -67,19 +67,22 @@ def _read(path: Path, reader: str) -> pa.Table:
 
 
 def _read_csv(path: Path) -> pa.Table:
-    text = decoded(path.read_bytes())
-    options = ""
-    if (stated := _SEPARATOR_LINE.match(text)) is not None:
-        text = text[stated.end() :]
-        options += f", delim = {quote(stated[1])}"
-    elif path.suffix.lower() == ".tsv":
-        options += ", delim = '\t'"
+    text, stated = text_of_csv(path)
+    options = f", delim = {quote(stated)}" if stated else ""
     if _DECIMAL_COMMA.search(text):
         options += ", decimal_separator = ','" + ("" if stated else ", delim = ';'")
     with NamedTemporaryFile("w", suffix=".csv", encoding="utf-8", newline="") as plain:
         plain.write(text)
         plain.flush()
         return _read(Path(plain.name), _CSV.format(quote(plain.name), options))
+
+
+def text_of_csv(path: Path) -> tuple[str, str | None]:
+    """The text of a CSV or TSV file without a line ``sep=``, and the separator that this line or the name states."""
+    text = decoded(path.read_bytes())
+    if (line := _SEPARATOR_LINE.match(text)) is not None:
+        return text[line.end() :], line[1]
+    return text, "\t" if path.suffix.lower() == ".tsv" else None
 
 
 def decoded(data: bytes) -> str:

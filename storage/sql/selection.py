@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,14 +95,21 @@ def _find(name: str, videos: list[ChosenVideo], copies: dict[str, str]) -> set[s
     finished = {video.video_id for video in videos}
     path = path_text(name if is_uri(name) else os.path.abspath(name))
     below = path.rstrip("/") + "/"
-    same_path = {video_id for known, video_id in copies.items() if known == path or known.startswith(below)}
-    same_path |= {video.video_id for video in videos if video.path == path or video.path.startswith(below)}
-    if found := same_path & finished:
-        return found
     text = path_text(name)
-    if found := {video.video_id for video in videos if text in (video.video_id, video.file_name)}:
-        return found
+    paths = [*copies.items(), *((video.path, video.video_id) for video in videos)]
+    for form in (str, _composed):  # a name as it is stored comes before one that only looks the same
+        same, start = form(path), form(below)
+        same_path = {video_id for known, video_id in paths if form(known) == same or form(known).startswith(start)}
+        if found := same_path & finished:
+            return found
+        if found := {video.video_id for video in videos if form(text) in (video.video_id, form(video.file_name))}:
+            return found
     try:
         return {video_id_of(name)} & finished if os.path.isfile(name) else set()
     except OSError:
         return set()
+
+
+def _composed(text: str) -> str:
+    """One form for names that look the same: Macs store accents apart from their letters, people type them as one."""
+    return unicodedata.normalize("NFC", text)

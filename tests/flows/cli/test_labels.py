@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import openpyxl
 import pytest
 import torch
 from click.testing import CliRunner
@@ -104,7 +107,7 @@ def test_exported_labels_come_back_into_another_lake(lake: Lake, studied: Path, 
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("a,b\n1,2\n", "needed are expression and video"), ("\xff\xfe", "cannot be read"), (None, "no file of labels")],
+    [("a,b\n1,2\n", "needed are expression and video"), ("\xff\xfe", "has no columns"), (None, "no file of labels")],
 )
 def test_a_file_that_holds_no_labels_is_one_line_and_exit_code_2(
     lake: Lake, tmp_path: Path, text: str | None, message: str
@@ -155,3 +158,56 @@ def test_people_decide_the_side_and_a_file_that_is_gone_is_counted(lake: Lake, s
     assert found.missing == ("/gone.mp4",)
     assert found.dropped == {"video gone or changed": 1}
     assert not any(names[file] in str(found.record()) for file in names)  # a card names no video
+
+
+def _as_json(rows: list[dict[str, str]]) -> bytes:
+    return json.dumps(rows).encode()
+
+
+def _as_excel(rows: list[dict[str, str]]) -> bytes:
+    book = openpyxl.Workbook()
+    for cells in (list(rows[0]), *(list(row.values()) for row in rows)):
+        book.active.append(cells)
+    book.save(held := io.BytesIO())
+    return held.getvalue()
+
+
+def _lines(rows: list[dict[str, str]], joint: str) -> str:
+    return "\n".join(joint.join(cells) for cells in (list(rows[0]), *(list(row.values()) for row in rows)))
+
+
+@pytest.mark.parametrize(
+    ("name", "saved"),
+    [
+        ("a.csv", lambda rows: _lines(rows, ";").replace("0.05", "0,05").encode()),
+        ("sep.csv", lambda rows: b"sep=|\r\n" + _lines(rows, "|").encode()),
+        ("tabs.csv", lambda rows: _lines(rows, "\t").encode("utf-16")),
+        ("windows.csv", lambda rows: _lines(rows, ",").encode("cp1252")),
+        ("bom.csv", lambda rows: b"\xef\xbb\xbf" + _lines(rows, ",").replace("time_s", " Time S ").encode()),
+        ("clock.csv", lambda rows: _lines(rows, ",").replace("0.05", "00:00:00.05").encode()),
+        ("a.tsv", lambda rows: _lines(rows, "\t").encode()),
+        ("a.json", _as_json),
+        ("a.jsonl", lambda rows: b"\n".join(json.dumps(row).encode() for row in rows)),
+        ("a.xlsx", _as_excel),
+    ],
+)
+def test_labels_are_read_as_programs_save_them_also_where_the_id_became_a_number(
+    lake: Lake, tmp_path: Path, name: str, saved: Callable[[list[dict[str, str]]], bytes]
+) -> None:
+    row = {"video_id": "1.23E+15", "video": "one.mp4", "time_s": "0.05", "expression": "fear", "note": "schön"}
+    (tmp_path / name).write_bytes(saved([row]))
+    code, said = mfer(lake, "labels", "import", tmp_path / name)
+    assert (code, said) == (0, "1 labels written, 0 known already, 0 refused, 0 rows without one\n")
+    (found,) = run_sql(lake, "SELECT file_name, expression, note FROM labels").to_pylist()
+    assert found == {"file_name": "one.mp4", "expression": "fear", "note": "schön"}
+
+
+def test_a_bad_cell_refuses_its_row_by_its_line_and_the_others_are_written(lake: Lake, tmp_path: Path) -> None:
+    bad = ["inf,,", "1e30,,", "-1,,", "1.5,,", "x,,", ",40000,", ",0,99999999999", "nan,,"]
+    cells = [f"{cell.split(',')[0]},{cell.split(',')[1]},{cell.split(',')[2]},one.mp4,fear" for cell in bad]
+    good = "1,,,one.mp4,fear"
+    (tmp_path / "x.csv").write_text("\n".join(["frame_index,face_index,track_id,video,expression", *cells, "", good]))
+    code, said = mfer(lake, "labels", "import", tmp_path / "x.csv")
+    assert code == 1
+    assert [line.split()[1] for line in said.splitlines()[:-1]] == [f"x.csv:{k}:" for k in range(2, 10)]
+    assert said.splitlines()[-1].startswith("1 labels written, 0 known already, 8 refused")

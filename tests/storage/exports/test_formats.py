@@ -6,6 +6,7 @@ import csv
 import os
 import subprocess
 import sys
+import unicodedata
 import xml.etree.ElementTree as ET
 from itertools import pairwise
 from pathlib import Path
@@ -242,3 +243,16 @@ def test_a_table_without_a_face_still_has_its_columns(lake: Lake, tmp_path: Path
     empty = pq.read_table(tmp_path / "s.parquet")
     assert len(empty) == 0
     assert empty.schema.field("p_fear").type == pa.float32()
+
+
+def test_long_names_are_cut_by_bytes_and_names_that_look_the_same_are_found(tmp_path: Path) -> None:
+    lake = Lake.open(tmp_path / "lake", create=True)
+    long, apart = "é" * 125, unicodedata.normalize("NFD", "Zoë")
+    for number, stem in enumerate((long + "a", long + "b", apart), start=1):
+        rows.add_video(lake, number, path=f"/films/{apart}/{stem}.mp4")
+    files = export_videos(lake, "srt", tmp_path / "out")
+    assert len({file.name for file in files}) == 3
+    assert all(file.is_file() and len(file.name.encode()) <= 255 for file in files)
+    with connect(lake) as con:
+        assert [video.video_id for video in choose_videos(con, ["Zoë.mp4"])] == [rows.video_id(3)]
+        assert len(choose_videos(con, ["/films/Zoë"])) == 3
