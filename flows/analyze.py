@@ -110,6 +110,7 @@ def _manifest(run: FolderRun, model_id: str, device: str, started_utc: datetime)
         finished_utc=max(datetime.now(UTC), started_utc),
         config=asdict(run),
         model_id=model_id,
+        program_version=metadata.version("mfer"),
         library_versions={name: metadata.version(name) for name in _LIBRARIES} | {"python": platform.python_version()},
         device=device,
         code_revision=code_revision(),

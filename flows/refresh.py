@@ -148,7 +148,7 @@ def refresh_model(request: RefreshRequest, progress: StageProgress | None = None
     if isinstance(faces, RefreshOutcome):
         return faces
     work = _work_folder(request, parent, recipe, faces)
-    card = train_model(
+    card, _ = train_model(
         recipe,
         Path(request.data),
         work,

@@ -51,6 +51,8 @@ __all__ = [
 #: Told (stage, done, total); what follows a colon in the stage is its present state.
 StageProgress = Callable[[str, int, int], None]
 
+#: Below this many faces, figures move by several points from one training to the next.
+_FEW_FACES = 1000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 #: Settings of an architecture that change neither names nor shapes of weights.
 _SHAPELESS = ("layer_scale", "drop_path", "mirror")
@@ -87,7 +89,8 @@ def train_model(
     teachers: Sequence[Path] = (),
     unlabelled: Path | None = None,
     progress: StageProgress | None = None,
-) -> Card:
+    tell: Callable[[str], None] | None = None,
+) -> tuple[Card, Evaluation]:
     """Train a recipe on labelled faces, calibrate it, measure it on faces that chose nothing, and save it with a card.
 
     Args:
@@ -104,17 +107,31 @@ def train_model(
             they say is kept in the user's cache folder.
         unlabelled: faces of which only the teachers' word is learned; what ``mfer.data.read_unlabelled`` reads.
         progress: told the stages ``find faces``, ``ask teachers``, ``train`` and ``evaluate``.
+        tell: told what a person should know before hours of training.
+
+    Returns:
+        The model's card, and how it was measured on the report half.
 
     Raises:
         ConfigError: no training part, faces that are in both parts, or settings that do not fit the data.
         ModelError: ``initial`` is no model.
     """
-    show = progress or _show_nothing
+    show, tell = progress or _show_nothing, tell or (lambda note: None)
     parts = read_parts(data)
     weights, parent = None, None
     if initial is not None:
         weights, parent = _initial_weights(initial, recipe)
         parts = _with_classes(parts, parent.class_names)
+        if parent.architecture.mirror and not recipe.architecture.mirror:
+            tell(
+                f"{parent.model_id} averages each face with its mirror image, the recipe {recipe.name} does not: the"
+                " new model is twice as fast and less accurate; mirror = true in the recipe's [architecture] keeps it"
+            )
+    if len(parts.train) < _FEW_FACES:
+        tell(
+            f"{len(parts.train)} faces are few to learn from, and {len(parts.report)} few to measure with: expect wide "
+            f"intervals, and start from a model (--initial default) rather than from nothing"
+        )
     name = _model_name(name, recipe, parts.train, data)
     train, selection, report = (
         prepare_faces(faces, recipe.crop.channels, device, partial(show, f"find faces: {part}"))
@@ -156,7 +173,7 @@ def train_model(
     model, card = load_model(out)  # the figures are of the float16 weights that are served
     found = _evaluate(model.to(device), card, report, "report", device, show)
     metrics = _metrics(found, parts, trained, trainer.recipe)
-    return save_model(out, model, dataclasses.replace(card, metrics=metrics))
+    return save_model(out, model, dataclasses.replace(card, metrics=metrics)), found
 
 
 def score_faces(

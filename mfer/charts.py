@@ -44,9 +44,9 @@ def draw_confusion(evaluation: Evaluation) -> Canvas:
     seen = counts.sum(1, keepdims=True)
     share = np.divide(counts, seen, out=np.zeros(counts.shape), where=seen > 0)
     left, right = canvas.subplots(1, 2)
-    _matrix(left, evaluation.class_names, share, counts.astype(str), "faces")
+    _matrix(left, evaluation.class_names, share, counts.astype(str), "faces", evaluation.truth)
     shown = np.where(seen > 0, np.char.add(np.rint(share * 100).astype(int).astype(str), " %"), "")
-    _matrix(right, evaluation.class_names, share, shown, "share of the row")
+    _matrix(right, evaluation.class_names, share, shown, "share of the row", evaluation.truth)
     return canvas
 
 
@@ -182,7 +182,7 @@ def _canvas(width_in: float, height_in: float, title: str) -> Canvas:
     return canvas
 
 
-def _matrix(axes: Any, names: Sequence[str], share: np.ndarray, text: np.ndarray, title: str) -> None:
+def _matrix(axes: Any, names: Sequence[str], share: np.ndarray, text: np.ndarray, title: str, truth: str) -> None:
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     for i, j in np.ndindex(share.shape):
         axes.text(
@@ -190,7 +190,7 @@ def _matrix(axes: Any, names: Sequence[str], share: np.ndarray, text: np.ndarray
         )
     axes.set(xticks=range(len(names)), yticks=range(len(names)), yticklabels=names, title=title)
     axes.set_xticklabels(names, rotation=40, ha="right")
-    axes.set(xlabel="top class of the model", ylabel="majority of the raters")
+    axes.set(xlabel="top class of the model", ylabel=truth)
 
 
 def _wilson(accuracy: np.ndarray, count: np.ndarray) -> tuple[list[float], list[float]]:

@@ -61,6 +61,16 @@ class Evaluation:
         """Model, faces, split and number of faces."""
         return f"{self.model} on {self.source} (split {self.split}, n = {len(self):,})"
 
+    @property
+    def has_votes(self) -> bool:
+        """Whether several raters judged a face: one label a face is certain by itself."""
+        return self.agreed_metrics.n < len(self)
+
+    @property
+    def truth(self) -> str:
+        """What the model's answers are compared with, in a word."""
+        return "majority" if self.has_votes else "label"
+
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers; intervals are 95 % and what could not be measured is None."""
         low, high = unseen_interval(self.metrics.accuracy.value, len(self), len(self))
@@ -94,9 +104,12 @@ class Evaluation:
             ("mean recall", self.metrics.mean_recall),
             ("calibration error", self.metrics.ece),
             ("neg. log-likelihood", self.metrics.nll),
-            ("KL from raters", self.metrics.kl),
-            (f"accuracy, agreed {self.agreed_metrics.n:,}", self.agreed_metrics.accuracy),
         )
+        if self.has_votes:
+            shown += (
+                ("KL from raters", self.metrics.kl),
+                (f"accuracy, agreed {self.agreed_metrics.n:,}", self.agreed_metrics.accuracy),
+            )
         if self.reweighted_metrics is not None:
             shown += (
                 ("accuracy, reweighted", self.reweighted_metrics.accuracy),
@@ -108,7 +121,10 @@ class Evaluation:
         lines += ["", f"  {'class':<{width}}{'faces':>7}   recall"]
         for name, n, figure in zip(self.class_names, self.confusion.sum(1), self.metrics.per_class_recall, strict=True):
             lines.append(f"  {name:<{width}}{n:>7}   {figure if n else '-'}")
-        lines += ["", "  " + "majority".ljust(width) + "".join(f"{name[:8]:>9}" for name in self.class_names)]
+        lines += [
+            "",
+            "  " + self.truth.ljust(width) + "".join(f"{name[:8]:>9}" for name in self.class_names),
+        ]
         for name, row in zip(self.class_names, self.confusion, strict=True):
             lines.append("  " + name.ljust(width) + "".join(f"{count:>9}" for count in row))
         return "\n".join(lines)

@@ -17,6 +17,7 @@ from mfer.charts import draw_confusion, draw_embedding, draw_faces, draw_quality
 from mfer.errors import ConfigError
 from mfer.evaluate import Evaluation
 from mfer.explain import overlay
+from mfer.metrics import Metric
 
 __all__ = ["Cam", "write_report"]
 
@@ -98,14 +99,17 @@ def write_report(
 
 def _header(evaluation: Evaluation) -> str:
     measured, agreed = evaluation.metrics, evaluation.agreed_metrics
-    shown = (
-        ("accuracy", "share whose top class is the raters' majority", measured.accuracy),
+    shown: tuple[tuple[str, str, Metric], ...] = (
+        ("accuracy", f"share whose top class is the {evaluation.truth}", measured.accuracy),
         ("mean recall", "mean over classes that occur", measured.mean_recall),
         ("expected calibration error", "15 equal-width bins of the top class's probability", measured.ece),
-        ("negative log-likelihood", "of the majority, nats", measured.nll),
-        ("divergence from the raters", "mean Kullback-Leibler divergence of their vote shares, nats", measured.kl),
-        ("accuracy where raters agree", f"{agreed.n:,} faces with an absolute majority", agreed.accuracy),
+        ("negative log-likelihood", f"of the {evaluation.truth}, nats", measured.nll),
     )
+    if evaluation.has_votes:
+        shown += (
+            ("divergence from the raters", "mean Kullback-Leibler divergence of their vote shares, nats", measured.kl),
+            ("accuracy where raters agree", f"{agreed.n:,} faces with an absolute majority", agreed.accuracy),
+        )
     rows = "".join(
         f"<tr><th>{name}</th><td class=n>{figure.value:.4f}</td>"
         f"<td class=n>{figure.low:.4f} to {figure.high:.4f}</td><td>{what}</td></tr>"
@@ -117,7 +121,7 @@ def _header(evaluation: Evaluation) -> str:
         f"<table><tr><th>figure</th><th>value</th><th>95 % interval</th><th>what it is</th></tr>{rows}</table>"
         f"<p class=note>Intervals: 1,000 bootstrap resamples of the faces. Left out of the whole set before it was"
         f" split: {dropped}. Faces: {html.escape(evaluation.licence)}.</p>"
-        "<p class=note>An apparent expression is what raters see in a face, not what the person feels.</p>"
+        "<p class=note>An apparent expression is what people see in a face, not what the person feels.</p>"
     )
 
 
@@ -151,15 +155,16 @@ def _mistakes(evaluation: Evaluation, pixels: Tensor) -> str:
     names = evaluation.class_names
     shown = []
     for i in worst:
-        raters = int(evaluation.majority[i])
-        caption = (
-            f"{names[top[i]]} {confidence[i]:.0%}\nraters: {names[raters]}\n{evaluation.target[i, raters]:.0%} of votes"
-        )
+        truth = int(evaluation.majority[i])
+        caption = f"{names[top[i]]} {confidence[i]:.0%}\n{evaluation.truth}: {names[truth]}"
+        if evaluation.has_votes:
+            caption += f"\n{evaluation.target[i, truth]:.0%} of votes"
         shown.append((_picture(pixels[i]), caption))
     rows = [shown[i : i + _MISTAKES_A_ROW] for i in range(0, len(shown), _MISTAKES_A_ROW)]
     about = (
-        f"Of {len(wrong):,} faces that are read otherwise than by most raters, those with the highest probability."
-        " Above each face: what the model says, then the raters' majority and its share of their votes."
+        f"Of {len(wrong):,} faces that are read otherwise than the {evaluation.truth} says, those with the highest"
+        f" probability. Above each face: what the model says, then the {evaluation.truth}"
+        + (" and its share of the raters' votes." if evaluation.has_votes else ".")
     )
     return _section(title, draw_faces(evaluation.title, rows), about)
 
@@ -185,7 +190,7 @@ def _cams(evaluation: Evaluation, pixels: Tensor, cam: Cam | None) -> str:
         rows.append(row)
         row_names.append(name)
     if not rows:
-        return _missing(title, "Not drawn: no face was read as the raters read it.")
+        return _missing(title, "Not drawn: no face was read as its label says.")
     absent = ", ".join(name for name in evaluation.class_names if name not in row_names)
     about = (
         "Bright places speak for the class of the row, in faces that were read rightly and most confidently; first the"

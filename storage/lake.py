@@ -267,6 +267,7 @@ class Lake:
             "started_utc": manifest.started_utc,
             "finished_utc": manifest.finished_utc,
             "device": manifest.device,
+            "program_version": manifest.program_version,
             "code_revision": manifest.code_revision,
             "manifest": canonical_json({"config": manifest.config, "library_versions": manifest.library_versions}),
             "lake_version": version,

@@ -286,7 +286,8 @@ RUNS = LakeTable(
             _field("started_utc", _TIME, "UTC", "start of the run"),
             _field("finished_utc", _TIME, "UTC", "end of the run"),
             _field("device", _TEXT, "", "device that the networks ran on"),
-            _field("code_revision", _TEXT, "", "revision of this project's code"),
+            _field("program_version", _TEXT, "", "version of this program"),
+            _field("code_revision", _TEXT, "", "revision of its code, where it runs from a checkout"),
             _field("manifest", _TEXT, "JSON", "configuration and library versions of the run"),
             _field("lake_version", _I64, "", _LAKE_VERSION.format("runs")),
         ]

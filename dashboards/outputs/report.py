@@ -355,7 +355,8 @@ def _detectors(con: Connection, videos: Sequence[ChosenVideo]) -> list[str]:
 def _method(con: Connection, videos: Sequence[ChosenVideo], blur: bool) -> str:
     runs = rows_of(
         con,
-        "SELECT DISTINCT ON (manifest, device, code_revision) run_id, started_utc, device, code_revision, manifest"
+        "SELECT DISTINCT ON (manifest, device, program_version, code_revision)"
+        " run_id, started_utc, device, program_version, code_revision, manifest"
         " FROM runs WHERE status IN ('ok', 'partial') AND video_id IN (SELECT unnest(?)) ORDER BY started_utc",
         [[video.video_id for video in videos]],
     ).to_pylist()
@@ -382,10 +383,11 @@ def _method(con: Connection, videos: Sequence[ChosenVideo], blur: bool) -> str:
         parts.append(f"<details><summary>Settings</summary><pre>{html.escape(_indented(settings))}</pre></details>")
     for run in runs:
         versions = json.loads(run["manifest"]).get("library_versions", {})
+        program = " ".join(filter(None, (run["program_version"], run["code_revision"])))
         started = run["started_utc"].strftime("%Y-%m-%d %H:%M UTC")
         parts.append(
-            f"<details><summary>Run {_text(run['run_id'])}, {started}, on {_text(run['device'])}</summary><pre>code "
-            f"{html.escape(str(run['code_revision']))}\n{html.escape(_indented(json.dumps(versions)))}</pre></details>"
+            f"<details><summary>Run {_text(run['run_id'])}, {started}, on {_text(run['device'])}</summary><pre>"
+            f"mfer {html.escape(program)}\n{html.escape(_indented(json.dumps(versions)))}</pre></details>"
         )
     return "\n".join(parts)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flows.cli.options import lake_option, n_cores, plain_errors
+from flows.cli.options import lake_option, n_cores, resumable
 from pipelines.faces.detectors import DEFAULT_DETECTOR, DETECT_MODES, DETECTORS
 from pipelines.settings import ROTATIONS
 from pipelines.video.decoders import DECODERS
@@ -118,7 +118,7 @@ __all__ = ["analyze"]
 @click.option("--ray-address", help="The cluster: auto, or HOST:PORT.  [default: a new one on this machine]")
 @click.option("--profile", is_flag=True, help="Say where the CPU time went, by stage.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
-@plain_errors
+@resumable
 def analyze(
     paths: tuple[str, ...],
     lake: str,

@@ -15,7 +15,7 @@ from flows.cli.drift import drift
 from flows.cli.labels import labels
 from flows.cli.lake import lake as lake_commands
 from flows.cli.models import models
-from flows.cli.options import CommentsAllowed, lake_option, n_cores, plain_errors, scores_option, tell
+from flows.cli.options import CommentsAllowed, lake_option, n_cores, plain_errors, resumable, scores_option, tell
 from flows.cli.output import export, render, report
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ def explain(video: str, at_s: float, model: str, output: Path, lake: str) -> Non
     "--out", required=True, type=click.Path(path_type=Path), help="Folder of the run; started again, it resumes."
 )
 @click.option("--name", help="Name of the model; default: architecture.data_v1.")
-@click.option("--initial", type=click.Path(path_type=Path), help="A model's folder to start from.")
+@click.option("--initial", help="A model to start from: its name, id or folder; see `mfer models list`.")
 @click.option("--teacher", "teachers", multiple=True, help="A model to learn from beside the labels. [repeatable]")
 @click.option(
     "--unlabelled", type=click.Path(path_type=Path), help="Faces of which only the teachers' word is learned."
@@ -193,13 +193,13 @@ def explain(video: str, at_s: float, model: str, output: Path, lake: str) -> Non
 @click.option("--seed", type=int, help="Instead of the recipe's.")
 @click.option("--device", default="auto", show_default=True)
 @click.option("--shards", type=click.IntRange(1), default=n_cores, show_default="cores", help="CPU threads.")
-@plain_errors
+@resumable
 def train(
     recipe: str,
     data: Path,
     out: Path,
     name: str | None,
-    initial: Path | None,
+    initial: str | None,
     teachers: tuple[str, ...],
     unlabelled: Path | None,
     epochs: int | None,
@@ -222,19 +222,20 @@ def train(
 
     chosen = Recipe.load(recipe).replace(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, seed=seed)
     with training_progress() as progress:
-        card = train_model(
+        card, measured = train_model(
             chosen,
             data,
             out,
             device=choose_device(device),
             shards=shards,
             name=name,
-            initial=initial,
+            initial=None if initial is None else find_model(initial),
             teachers=[find_model(teacher) for teacher in teachers or chosen.distillation.teachers],
             unlabelled=unlabelled,
             progress=progress,
+            tell=tell,
         )
-    click.echo(f"{card.model_id} in {out}\n{json.dumps(card.metrics, indent=2)}")
+    click.echo(f"{measured.table()}\n\n{card.model_id} in {out}")
     click.echo(f"Next: mfer analyze VIDEOS --model {out}")
 
 

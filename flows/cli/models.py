@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from flows.cli.options import lake_option, plain_errors
+from flows.cli.options import lake_option, plain_errors, resumable
 
 __all__ = ["models"]
 
@@ -141,7 +141,7 @@ def model_history(lake: str) -> None:
 @click.option("--shards", type=click.IntRange(1), default=1, show_default=True, help="CPU threads.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 @lake_option
-@plain_errors
+@resumable
 def refresh(
     data: str,
     recipe: str,
@@ -197,7 +197,7 @@ def refresh(
 @click.option("--model", default="default", show_default=True, help="The model to score with.")
 @click.option("--device", default="auto", show_default=True)
 @lake_option
-@plain_errors
+@resumable
 def reanalyze_model(old: str, model: str, device: str, lake: str) -> None:
     """Score with one model every video that the model OLD (its model_id) has scored, the shortest first.
 

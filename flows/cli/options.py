@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-__all__ = ["CommentsAllowed", "lake_option", "n_cores", "plain_errors", "scores_option", "tell"]
+__all__ = ["CommentsAllowed", "lake_option", "n_cores", "plain_errors", "resumable", "scores_option", "tell"]
 
 
 class CommentsAllowed(click.Command):
@@ -56,7 +56,15 @@ def plain_errors(command: Callable[..., Any]) -> Callable[..., Any]:
 
     Ctrl-C ends with exit code 130, as shells have it.
     """
+    return _with_plain_errors(command, "stopped")
 
+
+def resumable(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``plain_errors`` of a command that keeps what it has done when it is stopped."""
+    return _with_plain_errors(command, "stopped; what is finished is kept, and the same command goes on from there")
+
+
+def _with_plain_errors(command: Callable[..., Any], when_stopped: str) -> Callable[..., Any]:
     @wraps(command)
     def run(*args: Any, **kwargs: Any) -> Any:
         from mfer.errors import ConfigError, ModelError
@@ -70,7 +78,7 @@ def plain_errors(command: Callable[..., Any]) -> Callable[..., Any]:
             click.echo(f"mfer: {printable(str(error), keep=chr(10))}", err=True)
             sys.exit(2)
         except KeyboardInterrupt:
-            click.echo("mfer: stopped; what is finished is kept", err=True)
+            click.echo(f"mfer: {when_stopped}", err=True)
             sys.exit(130)
         except VideoError as error:
             click.echo(f"mfer: {error.code}: {printable(error.message)}", err=True)

@@ -2,13 +2,16 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
 
+from flows.cli.main import main
 from flows.training import evaluate_model, export_onnx, train_model
 from mfer.augment import Augmentation
 from mfer.card import Architecture, CropContract, read_card
@@ -27,6 +30,22 @@ TINY = Recipe(
     augmentation=Augmentation(flip=0.0, rotate_deg=5.0, erase=0.0),
 )
 ONE_EPOCH = TINY.replace(epochs=1)
+#: The same in a file.
+RECIPE = """
+[architecture]
+name = "mfer_atto"
+in_channels = 1
+ds = "depthwise"
+stem = "conv2"
+layer_scale = 1.0
+[crop]
+side_px = 24
+[optimisation]
+epochs = 1
+batch_size = 16
+optimizer = "adamw"
+learning_rate = 1e-3
+"""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -48,7 +67,7 @@ def data(tmp_path_factory):
 def trained(data, tmp_path_factory):
     stages = []
     out = tmp_path_factory.mktemp("out") / "model"
-    card = train_model(TINY, data, out, progress=lambda stage, done, total: stages.append((stage, done, total)))
+    card, _ = train_model(TINY, data, out, progress=lambda stage, done, total: stages.append((stage, done, total)))
     return out, card, stages
 
 
@@ -109,7 +128,7 @@ def test_progress_goes_through_every_stage(trained):
 def test_same_command_again_makes_no_step_and_the_same_model(trained, data):
     out, card, _ = trained
     stages = []
-    again = train_model(TINY, data, out, progress=lambda stage, done, total: stages.append(stage))
+    again, _ = train_model(TINY, data, out, progress=lambda stage, done, total: stages.append(stage))
     assert again == card
     assert not any(stage.startswith(("train", "find faces")) for stage in stages)
 
@@ -117,11 +136,34 @@ def test_same_command_again_makes_no_step_and_the_same_model(trained, data):
 def test_refreshed_model_starts_from_its_parent_and_names_it(trained, data, tmp_path):
     out, parent, _ = trained
     gentle = TINY.replace(epochs=1, learning_rate=1e-6, ema=0.0)
-    card = train_model(gentle, data, tmp_path, initial=out, name="mfer_atto.mine_v2")
+    card, _ = train_model(gentle, data, tmp_path, initial=out, name="mfer_atto.mine_v2")
     assert (card.name, card.parent, card.class_names) == ("mfer_atto.mine_v2", parent.model_id, parent.class_names)
     (before, _), (after, _) = load_model(out), load_model(tmp_path)
     name = "classifier.heads.0.0.weight"
     torch.testing.assert_close(after.state_dict()[name], before.state_dict()[name], rtol=0.02, atol=1e-3)
+
+
+def test_what_a_person_should_know_is_said_before_the_training(trained, data, tmp_path):
+    out, _, _ = trained
+    shutil.copytree(out, tmp_path / "mirrored")
+    card = json.loads((out / "card.json").read_text())
+    card["architecture"]["mirror"] = True
+    (tmp_path / "mirrored" / "card.json").write_text(json.dumps(card))
+    notes = []
+    train_model(ONE_EPOCH, data, tmp_path / "out", initial=tmp_path / "mirrored", tell=notes.append)
+    assert len(notes) == 2
+    assert "averages each face with its mirror image" in notes[0]
+    assert notes[1].startswith("48 faces are few to learn from")
+
+
+def test_the_command_ends_with_the_table_of_evaluate(trained, data, tmp_path):
+    out, _, _ = trained
+    (tmp_path / "tiny.toml").write_text(RECIPE)
+    words = ["--recipe", tmp_path / "tiny.toml", "--data", data, "--out", tmp_path / "out", "--initial", out]
+    done = CliRunner().invoke(main, ["train", *map(str, words)])
+    assert done.exit_code == 0, done.output
+    assert evaluate_model(tmp_path / "out", data, "report").table() in done.stdout
+    assert "48 faces are few" in done.stderr
 
 
 def test_parent_of_another_shape_is_refused_with_what_differs(trained, data, tmp_path):
@@ -132,7 +174,7 @@ def test_parent_of_another_shape_is_refused_with_what_differs(trained, data, tmp
 
 def test_single_parquet_holds_a_tenth_out_and_says_so(tmp_path):
     path = write_parquet(tmp_path / "faces.parquet", made_faces(80))
-    card = train_model(ONE_EPOCH, path, tmp_path / "out")
+    card, _ = train_model(ONE_EPOCH, path, tmp_path / "out")
     described = card.training["data"]
     assert described["n_train"] + described["n_selection"] + described["n_report"] == 80
     assert 64 <= described["n_train"] <= 77
@@ -143,7 +185,7 @@ def test_single_parquet_holds_a_tenth_out_and_says_so(tmp_path):
 def test_plain_folders_are_one_part_and_faces_of_other_classes_are_left_out_and_counted(tmp_path):
     faces = made_faces(120)
     save_pictures(tmp_path / "my faces", faces.take(faces.majority < 3))
-    card = train_model(ONE_EPOCH, tmp_path / "my faces", tmp_path / "out")
+    card, _ = train_model(ONE_EPOCH, tmp_path / "my faces", tmp_path / "out")
     assert set(card.class_names) == set(MADE_CLASSES[:3])
     assert card.name == "mfer_atto.my_v1"
     assert "a tenth" in card.training["data"]["parts"]
@@ -151,13 +193,15 @@ def test_plain_folders_are_one_part_and_faces_of_other_classes_are_left_out_and_
     found = evaluate_model(tmp_path / "out", tmp_path / "others", "all")
     assert len(found) == 12
     assert found.dropped == {f"{MADE_CLASSES[3]}, not a class of the model": 4}
+    assert "rater" not in found.table()  # one label a face, whoever gave it
+    assert "label" in found.table()
 
 
 @pytest.mark.full
 def test_same_names_for_other_pictures_are_no_overlap(tmp_path):
     for part, seed in (("train", 0), ("valid", 1)):
         save_pictures(tmp_path / "set" / part, made_faces(32, seed=seed))
-    card = train_model(ONE_EPOCH, tmp_path / "set", tmp_path / "out")
+    card, _ = train_model(ONE_EPOCH, tmp_path / "set", tmp_path / "out")
     assert card.training["data"]["n_train"] == 32
     assert card.name == "mfer_atto.set_v1"
 
