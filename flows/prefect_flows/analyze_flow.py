@@ -162,7 +162,7 @@ class _RunProgress(Progress):
 
     def begin(self, n_videos: int) -> None:
         self._n_videos = n_videos
-        self._log.info("%d videos to analyse", n_videos)
+        self._log.info("%d video%s to analyse", n_videos, "" if n_videos == 1 else "s")
         if not n_videos:
             self._draw(100.0)
 

@@ -12,9 +12,11 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, cast
@@ -37,6 +39,8 @@ _LOCAL_API = "http://127.0.0.1:4200/api"
 _SERVER_START_S = 300
 #: A look into an inbox without news takes up to half a minute on a busy machine; what is scheduled more often piles up.
 _SHORTEST_S = 60
+#: The first look into an inbox that is looked into every so many seconds; by then the deployments are served.
+_FIRST_LOOK_S = 5
 _SETTINGS = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -87,10 +91,13 @@ def serve(lake: str, schedules: Schedules | None = None) -> None:
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
     os.environ.update(python_environment())  # for the processes that Prefect starts for its runs
+    # Prefect's own way of stopping at SIGTERM forgets to wait for a coroutine
+    warnings.filterwarnings("ignore", "coroutine 'Runner.astop' was never awaited", RuntimeWarning)
     import prefect
     from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 
-    deployments = _make_deployments(str(place_of(lake)), schedules or Schedules())
+    wanted = str(place_of(lake)), schedules or Schedules()
+    _make_deployments(*wanted)  # what is wrong with them is said before a server is started
     url = get_current_settings().api.url or _LOCAL_API
     with temporary_settings({PREFECT_API_URL: url}), _running_server(url), runs_start_elsewhere():
         from flows.prefect_flows.heartbeats import watch_heartbeats
@@ -100,10 +107,12 @@ def serve(lake: str, schedules: Schedules | None = None) -> None:
         click.echo(
             f"Prefect at {url.removesuffix('/api')}; in another terminal:\n\n  PREFECT_API_URL={url} {command}\n"
         )
-        prefect.serve(*deployments, limit=1)
+        prefect.serve(*_make_deployments(*wanted), limit=1)
 
 
 def _make_deployments(lake: str, schedules: Schedules) -> list[RunnerDeployment]:
+    from prefect.schedules import Interval
+
     from flows.prefect_flows.analyze_flow import analyze_folder_flow
     from flows.prefect_flows.drift_flow import check_drift_flow
     from flows.prefect_flows.refresh_flow import refresh_model_flow
@@ -114,7 +123,10 @@ def _make_deployments(lake: str, schedules: Schedules) -> list[RunnerDeployment]
         _deployment(check_drift_flow, "default", given, cron=schedules.drift_cron),
     ]
     if schedules.inbox is not None:
-        times = {"interval": schedules.every_s} if schedules.every_s is not None else {"cron": schedules.cron}
+        times: dict[str, Any] = {"cron": schedules.cron}
+        if schedules.every_s is not None:
+            soon = datetime.now(UTC) + timedelta(seconds=_FIRST_LOOK_S)
+            times = {"schedule": Interval(schedules.every_s, anchor_date=soon)}
         made.append(_deployment(analyze_folder_flow, "inbox", {**given, "folder": _absolute(schedules.inbox)}, **times))
     if schedules.data is None:
         made.append(_deployment(refresh_model_flow, "default", given))
