@@ -55,6 +55,7 @@ def render_video(
     file: Path | None = None,
     blur: bool = False,
     plot: bool = True,
+    sound: bool = True,
     model: str | None = None,
     as_found: bool = False,
     between_s: tuple[float, float] | None = None,
@@ -71,6 +72,7 @@ def render_video(
         model: whose scores; None: see ``storage.sql.views.connect``.
         as_found: leave out what people said: names, splits and exclusions.
         plot: draw bars and the running plot below the picture.
+        sound: False leaves the sound out.
         between_s: only what is shown between two times, in time_s.
         progress: called with (stage, frames done, frames in all).
 
@@ -97,7 +99,7 @@ def render_video(
         def report(done: int, total: int) -> None:
             progress("render", done, total)
 
-        n_frames = remake_video(video, output, draw, report, between_s=between_s)
+        n_frames = remake_video(video, output, draw, report, between_s=between_s, sound=sound)
     return Rendered(output, n_frames, overlay.scale)
 
 

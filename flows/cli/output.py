@@ -123,6 +123,7 @@ def report(
 @click.option("--output", "-o", type=click.Path(dir_okay=False, path_type=Path), required=True, help="mp4, mov or mkv.")
 @click.option("--blur", is_flag=True, help="Hide every face that the lake has of the video.")
 @click.option("--no-plot", is_flag=True, help="Draw on the picture only, without bars and plot below it.")
+@click.option("--no-sound", is_flag=True, help="Leave the sound out.")
 @click.option("--from", "from_s", type=click.FloatRange(0), help="Begin at this second of the video.")
 @click.option("--to", "to_s", type=click.FloatRange(0, min_open=True), help="End at this second.")
 @as_found_option
@@ -134,6 +135,7 @@ def render(
     output: Path,
     blur: bool,
     no_plot: bool,
+    no_sound: bool,
     from_s: float | None,
     to_s: float | None,
     as_found: bool,
@@ -143,8 +145,8 @@ def render(
     """Write a video with boxes, track numbers, expressions, bars and a running plot.
 
     VIDEO is a path, file name or video_id that the lake knows. Every frame keeps its time, also at a
-    variable rate, and the sound is copied as it is. Small videos are enlarged, to be readable. With
-    --from and --to a part is written, whose first frame is at 0.
+    variable rate. The sound is copied, or encoded again where the result cannot hold it. Small videos are
+    enlarged, to be readable. With --from and --to a part is written, whose first frame is at 0.
 
     With --blur, a face is hidden where it was found, through misses of up to a second, and 0.4 s before and
     after. A face that the detector never found is not hidden: look at the result before you share it,
@@ -159,7 +161,14 @@ def render(
     if from_s is not None and to_s is not None and to_s <= from_s:
         raise ConfigError(f"--from {from_s:g} --to {to_s:g}: the end must come after the beginning")
     part = None if from_s is None and to_s is None else (from_s or 0.0, math.inf if to_s is None else to_s)
-    how: dict[str, Any] = {"blur": blur, "plot": not no_plot, "model": model, "as_found": as_found, "between_s": part}
+    how: dict[str, Any] = {
+        "blur": blur,
+        "plot": not no_plot,
+        "sound": not no_sound,
+        "model": model,
+        "as_found": as_found,
+        "between_s": part,
+    }
     with training_progress() as progress:
         done = render_video(Lake.open(lake), video, output, **how, progress=progress)
     click.echo(f"{path_text(done.output)}: {done.n_frames} frames")

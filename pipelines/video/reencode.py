@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from fractions import Fraction
@@ -15,12 +14,17 @@ import numpy as np
 from mfer.errors import ConfigError
 from pipelines.video.containers import open_container, video_packets, video_stream
 from pipelines.video.decode import Decoding, Video, decode
+from storage.files import whole_file
 
 __all__ = ["remake_video"]
 
 #: Visually near lossless, at a speed that a laptop keeps; without B-frames a frame's time is its packet's.
 _OPTIONS = {"crf": "20", "preset": "veryfast", "bf": "0"}
 _BATCH_FRAMES = 4
+#: What AAC can be sampled at, of which the last is taken for any other rate.
+_AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
+#: Times of sound that fall by more than this begin anew.
+_RESET_S = Fraction(1, 2)
 
 
 def remake_video(
@@ -30,8 +34,11 @@ def remake_video(
     progress: Callable[[int, int], None] = lambda done, total: None,
     *,
     between_s: tuple[float, float] | None = None,
+    sound: bool = True,
 ) -> int:
-    """Draw on every frame of a video and write it as H.264 with the source's own times and sound packets.
+    """Draw on every frame of a video and write it as H.264 with the source's own times and its sound.
+
+    Packets of sound are copied where the container takes their codec; otherwise the sound is encoded again, as AAC.
 
     Args:
         video: what ``open_video`` returned.
@@ -40,28 +47,22 @@ def remake_video(
             same size every time.
         progress: called with (frames done, frames in all).
         between_s: only the frames shown between two times, from the stream's start; the first of them is at 0 then.
+        sound: False leaves the sound out.
 
     Returns:
         How many frames were written: those that could be read.
 
     Raises:
-        ConfigError: an output that names no container, cannot be written or cannot hold the sound; no frame between.
+        ConfigError: an output that names no container, or cannot be written; no frame between.
         VideoError: the source cannot be read.
     """
     output = Path(output)
-    partial = output.with_name(f".{output.stem}.partial{output.suffix}")
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with _writer(partial) as container:
-            n_frames = _write(video, container, draw, progress, between_s)
-        os.replace(partial, output)
+        with whole_file(output) as partial, _writer(partial) as container:
+            return _write(video, container, draw, progress, between_s, with_sound=sound)
     except (OSError, av.error.FFmpegError) as error:
-        message = f"cannot write {output}: {error.strerror or error}; try another place, or .mkv, which holds any sound"
+        message = f"cannot write {output}: {error.strerror or error}; try another place, or leave the sound out"
         raise ConfigError(message) from error
-    finally:
-        if partial.parent.is_dir():
-            partial.unlink(missing_ok=True)
-    return n_frames
 
 
 def _writer(path: Path) -> av.container.OutputContainer:
@@ -78,6 +79,8 @@ def _write(
     draw: Callable[[int, float, np.ndarray], np.ndarray],
     progress: Callable[[int, int], None],
     between_s: tuple[float, float] | None,
+    *,
+    with_sound: bool,
 ) -> int:
     decoding = decode(video, batch_frames=_BATCH_FRAMES, decoder="pyav", threads=2)
     from_s, until_s, shift = -math.inf, math.inf, Fraction(0)
@@ -91,9 +94,9 @@ def _write(
         stream.pix_fmt = "yuv420p"
         stream.codec_context.time_base = stream.time_base = tick
         sounds = {
-            sound.index: out.add_stream_from_template(sound)
+            sound.index: _sound_writer(out, sound)
             for sound in source.streams.audio
-            if sound.codec_context is not None
+            if with_sound and sound.codec_context is not None
         }
         sound = _sound(source, sounds, from_s, until_s, shift)
         waiting = next(sound, None)
@@ -137,29 +140,77 @@ def _mux(out: av.container.OutputContainer, packets: list[av.Packet], durations:
 
 
 class _Sound:
-    """A packet of sound for its new stream, ``shift`` seconds earlier, and when it is heard, in the source's clock."""
+    """A packet of sound for its new stream, and when it is heard, in the source's clock; None: after all others."""
 
-    def __init__(self, packet: av.Packet, stream: av.stream.Stream, shift: Fraction) -> None:
-        self.time = float(packet.dts * packet.time_base) if packet.dts is not None and packet.time_base else None
-        if shift and packet.time_base:
-            ticks = round(shift / packet.time_base)
-            packet.dts = packet.dts - ticks if packet.dts is not None else None
-            packet.pts = packet.pts - ticks if packet.pts is not None else None
-        packet.stream = stream
-        self.packet = packet
+    def __init__(self, packet: av.Packet, time_s: float | None) -> None:
+        self.packet, self.time = packet, time_s
+
+
+class _Copied:
+    """Passes packets of sound on as they are."""
+
+    def __init__(self, out: av.container.OutputContainer, source: av.AudioStream) -> None:
+        self._stream = out.add_stream_from_template(source)
+
+    def __call__(self, packet: av.Packet | None) -> list[av.Packet]:
+        if packet is None:
+            return []
+        packet.stream = self._stream
+        return [packet]
+
+
+class _Recoded:
+    """Makes AAC of packets of sound; those that cannot be decoded are left out."""
+
+    def __init__(self, out: av.container.OutputContainer, source: av.AudioStream) -> None:
+        self._decoder = source.codec_context
+        rate = source.rate if source.rate in _AAC_RATES else _AAC_RATES[-1]
+        layout = "mono" if source.channels == 1 else "stereo"
+        self._stream = out.add_stream("aac", rate=rate, layout=layout)
+        self._resample = av.AudioResampler(format="fltp", layout=layout, rate=rate, frame_size=1024)
+
+    def __call__(self, packet: av.Packet | None) -> list[av.Packet]:
+        try:
+            frames = self._decoder.decode(packet)
+        except av.error.FFmpegError:
+            return []
+        made = [part for frame in frames for part in self._resample.resample(frame)]
+        if packet is None:
+            made += self._resample.resample(None)
+        packets = [coded for frame in made for coded in self._stream.encode(frame)]
+        return packets if packet is not None else packets + self._stream.encode(None)
+
+
+def _sound_writer(out: av.container.OutputContainer, source: av.AudioStream) -> _Copied | _Recoded:
+    copied = source.codec_context.codec.canonical_name in out.supported_codecs
+    return _Copied(out, source) if copied else _Recoded(out, source)
 
 
 def _sound(
     source: av.container.InputContainer,
-    streams: Mapping[int, av.stream.Stream],
+    writers: Mapping[int, _Copied | _Recoded],
     from_s: float,
     until_s: float,
     shift: Fraction,
 ) -> Iterator[_Sound]:
-    if not streams:
+    """Packets for the result, ``shift`` seconds earlier; where times begin anew (joined recordings), they go on."""
+    if not writers:
         return
-    for packet in video_packets(source, *(source.streams[index] for index in streams)):
-        if packet.size and packet.dts is not None:
-            sound = _Sound(packet, streams[packet.stream_index], shift)
-            if sound.time is None or from_s <= sound.time < until_s:
-                yield sound
+    ends: dict[int, int] = {}
+    offset: dict[int, int] = {}
+    for packet in video_packets(source, *(source.streams[index] for index in writers)):
+        if not packet.size or packet.dts is None or not packet.time_base:
+            continue
+        index = packet.stream_index
+        if packet.dts + offset.get(index, 0) < ends.get(index, packet.dts) - round(_RESET_S / packet.time_base):
+            offset[index] = ends[index] - packet.dts
+        dts = packet.dts + offset.get(index, 0)
+        ends[index] = dts + (packet.duration or 0)
+        time_s = float(dts * packet.time_base)
+        if from_s <= time_s < until_s:
+            earlier = round(shift / packet.time_base)
+            packet.pts = (packet.dts if packet.pts is None else packet.pts) + dts - packet.dts - earlier
+            packet.dts = dts - earlier
+            yield from (_Sound(made, time_s) for made in writers[index](packet))
+    for writer in writers.values():
+        yield from (_Sound(made, None) for made in writer(None))

@@ -85,6 +85,58 @@ def test_a_part_begins_at_0_and_keeps_the_steps_and_the_sound_of_its_span(tmp_pa
         remake_video(open_video(source), output, lambda index, pts_s, rgb: rgb, between_s=(5.0, 6.0))
 
 
+def write_with_sound(path: Path, codec: str, layout: str = "mono") -> Path:
+    """Ten numbered frames with 0.4 s of a tone of 440 Hz."""
+    silent = write_clip(path.with_name("silent.avi"), codec="mpeg4", n_frames=10)
+    with av.open(str(silent)) as source, av.open(str(path), "w") as out:
+        stream = out.add_stream_from_template(source.streams.video[0])
+        sound = out.add_stream(codec, rate=16000, layout=layout)
+        sound.codec_context.bit_rate = 64_000
+        sound.codec_context.open()
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                out.mux(packet)
+        tone = (8000 * np.sin(2 * np.pi * 440 * np.arange(6400) / 16000)).astype(np.int16)[None]
+        frame = av.AudioFrame.from_ndarray(tone, format="s16", layout="mono")
+        frame.sample_rate, frame.pts = 16000, 0
+        fit = av.AudioResampler(sound.codec_context.format, layout, 16000, sound.codec_context.frame_size or 1000)
+        for part in (*fit.resample(frame), *fit.resample(None)):
+            out.mux(sound.encode(part))
+        out.mux(sound.encode(None))
+    return path
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [("asf", "wmav2"), ("mov", "pcm_mulaw"), ("avi", "adpcm_ms")])
+@pytest.mark.parametrize("result", [".mp4", ".mkv", ".mov"])
+def test_sound_that_the_result_cannot_hold_is_encoded_again(
+    tmp_path: Path, suffix: str, codec: str, result: str
+) -> None:
+    source, output = write_with_sound(tmp_path / f"a.{suffix}", codec), tmp_path / f"b{result}"
+    video = open_video(source)
+    remake_video(video, output, lambda index, pts_s, rgb: rgb)
+    assert times_of(output) == pytest.approx(list(video.pts_s), abs=2e-3)
+    with av.open(str(output)) as container:
+        heard = np.concatenate([f.to_ndarray().astype(float).ravel() for f in container.decode(audio=0)])
+        rate = container.streams.audio[0].rate
+    assert len(heard) / rate == pytest.approx(0.4, abs=0.15)
+    spectrum = np.abs(np.fft.rfft(heard))
+    assert np.fft.rfftfreq(len(heard), 1 / rate)[spectrum.argmax()] == pytest.approx(440, abs=10)
+    remake_video(video, output, lambda index, pts_s, rgb: rgb, sound=False)
+    with av.open(str(output)) as container:
+        assert not container.streams.audio
+
+
+def test_sound_of_joined_recordings_stays_in_order(tmp_path: Path) -> None:
+    one = write_clip(tmp_path / "one.ts", n_frames=25, with_audio=True)
+    joined, output = tmp_path / "joined.ts", tmp_path / "b.mp4"
+    joined.write_bytes(2 * one.read_bytes())
+    remake_video(open_video(joined), output, lambda index, pts_s, rgb: rgb)
+    times = [at_s for at_s, _ in sound_of(output)]
+    assert times == sorted(times)
+    assert times[-1] - times[0] == pytest.approx(2, abs=0.1)
+
+
 @pytest.mark.parametrize("name", ["b.txt", "b", "file/b.mp4"])
 def test_an_output_that_cannot_be_written_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").touch()
