@@ -59,7 +59,7 @@ def test_a_variable_rate_keeps_every_time_and_the_sound(tmp_path: Path, suffix: 
     assert [read_number(rgb) for rgb in frames_of(output)] == list(range(10))
     assert sound_of(output) == sound_of(source)
     assert open_video(output).duration_s[-1] == pytest.approx(open_video(source).duration_s[-1], abs=0.002)
-    assert not [path for path in tmp_path.iterdir() if "partial" in path.name]
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
 def test_a_turned_picture_is_written_upright(tmp_path: Path) -> None:
