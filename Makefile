@@ -3,9 +3,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install demo test test-full soak bench teachers lint format docs clean
+.PHONY: help install demo test test-full soak bench teachers lint format docs clean
 
-install: $(STAMP)
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(STAMP) ## set up .venv with the tested versions of everything
 
 $(STAMP): pyproject.toml constraints.txt
 	@echo "making .venv with the tested versions of constraints.txt (PyTorch alone is several GB: minutes)"
@@ -13,45 +16,43 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' -c constraints.txt
 	@touch $(STAMP)
 
-demo: install
+demo: install ## analyse two clips that come with packages, ask three questions, draw a timeline
 	$(BIN)/mfer demo
 
-test: install
+test: install ## the tests that take minutes
 	$(BIN)/python -m pytest
 
-# Adds what is long, kills processes, fills disks or starts servers.
-test-full: install
+test-full: install ## the tests that are long, kill processes, fill disks or start servers
 	$(BIN)/python -m pytest -m "full and not needs_cuda"
 
 # Every way of breaking files, lakes and processes, fifty kills, and ten minutes of damaged bytes; findings stay in fuzz_out/.
-soak: install
+soak: install ## every way of breaking files, lakes and processes, and ten minutes of damaged bytes
 	$(BIN)/python -m pytest -m "soak or full" tests/storage tests/pipelines tests/flows/test_faults.py
 	$(BIN)/python -m tests.fuzz --seconds 600 --out fuzz_out
 
 # Speed beside a plain script, the faces that are followed against MTCNN on every frame, and a large lake: an hour, and 7 GB for the package fer.
-bench: install
+bench: install ## speed beside a plain script, detection, a large lake: an hour, and 7 GB
 	$(BIN)/python -m benchmarks.detection --json benchmarks/results/detection.json
 	$(BIN)/python -m benchmarks.speed --json benchmarks/results/speed.json
 	$(BIN)/python -m benchmarks.scale --rows 10000000 --json benchmarks/results/scale.json
 	$(BIN)/python -m benchmarks.isolation --json benchmarks/results/isolation.json
 
-# The pretrained weights that training a teacher starts from; nothing else needs them.
-teachers: install
+teachers: install ## the pretrained weights that training a teacher starts from; nothing else needs them
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[teacher]' -c constraints.txt
 	$(BIN)/python -m mfer.teachers
 
-lint: install
+lint: install ## ruff and mypy, as continuous integration runs them
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 # The site, in site/; a link that leads nowhere stops it.
-docs: install
+docs: install ## the documentation site, in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-format: install
+format: install ## put the code into form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean:
+clean: ## remove .venv, demo_out/ and site/
 	rm -rf .venv demo_out site

@@ -221,3 +221,10 @@ def test_console_script_prints_help_and_version() -> None:
         assert f"\n  {command} " in shown
     version = subprocess.run([mfer, "--version"], capture_output=True, text=True, check=True).stdout
     assert metadata.version("mfer") in version
+
+
+def test_the_picture_of_the_design_page_is_that_of_the_code() -> None:
+    from tests.architecture_picture import draw
+
+    drawn = (ROOT / "docs" / "architecture.svg").read_text(encoding="utf-8")
+    assert drawn == draw(), "run `python -m tests.architecture_picture docs/architecture.svg`"
