@@ -381,7 +381,7 @@ def _count_missing(container: InputContainer, stream: VideoStream, scan: _Scan, 
         if scan.has_hole and step_s > 0:  # as many as the time from the first frame to the stated end has room for
             first_s = float(min(scan.pts) * (stream.time_base or 0))
             return max(0, round((container.duration / av.time_base - first_s) / step_s) - n_seen)
-        if short_s > _CUT_SHORT_S and (container.format.name == "flv" or claims_more_bytes(container)):
+        if _claims_more_time(container, scan) and (container.format.name == "flv" or claims_more_bytes(container)):
             return math.ceil(short_s / step_s) if step_s > 0 else 1
     return 0
 
@@ -399,7 +399,7 @@ def _defect(container: InputContainer, scan: _Scan, timeline: _Timeline) -> tupl
 
 def _note(scan: _Scan, container: InputContainer, n_missing: int) -> str:
     notes = []
-    if container.format.name in _DURATION_FORMATS and not n_missing and _short_s(container, scan) > _CUT_SHORT_S:
+    if not n_missing and _claims_more_time(container, scan):
         claimed_s = (container.duration or 0) / av.time_base
         notes.append(f"the header claims {claimed_s:.1f} s; the file is whole and ends at {scan.end_s:.1f} s")
     if len(scan.shapes) > 1:
@@ -418,6 +418,10 @@ def _note(scan: _Scan, container: InputContainer, n_missing: int) -> str:
 def _short_s(container: InputContainer, scan: _Scan) -> float:
     """How long before the duration in its header the last packet of a file ends."""
     return (container.duration or 0) / av.time_base - scan.end_s
+
+
+def _claims_more_time(container: InputContainer, scan: _Scan) -> bool:
+    return container.format.name in _DURATION_FORMATS and _short_s(container, scan) > _CUT_SHORT_S
 
 
 def _turn(display_matrix: tuple[int, int, int, int]) -> tuple[int, bool]:
@@ -447,6 +451,7 @@ def _doubt(
             "it is damaged or cut short",
         ),
         (stream.frames not in (0, n_packets), f"its header counts {stream.frames} frames, the file holds {n_packets}"),
+        (_claims_more_time(container, scan), "its header claims a longer film"),
         (info.mirrored, "it is shown mirrored"),
         (info.sample_aspect_ratio != 1, "its pixels are not square"),
         (len(scan.shapes) > 1, "its picture changes its size"),
