@@ -112,10 +112,10 @@ class RunManifest:
     finished_utc: datetime
     config: Mapping[str, Any]
     model_id: str
-    program_version: str | None = None
     library_versions: Mapping[str, str] = field(default_factory=dict)
     device: str = "cpu"
     code_revision: str | None = None
+    program_version: str | None = None
 
     def __post_init__(self) -> None:
         if not self.run_id:
