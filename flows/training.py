@@ -130,7 +130,7 @@ def train_model(
     if len(parts.train) < _FEW_FACES:
         tell(
             f"{len(parts.train)} faces are few to learn from, and {len(parts.report)} few to measure with: expect wide "
-            f"intervals, and start from a model (--initial default) rather than from nothing"
+            "intervals" + ("" if parent else ", and start from a model (--initial default) rather than from nothing")
         )
     name = _model_name(name, recipe, parts.train, data)
     train, selection, report = (
