@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 
 import pyarrow as pa
@@ -253,6 +254,21 @@ def test_sql_is_read_from_a_file_or_from_standard_input(lake: Path, tmp_path: Pa
     assert "18" in piped.stdout
     for words in ([], ["SELECT 1", "-f", str(tmp_path / "q.sql")]):
         assert mfer("sql", "--lake", lake, *words, code=2).stdout == ""
+
+
+def test_ctrl_c_claims_that_something_is_kept_only_where_it_is(lake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("storage.sql.sandbox.run_sql_sandboxed", stop)
+    monkeypatch.setattr("flows.refresh.refresh_model", stop)
+    assert mfer("sql", "SELECT 1", "--lake", lake, code=130).stderr == "mfer: stopped\n"
+    assert "what is finished is kept" in mfer("models", "refresh", "--data", "x", "--lake", lake, code=130).stderr
+
+
+def test_runs_name_the_version_of_the_program(lake: Path) -> None:
+    with storage.connect(lake) as con:
+        assert con.sql("SELECT DISTINCT program_version FROM runs").fetchall() == [(metadata.version("mfer"),)]
 
 
 def test_answers_become_frames_of_pandas_and_polars(lake: Path) -> None:
