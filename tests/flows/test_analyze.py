@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -23,6 +22,7 @@ from storage.lake import Lake
 from storage.records import VideoOutcome
 from storage.sql.views import run_sql
 from tests.clips import write_clip
+from tests.flows.workers.processes import run_processes
 
 DETECTOR = DetectorSettings(min_face_px=36)
 
@@ -181,7 +181,6 @@ def assert_same(lake: Path, other: Path, except_videos: tuple[str, ...] = ()) ->
 
 def test_two_workers_give_the_same_rows_as_one(tmp_path: Path, lake: Path, model: Path, folder: Path) -> None:
     told: set[str] = set()
-    already = set(psutil.Process().children())
 
     class Told(Progress):
         def video(self, outcome: VideoOutcome) -> None:
@@ -191,7 +190,7 @@ def test_two_workers_give_the_same_rows_as_one(tmp_path: Path, lake: Path, model
     assert summary.count("ok") == 2, summary.outcomes
     assert told == {outcome.path for outcome in summary.outcomes}
     assert_same(tmp_path / "two", lake)
-    assert set(psutil.Process().children()) <= already
+    assert not run_processes()
 
 
 def write_talks(folder: Path, write_talk: Callable[..., Path], n_videos: int, n_frames: int) -> Path:

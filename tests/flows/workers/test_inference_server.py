@@ -6,7 +6,6 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -19,6 +18,7 @@ from pipelines.settings import AnalysisSettings, DetectorSettings
 from storage.lake import Lake
 from storage.sql.views import run_sql
 from tests.flows.test_analyze import rows, write_talks
+from tests.flows.workers.processes import run_processes
 
 #: Rows of one face each, which are put into one pass with those of other workers, differ in their last bits.
 PROB_TOLERANCE = 1e-5
@@ -62,12 +62,7 @@ def assert_same_scores(lake: Path, other: Path) -> None:
 
 def networks_processes() -> list[psutil.Process]:
     """The child that holds the networks, where there is one now; the others analyse videos."""
-    found = []
-    for child in psutil.Process().children():
-        with suppress(psutil.NoSuchProcess):  # it ends just now
-            if "flows.workers.inference_server" in " ".join(child.cmdline()):
-                found.append(child)
-    return found
+    return run_processes("flows.workers.inference_server")
 
 
 class Strike(Progress):
@@ -97,7 +92,7 @@ def test_shared_networks_give_the_same_rows_as_own(
     summary = analyze(tmp_path / "shared", model, folder, mode=mode)
     assert summary.count("ok") == 3, summary.outcomes
     assert summary.cpu_s["networks"] > 0
-    assert not psutil.Process().children()
+    assert not run_processes()
     analyze(tmp_path / "own", model, folder, mode=mode, networks="own")
     assert_same_scores(tmp_path / "shared", tmp_path / "own")
 
@@ -111,7 +106,7 @@ def test_videos_at_work_when_the_networks_are_lost_are_done_again_and_not_blamed
     summary = analyze(tmp_path / "lake", model, folder, progress=strike, progress_s=15)
     assert strike.done
     assert [(outcome.status, outcome.message) for outcome in summary.outcomes] == [("ok", "")] * 3
-    assert not psutil.Process().children()
+    assert not run_processes()
     analyze(tmp_path / "undisturbed", model, folder, networks="own")
     assert_same_scores(tmp_path / "lake", tmp_path / "undisturbed")
 
@@ -134,7 +129,7 @@ def test_video_whose_networks_are_lost_again_and_again_has_failed_and_costs_no_o
     assert (failed.status, failed.code) == ("failed", "crashed")
     assert "the process that holds the networks was lost 3 times while this was analysed" in failed.message
     assert [outcome.status for outcome in outcomes.values()] == ["ok", "ok"]
-    assert not psutil.Process().children()
+    assert not run_processes()
 
 
 @pytest.mark.full
@@ -145,7 +140,7 @@ def test_networks_that_cannot_be_loaded_end_the_run_and_say_so(tmp_path: Path, m
     weights.write_bytes(weights.read_bytes()[:-8])
     with pytest.raises(ModelError, match=r"weights\.safetensors"):
         analyze(tmp_path / "lake", broken, talk)
-    assert not psutil.Process().children()
+    assert not run_processes()
 
 
 @pytest.mark.full

@@ -23,6 +23,7 @@ from storage.records import VideoOutcome
 from storage.sql.views import run_sql
 from tests.clips import write_clip
 from tests.flows.test_analyze import assert_same, rows, write_talks
+from tests.flows.workers.processes import run_processes
 from tests.strangers import write_strangers
 
 SEGMENT_S = 2.0
@@ -49,7 +50,7 @@ class Strike(Progress):
             self.first_done.setdefault(path, n_done)
         if not SEGMENT_S * 25 < n_done < n_frames or len(self._struck) == self._times:
             return
-        (worker,) = psutil.Process().children()
+        (worker,) = run_processes()
         if worker.pid not in self._struck:
             self._struck.add(worker.pid)
             self._strike(worker)
@@ -77,7 +78,7 @@ def test_video_whose_process_dies_is_tried_again_with_the_other_decoder(
         logged = rows(tmp_path / "lake", "SELECT log FROM runs WHERE log <> ''")
         assert len(logged) == 1
         assert "Fatal Python error: Segmentation fault" in logged[0]["log"]
-    assert not psutil.Process().children()
+    assert not run_processes()
 
 
 @pytest.mark.full
@@ -100,7 +101,7 @@ def test_process_that_hangs_is_killed_after_its_time_and_the_video_tried_again(
     summary = analyze(tmp_path / "lake", model, folder, progress=Strike(psutil.Process.suspend), progress_s=15)
     assert [outcome.status for outcome in summary.outcomes] == ["ok", "ok"]
     assert "at the first attempt: hung, no sign of life for 15 s while reading" in summary.outcomes[0].message
-    assert not psutil.Process().children()
+    assert not run_processes()
 
 
 @pytest.mark.full
@@ -109,7 +110,7 @@ def test_process_that_grows_beyond_its_memory_is_killed(tmp_path: Path, model: P
         rss = 0
 
         def frames(self, path: str, n_done: int, n_frames: int) -> None:
-            for worker in psutil.Process().children():
+            for worker in run_processes():
                 self.rss = max(self.rss, worker.memory_info().rss)
 
     small = Largest()
