@@ -69,7 +69,7 @@ def test_drift_is_a_state_of_its_own() -> None:
         (refresh_model_flow, {"data": "faces", "rules": {"min_faces": "many"}}),
         (check_drift_flow, {"recent_days": -1}),
     ],
-    ids=str,
+    ids=["epochs", "min_faces", "recent_days"],
 )
 def test_wrong_parameters_are_refused_by_name(flow: Any, wrong: dict[str, Any]) -> None:
     with pytest.raises(ParameterTypeError, match=list(wrong)[-1]):
