@@ -27,11 +27,11 @@ MAY_IMPORT = {
 #: is a room of its own: it may import any folder with which it forms no circle.
 ROOM_MAY_IMPORT = {
     "flows/cli": {
-        *(f"flows/{name}.py" for name in ("analyze", "demo_clips", "explain", "export", "reanalyze", "refresh", "run")),
+        *(f"flows/{name}.py" for name in ("analysis_options", "analyze", "demo_clips", "explain", "export")),
+        *(f"flows/{name}.py" for name in ("reanalyze", "refresh", "run", "training")),
         "flows/prefect_flows",
-        "flows/training.py",
     },
-    "flows/prefect_flows": {"flows/analyze.py", "flows/refresh.py", "flows/run.py"},
+    "flows/prefect_flows": {f"flows/{name}.py" for name in ("analysis_options", "analyze", "refresh", "run")},
     "flows/workers": {"flows/run.py"},
     "mfer/teachers": {f"mfer/{name}.py" for name in ("card", "errors", "network")},
     "pipelines/video": {f"pipelines/{name}.py" for name in ("batches", "errors", "heartbeat", "settings")},

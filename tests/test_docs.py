@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.cli.docs_page import commands_markdown
+from flows.cli.docs_page import commands_markdown, with_parameters
 from flows.cli.main import main
 from mfer.augment import Augmentation
 from mfer.card import Architecture, CropContract
@@ -28,7 +28,9 @@ DOCS = ROOT / "docs"
 
 def test_every_command_is_documented_with_its_own_help() -> None:
     text = (DOCS / "commands.md").read_text(encoding="utf-8")
-    assert text == commands_markdown(), "run `python -m flows.cli.docs_page docs/commands.md`"
+    assert text == commands_markdown(), "run `python -m flows.cli.docs_page docs`"
+    page = (DOCS / "deployments.md").read_text(encoding="utf-8")
+    assert page == with_parameters(page), "run `python -m flows.cli.docs_page docs`"
     assert all(f"\n## mfer {name}\n" in text for name in main.commands)
 
 

@@ -1,6 +1,7 @@
-"""docs/commands.md: every command with its own help text.
+"""What docs/ says of commands and parameters: every command with its own help text, and the flow's parameters.
 
-``python -m flows.cli.docs_page docs/commands.md`` renews the file; a test keeps it so.
+``python -m flows.cli.docs_page docs`` renews docs/commands.md and the table in docs/deployments.md; a test keeps them
+so.
 """
 
 from __future__ import annotations
@@ -11,14 +12,16 @@ from pathlib import Path
 
 import click
 
+from flows.analysis_options import analysis_options
 from flows.cli.main import main
 
-__all__ = ["commands_markdown"]
+__all__ = ["commands_markdown", "with_parameters"]
+
+_BEGIN, _END = "<!-- parameters: made by flows.cli.docs_page -->", "<!-- end of parameters -->"
 
 _HEAD = """# Commands
 
-What `mfer COMMAND --help` prints, for every command. This page is made by `python -m flows.cli.docs_page
-docs/commands.md`.
+What `mfer COMMAND --help` prints, for every command. This page is made by `python -m flows.cli.docs_page docs`.
 
 Exit codes: 0 all well; 1 a video failed or could not be read completely; 2 the run could not begin or had to stop.
 [errors.md](errors.md) has the codes of failed videos.
@@ -49,5 +52,21 @@ def commands_markdown() -> str:
     return "\n".join(parts)
 
 
+def with_parameters(page: str) -> str:
+    """The page with the parameters of the flow ``analyze-folder`` that are options of ``mfer analyze`` too, as a table
+    between its two comments."""
+    rows = ["| parameter | default | option | meaning |", "| --- | --- | --- | --- |"]
+    for option in analysis_options():
+        default = option.default_text or ("none" if option.default in (None, ()) else f"`{option.default}`")
+        allowed = f" Allowed: {', '.join(f'`{choice}`' for choice in option.choices)}." if option.choices else ""
+        rows.append(f"| `{option.name}` | {default} | `{option.flag}` | {option.help}{allowed} |")
+    before, rest = page.split(_BEGIN, 1)
+    after = rest.split(_END, 1)[1]
+    return "\n".join([before + _BEGIN, "", *rows, "", _END + after])
+
+
 if __name__ == "__main__":
-    Path(sys.argv[1]).write_text(commands_markdown(), encoding="utf-8")
+    docs = Path(sys.argv[1])
+    (docs / "commands.md").write_text(commands_markdown(), encoding="utf-8")
+    deployments = docs / "deployments.md"
+    deployments.write_text(with_parameters(deployments.read_text(encoding="utf-8")), encoding="utf-8")

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
+from flows.analysis_options import n_cores
 from flows.cli.analyze import analyze
 from flows.cli.dashboard import dashboard
 from flows.cli.drift import drift
 from flows.cli.labels import labels
 from flows.cli.lake import lake as lake_commands
 from flows.cli.models import models
-from flows.cli.options import CommentsAllowed, lake_option, n_cores, plain_errors, resumable, scores_option, tell
+from flows.cli.options import CommentsAllowed, lake_option, plain_errors, resumable, scores_option, tell
 from flows.cli.output import export, render, report
 
 if TYPE_CHECKING:

@@ -11,7 +11,10 @@ from typing import Any
 
 import click
 
-__all__ = ["CommentsAllowed", "lake_option", "n_cores", "plain_errors", "resumable", "scores_option", "tell"]
+from flows.analysis_options import Option
+from flows.analysis_options import analysis_options as declared_options
+
+__all__ = ["CommentsAllowed", "analysis_options", "lake_option", "plain_errors", "resumable", "scores_option", "tell"]
 
 
 class CommentsAllowed(click.Command):
@@ -22,9 +25,31 @@ class CommentsAllowed(click.Command):
         return super().parse_args(ctx, [f" {arg}" if re.match(r"--[^=\s]*\s", arg) else arg for arg in args])
 
 
-def n_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def analysis_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of an analysis, as ``flows.analysis_options`` declares them."""
+    for option in reversed(declared_options()):
+        several = option.kind == "texts"
+        command = click.option(
+            option.flag,
+            option.name,
+            type=_click_type(option),
+            default=None if several else option.default,
+            multiple=several,
+            show_default=option.default_text or option.default not in (None, ()),
+            help=f"{option.help} [repeatable]" if several else option.help,
+        )(command)
+    return command
+
+
+def _click_type(option: Option) -> click.ParamType:
+    if option.choices:
+        return click.Choice(option.choices)
+    limit = option.least if option.above is None else option.above
+    if option.kind == "whole":
+        return click.IntRange(min=option.least)
+    if option.kind == "number":
+        return click.FloatRange(min=limit, min_open=option.above is not None)
+    return click.STRING
 
 
 def lake_option(command: Callable[..., Any]) -> Callable[..., Any]:

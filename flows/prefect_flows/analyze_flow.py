@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import platform
-import sys
 import time
 from collections import Counter
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, cast
 from uuid import UUID
 
 import httpx
@@ -22,14 +23,13 @@ from prefect.artifacts import (
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import Field
 
+from flows.analysis_options import AnalysisOptions, Option, analysis_options
 from flows.analyze import analyze_folder
 from flows.prefect_flows.working_folder import enter_working_folder
 from flows.run import FolderRun, Progress, RunSummary
 from mfer.errors import ConfigError
-from pipelines.faces.detectors import DEFAULT_DETECTOR, DetectMode
-from pipelines.settings import AnalysisSettings, DetectorSettings, Rotation
 from storage.delta.object_store import is_uri, place_of
 from storage.identity import path_shown
 from storage.lake import Lake
@@ -43,26 +43,42 @@ _MAX_TABLE_ROWS = 1000
 _MAX_NAMED_VIDEOS = 10
 
 
+def _takes_analysis_options(flow_function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a function with ``**chosen`` a parameter for each option of an analysis, with its limits and its help."""
+    signature = inspect.signature(flow_function, eval_str=True)
+    own = [each for each in signature.parameters.values() if each.kind is not inspect.Parameter.VAR_KEYWORD]
+    options = analysis_options()
+    given = [
+        inspect.Parameter(
+            option.name, inspect.Parameter.KEYWORD_ONLY, default=option.default, annotation=_type_of(option)
+        )
+        for option in options
+    ]
+    flow_function.__signature__ = signature.replace(parameters=[*own, *given])  # type: ignore[attr-defined]
+    told = [
+        f"    {option.name}: {option.help}{f' Default: {option.default_text}.' if option.default_text else ''}"
+        for option in options
+    ]
+    flow_function.__doc__ = "\n".join([inspect.getdoc(flow_function) or "", *told])
+    return flow_function
+
+
+def _type_of(option: Option) -> Any:
+    whole = Annotated[int, Field(ge=option.least)] if option.least is not None else int
+    share = Annotated[str, Field(pattern=r"^\d+(\.\d+)?%?$")]
+    kinds: dict[str, Any] = {
+        "text": Literal[option.choices] if option.choices else str,
+        "texts": list[str],
+        "whole": whole,
+        "number": Annotated[float, Field(ge=option.least, gt=option.above)],
+        "pixels_or_share": Annotated[int, Field(ge=1)] | share,
+    }
+    return kinds[option.kind] | None if option.default is None else kinds[option.kind]
+
+
 @flow(name="analyze-folder", flow_run_name="analyze-folder {folder}", retries=0, persist_result=False)
-def analyze_folder_flow(
-    folder: str,
-    lake: str = "lake",
-    model: str = "default",
-    fps: PositiveFloat | None = None,
-    every: PositiveInt = 1,
-    min_face: PositiveInt = 20,
-    device: str = "auto",
-    decoder: str = "auto",
-    workers: PositiveInt | None = None,
-    detect: DetectMode = "tracked",
-    detector: str = DEFAULT_DETECTOR,
-    rotate: Rotation | None = None,
-    runtime: str = "auto",
-    report: str | None = None,
-    engine: str = "local",
-    ray_address: str | None = None,
-    exclude: list[str] | None = None,
-) -> State[Any]:
+@_takes_analysis_options
+def analyze_folder_flow(folder: str, lake: str = "lake", report: str | None = None, **chosen: Any) -> State[Any]:
     """Analyse a folder of videos, or one video, into a lake.
 
     A video that was analysed before with the same settings and model is skipped. The final state is Completed, or
@@ -70,48 +86,16 @@ def analyze_folder_flow(
     or the run had to stop; its message says which and why. docs/deployments.md says how to run it.
 
     Args:
-        folder: where the videos are, a pattern such as /data/2026-*/*.mp4, or s3://BUCKET/PREFIX; a relative path
-            starts where the worker or ``mfer serve`` runs.
-        lake: folder of the tables, or s3://BUCKET/PREFIX.
-        model: a name as in ``mfer models list``, or a model's folder.
-        fps: frames per second to analyse; default: every frame.
-        every: analyse every n-th frame; not together with fps.
-        min_face: side in pixels from which faces are looked for.
-        device: auto, cpu, cuda or cuda:N.
-        decoder: auto, decord or pyav.
-        workers: videos at a time, each in a process of its own; default: 1, with ray all that its cluster takes.
-        detect: tracked, or exact: a detection on every frame.
-        detector: what finds faces, by its name.
-        rotate: degrees clockwise by which frames are turned before faces are looked for: 90, 180, 270, or auto.
-        runtime: auto, torch or onnx.
-        report: an HTML file to write about the folder's finished videos, as ``mfer report`` does.
-        engine: local, or ray: on a Ray cluster, which shares long videos out by segments.
-        ray_address: the cluster, auto or HOST:PORT; default: a new one on the machine of the run.
-        exclude: patterns of files and folders to leave out, such as *_proxy*.
+        folder: Where the videos are: a folder, a video, a pattern such as /data/2026-*/*.mp4, or s3://BUCKET/PREFIX.
+            A relative path starts where the worker or ``mfer serve`` runs.
+        lake: Folder of the tables, or s3://BUCKET/PREFIX.
+        report: An HTML file to write about the folder's finished videos, as ``mfer report`` does.
     """
     enter_working_folder()
     if report is not None and is_uri(report):
         raise ConfigError(f"report is {report}; allowed is a file on the machine of the run")
-    settings = AnalysisSettings(
-        every=every,
-        fps=fps,
-        rotate=rotate,
-        detector=DetectorSettings(name=detector, min_face_px=min_face, mode=detect),
-        decoder=decoder,
-    )
     path = folder if is_uri(folder) else os.path.abspath(os.path.expanduser(folder))
-    run = FolderRun(
-        (path,),
-        os.path.expanduser(lake),
-        model,
-        device,
-        workers or (1 if engine == "local" else sys.maxsize),
-        settings,
-        runtime,
-        engine=engine,
-        ray_address=ray_address,
-        exclude=tuple(exclude or ()),
-    )
+    run = AnalysisOptions(**chosen).run([path], os.path.expanduser(lake))
     summary = analyze(run)
     publish(summary)
     if report is not None:

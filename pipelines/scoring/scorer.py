@@ -18,10 +18,10 @@ from mfer.errors import ConfigError
 from mfer.network import CalibratedMFER
 from pipelines.batches import AlignedFaces, Detections, ExpressionScores, FrameBatch
 from pipelines.scoring.onnx import load_or_export
+from pipelines.scoring.settings import RUNTIMES
 
-__all__ = ["RUNTIMES", "Scorer", "ScoringNet", "choose_device"]
+__all__ = ["Scorer", "ScoringNet", "choose_device"]
 
-RUNTIMES = ("auto", "torch", "onnx")
 
 #: Faces in one pass through the network; more than that fills no device better and costs memory.
 _CHUNK = 256

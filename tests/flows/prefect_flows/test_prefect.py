@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import os
 import shutil
 import signal
@@ -13,13 +14,16 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import click
 import httpx
 import pytest
 from prefect.exceptions import ParameterTypeError
 
+from flows.analysis_options import AnalysisOptions, analysis_options
+from flows.cli.analyze import analyze
 from flows.prefect_flows.analyze_flow import analyze_folder_flow, final_state, outcome_rows, summary_markdown
 from flows.prefect_flows.deployments import Schedules, serve
-from flows.run import RunSummary
+from flows.run import ProcessLimits, RunSummary
 from mfer.errors import ConfigError
 from pipelines.video.encode import write_video
 from storage.lake import Lake
@@ -81,11 +85,53 @@ def test_the_summary_says_what_to_ask_next() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"every": 0}, {"every": "often"}, {"fps": -1}, {"workers": 0}, {"min_face": 0}, {"folder": None}]
+    "wrong",
+    [
+        {"every": 0},
+        {"every": "often"},
+        {"fps": -1},
+        {"workers": 0},
+        {"min_face": 0},
+        {"min_face": "large"},
+        {"networks": "some"},
+        {"segment_s": 0},
+        {"memory_mb": -1},
+        {"folder": None},
+    ],
+    ids=str,
 )
 def test_wrong_parameters_are_refused_by_name(wrong: dict[str, Any]) -> None:
     with pytest.raises(ParameterTypeError, match=next(iter(wrong))):
         analyze_folder_flow.validate_parameters({"folder": "videos", **wrong})
+
+
+def test_the_flow_and_the_command_have_the_same_options_with_the_same_defaults() -> None:
+    flow = inspect.signature(analyze_folder_flow.fn).parameters
+    command = {param.name: param for param in analyze.params}
+    assert flow.keys() - {"folder", "report"} == command.keys() - {"paths", "profile", "as_json"}
+    chosen = {option.name: flow[option.name].default for option in analysis_options()}
+    with click.Context(analyze) as context:
+        given = {name: command[name].get_default(context) or flow[name].default for name in chosen}
+    assert given == chosen
+    assert AnalysisOptions(**chosen).run(["videos"], "lake") == AnalysisOptions().run(["videos"], "lake")
+
+
+def test_what_the_flow_is_given_is_what_is_run() -> None:
+    given = {
+        "min_face": "5%",
+        "fps": 5,
+        "segment_s": 60,
+        "stall_s": 30,
+        "memory_mb": 900,
+        "networks": "own",
+        "workers": 3,
+    }
+    checked = analyze_folder_flow.validate_parameters({"folder": "videos", **given})
+    options = {option.name: checked[option.name] for option in analysis_options()}
+    run = AnalysisOptions(**options).run([checked["folder"]], checked["lake"])
+    assert (run.settings.detector.min_face_share, run.settings.fps, run.settings.segment_s) == (0.05, 5.0, 60.0)
+    assert run.limits == ProcessLimits(progress_s=30, open_s=30, memory_mb=900)
+    assert (run.networks, run.workers) == ("own", 3)
 
 
 def test_a_report_into_an_object_store_is_refused_before_the_first_video() -> None:

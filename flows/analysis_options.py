@@ -1,0 +1,187 @@
+"""What a person can choose about an analysis, declared once: ``mfer analyze`` and the Prefect flow have these options.
+
+A new one is a field here and its use in ``AnalysisOptions.run``. docs/commands.md and the table of parameters in
+docs/deployments.md are made from the fields. Quick to import: no torch, no Prefect.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from flows.run import ENGINES, NETWORKS, FolderRun, ProcessLimits
+from pipelines.faces.detectors import DEFAULT_DETECTOR, DETECT_MODES, DETECTORS, DetectMode
+from pipelines.scoring.settings import RUNTIMES
+from pipelines.settings import ROTATIONS, AnalysisSettings, DetectorSettings, Rotation, parse_min_face
+from pipelines.video.decoders import DECODERS
+
+__all__ = ["AnalysisOptions", "Option", "analysis_options", "n_cores"]
+
+Kind = Literal["text", "texts", "whole", "number", "pixels_or_share"]
+
+
+@dataclass(frozen=True)
+class Option:
+    """How one choice is asked for.
+
+    ``name`` is the parameter of the flow, ``flag`` the option of the command. ``choices`` are all that is allowed,
+    ``least`` the smallest number and ``above`` what a number has to exceed. ``default_text`` says what happens without
+    it where the default itself does not.
+    """
+
+    name: str
+    flag: str
+    kind: Kind
+    default: Any
+    help: str
+    choices: tuple[str, ...] = ()
+    least: int | None = None
+    above: float | None = None
+    default_text: str = ""
+
+
+def _option(default: Any, help: str, *, kind: Kind = "text", flag: str = "", **limits: Any) -> Any:
+    return field(default=default, metadata={"flag": flag, "kind": kind, "help": help, **limits})
+
+
+def n_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnalysisOptions:
+    """The choices of one analysis, as a person gives them; :meth:`run` checks them and puts them where they belong."""
+
+    model: str = _option("default", "Name, id or folder of the model; see `mfer models list`.")
+    exclude: Sequence[str] = _option((), "Pattern of files and folders to leave out, such as `*_proxy*`.", kind="texts")
+    fps: float | None = _option(
+        None,
+        "Frames per second to analyse, by their times; not together with `every`.",
+        kind="number",
+        above=0,
+        default_text="every frame",
+    )
+    every: int = _option(1, "Analyse every n-th frame.", kind="whole", least=1)
+    min_face: str | int = _option(
+        "20",
+        "Smallest face looked for: its side in pixels, or 5% of the frame's shorter side. Larger is much faster.",
+        kind="pixels_or_share",
+    )
+    rotate: Rotation | None = _option(  # noqa: RUF009 - it is dataclasses.field
+        None,
+        "Degrees clockwise by which frames are turned before faces are looked for, for files in which people lie on"
+        " their side; auto: by which most faces of a few frames stand upright.",
+        choices=ROTATIONS,
+    )
+    detector: str = _option(DEFAULT_DETECTOR, "What finds faces.", choices=tuple(DETECTORS))
+    detect: DetectMode = _option(  # noqa: RUF009
+        "tracked",
+        "tracked detects now and then and follows faces in between; exact detects on every frame, the reference.",
+        choices=DETECT_MODES,
+    )
+    detect_every_s: float = _option(
+        1.0,
+        "Seconds between two detections of `tracked`; cuts and lost faces bring one sooner.",
+        kind="number",
+        flag="--detect-every",
+        least=0,
+    )
+    runtime: str = _option(
+        "auto", "What runs the model: auto is ONNX Runtime on a CPU and PyTorch on a GPU.", choices=RUNTIMES
+    )
+    device: str = _option("auto", "auto, cpu, cuda or cuda:N.")
+    decoder: str = _option(
+        "auto",
+        "auto is pyav. decord, and torchcodec, which decodes on a GPU, read only files that a scan verified.",
+        choices=("auto", *DECODERS),
+    )
+    workers: int | None = _option(
+        None,
+        "Videos at a time, each in a process of its own.",
+        kind="whole",
+        least=1,
+        default_text="cores; with ray all of its cluster",
+    )
+    networks: str = _option(
+        "auto",
+        "own: in each worker; shared: in one process for all workers; auto shares them on a GPU.",
+        choices=NETWORKS,
+    )
+    segment_s: float = _option(
+        300.0,
+        "Seconds of video that are committed at a time: what a crash costs. Another length is another analysis.",
+        kind="number",
+        flag="--segment",
+        above=0,
+    )
+    stall_s: float = _option(
+        120.0,
+        "Seconds without progress after which a video's process is killed, and the video tried once more.",
+        kind="number",
+        flag="--stall",
+        above=0,
+    )
+    memory_mb: int | None = _option(
+        None,
+        "Memory at which a video's process is killed.",
+        kind="whole",
+        least=1,
+        default_text="80% of the machine's, shared among the workers",
+    )
+    engine: str = _option(
+        "local",
+        "ray: on a Ray cluster, which shares long videos out by segments; see docs/scaling.md.",
+        choices=ENGINES,
+    )
+    ray_address: str | None = _option(
+        None, "The cluster: auto, or HOST:PORT.", default_text="a new one on this machine"
+    )
+
+    def run(self, paths: Sequence[str], lake: str) -> FolderRun:
+        """What to analyse and how. Raises ConfigError for what is not allowed."""
+        settings = AnalysisSettings(
+            every=self.every,
+            fps=self.fps,
+            rotate=self.rotate,
+            detector=DetectorSettings(
+                name=self.detector,
+                mode=self.detect,
+                interval_s=self.detect_every_s,
+                **parse_min_face(str(self.min_face)),  # type: ignore[arg-type]
+            ),
+            decoder=self.decoder,
+            segment_s=self.segment_s,
+        )
+        return FolderRun(
+            tuple(paths),
+            lake,
+            model=self.model,
+            device=self.device,
+            workers=self.workers or (n_cores() if self.engine == "local" else sys.maxsize),
+            settings=settings,
+            runtime=self.runtime,
+            limits=ProcessLimits(
+                progress_s=self.stall_s, open_s=min(self.stall_s, ProcessLimits.open_s), memory_mb=self.memory_mb
+            ),
+            engine=self.engine,
+            ray_address=self.ray_address,
+            networks=self.networks,
+            exclude=tuple(self.exclude),
+        )
+
+
+def analysis_options() -> list[Option]:
+    """Every option, in the order of the help text."""
+    return [
+        Option(
+            name=each.name,
+            default=each.default,
+            **{**each.metadata, "flag": each.metadata["flag"] or f"--{each.name.replace('_', '-')}"},
+        )
+        for each in dataclasses.fields(AnalysisOptions)
+    ]
