@@ -95,7 +95,8 @@ def survive_kills(archive: Path, lake: Path, model: Path, quiet: Path, seed: int
     assert_same(lake, quiet, except_videos=("decoder",))
 
 
-@pytest.mark.parametrize("n_kills", [1, pytest.param(4, marks=pytest.mark.full)])
+@pytest.mark.full
+@pytest.mark.parametrize("n_kills", [1, 4])
 def test_runs_killed_at_random_moments_lose_nothing(
     archive: Path, model: Path, quiet: Path, tmp_path: Path, n_kills: int
 ) -> None:
@@ -108,6 +109,7 @@ def test_fifty_kills_lose_nothing(archive: Path, model: Path, quiet: Path, tmp_p
     survive_kills(archive, tmp_path / "lake", model, quiet, seed, n_kills=5)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("n_runs", [2, pytest.param(8, marks=pytest.mark.soak)])
 def test_runs_at_once_over_one_folder_make_the_lake_of_one_run(
     archive: Path, model: Path, quiet: Path, tmp_path: Path, n_runs: int

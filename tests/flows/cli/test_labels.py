@@ -65,6 +65,7 @@ def write_csv(path: Path, *rows: dict[str, object]) -> Path:
     return path
 
 
+@pytest.mark.full
 def test_suggested_faces_are_filled_in_and_imported(lake: Lake, tmp_path: Path) -> None:
     todo = tmp_path / "todo.csv"
     assert mfer(lake, "labels", "suggest", "-n", 3, "-o", todo) == (0, f"{todo}: 2 faces of 2 videos\n")
@@ -80,6 +81,7 @@ def test_suggested_faces_are_filled_in_and_imported(lake: Lake, tmp_path: Path) 
     assert len(left) == 1  # the judged face's neighbours of the same second look like it
 
 
+@pytest.mark.full
 def test_exported_labels_come_back_into_another_lake(lake: Lake, studied: Path, tmp_path: Path) -> None:
     rows = [
         {"video": "one.mp4", "time_s": 0.05, "expression": "surprise", "rater": "bob", "note": "a, b"},

@@ -24,6 +24,7 @@ def mfer(*words: str | Path, answer: str | None = None) -> Result:
     return CliRunner().invoke(main, [*map(str, words)], input=answer)
 
 
+@pytest.mark.full
 def test_check_names_a_missing_file_and_repair_takes_its_video_out(lake: Path) -> None:
     assert mfer("lake", "check", "--lake", lake).exit_code == 0
     file = next((lake / "observations").rglob("*.parquet"))

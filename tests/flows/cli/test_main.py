@@ -60,6 +60,7 @@ def lake(folder: Path, analyzed: Result) -> Path:
     return folder.parent / "my lake"
 
 
+@pytest.mark.full
 def test_analyze_says_where_the_time_went(talk: Path, model: Path, tmp_path: Path) -> None:
     words = ("analyze", talk, "--lake", tmp_path / "lake", "--model", model, *OPTIONS)
     said = mfer(*words, "--detect", "exact", "--runtime", "torch", "--profile").stdout

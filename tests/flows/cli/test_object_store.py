@@ -67,6 +67,7 @@ def copies() -> list[Path]:
     return list(Path(tempfile.gettempdir()).glob("mfer-copy-*"))
 
 
+@pytest.mark.full
 def test_a_bucket_is_analysed_once_and_again_where_an_object_changed(
     inbox: str, proxy: Proxy, model: Path, talk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,6 +90,7 @@ def test_a_bucket_is_analysed_once_and_again_where_an_object_changed(
     assert not copies()
 
 
+@pytest.mark.full
 def test_what_is_wrong_with_an_object_is_an_outcome(inbox: str, proxy: Proxy, model: Path) -> None:
     upload(f"{inbox}/empty.mp4", b"")
     upload(f"{inbox}/noise.mp4", b"no video at all")
@@ -159,6 +161,7 @@ def test_a_copy_that_a_killed_process_left_is_deleted_and_one_in_use_is_not(
     assert not copies()
 
 
+@pytest.mark.full
 def test_labelled_faces_are_cut_from_videos_in_a_bucket_until_these_change(
     inbox: str, proxy: Proxy, model: Path, talk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
