@@ -55,7 +55,7 @@ class RefreshRequest:
 
     ``data`` is the base set (a layout of ``mfer.data.read_faces``); ``recipe`` gives optimisation and augmentation, the
     rest is the production model's own; ``golden`` are clips on which both models should agree; ``min_new_faces`` are
-    needed to begin at all; ``promote`` false publishes only; ``again`` trains though nothing is new; ``reanalyze``
+    needed to begin at all; ``promote`` false publishes only; ``force`` trains though nothing is new; ``reanalyze``
     scores what the old model scored with the promoted one; ``work`` keeps a killed run's state (default: the user's
     cache).
     """
@@ -70,15 +70,17 @@ class RefreshRequest:
     rules: GateRules = field(default_factory=GateRules)
     min_new_faces: int = 1
     promote: bool = True
-    again: bool = False
+    force: bool = False
     reanalyze: bool = False
     device: str = "auto"
-    shards: int = 1
+    threads: int = 1
     work: str | None = None
 
     def __post_init__(self) -> None:
-        if self.min_new_faces < 1 or self.shards < 1:
-            raise ConfigError(f"min_new_faces is {self.min_new_faces} and shards {self.shards}; both must be 1 or more")
+        if self.min_new_faces < 1 or self.threads < 1:
+            raise ConfigError(
+                f"min_new_faces is {self.min_new_faces} and threads {self.threads}; both must be at least 1"
+            )
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,7 @@ def refresh_model(request: RefreshRequest, progress: StageProgress | None = None
         Path(request.data),
         work,
         device=device,
-        shards=request.shards,
+        threads=request.threads,
         name=_next_name(parent.name, [model.name for model in store.published()]),
         initial=production,
         more=_more(faces, request),
@@ -237,7 +239,7 @@ def _collect(
     labels = read_labels(lake)
     sides = {"tested": memory.tested, "learned": memory.learned}
     n_new = len(known_faces(labels, parent.class_names, **sides) - memory.faces)
-    if not request.again and n_new < request.min_new_faces:
+    if not request.force and n_new < request.min_new_faces:
         videos = {face.video_id for face in labels.faces}
         gone = tuple(sorted(labels.files[v][0]["path"] for v in videos if labels.file_of(v) is None))
         return _nothing_new(n_new, parent, request, {"dropped": dict(labels.dropped)}, gone)
@@ -249,7 +251,7 @@ def _collect(
         progress=lambda done, total: show("cut faces", done, total),
     )
     n_new = len(set(faces.marks) - memory.faces)  # fewer, where frames could not be read
-    if not request.again and n_new < request.min_new_faces:
+    if not request.force and n_new < request.min_new_faces:
         return _nothing_new(n_new, parent, request, _counts(faces), faces.missing)
     return faces
 

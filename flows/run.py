@@ -23,7 +23,7 @@ class ProcessLimits:
     """What a worker process may take before it is killed.
 
     ``start_s``: to load libraries and networks (the first run of all also exports them). ``open_s`` and
-    ``progress_s``: without any sign of life while a file is opened, and while its frames are read and scored. Writing
+    ``progress_s``: without a heartbeat while a file is opened, and while its frames are read and scored. Writing
     to the lake has no deadline: it may have to wait for others. ``memory_mb`` of resident memory; None is four fifths
     of the machine's, shared among the workers.
     """
@@ -38,7 +38,7 @@ class ProcessLimits:
             raise ConfigError(f"limits of worker processes must be above 0, got {self}")
 
     def silence_s(self, phase: Phase) -> float:
-        """How long a process may give no sign of life."""
+        """Seconds that a process may go without a heartbeat."""
         limits = {Phase.START: self.start_s, Phase.OPEN: self.open_s, Phase.WORK: self.progress_s}
         return limits.get(phase, float("inf"))
 

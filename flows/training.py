@@ -82,7 +82,7 @@ def train_model(
     out: Path,
     *,
     device: str = "cpu",
-    shards: int = 1,
+    threads: int = 1,
     name: str | None = None,
     initial: Path | None = None,
     more: MoreFaces | None = None,
@@ -99,7 +99,7 @@ def train_model(
             plain folders per class) a tenth of the faces, by a hash of their names, is held out; the card says so.
         out: gets ``weights.safetensors`` and ``card.json``, and under ``run`` the state that a killed run resumes from.
         device: ``cpu`` or a CUDA device.
-        shards: threads for a CPU batch.
+        threads: threads for a CPU batch.
         name: of the model; the default is ``architecture.data_v1``.
         initial: folder of a model to refresh: training starts from its weights and keeps its classes.
         more: faces to learn from beside those of ``data``, with the same classes.
@@ -150,9 +150,9 @@ def train_model(
     if teachers:
         views = Views(recipe.augmentation, recipe.distillation.views, len(train))
         cache = user_cache_path("mfer") / "lessons"
-        lessons = ask_teachers(teachers, train, labelled, views, cache, shards, partial(show, "ask teachers"))
+        lessons = ask_teachers(teachers, train, labelled, views, cache, threads, partial(show, "ask teachers"))
     recipe = recipe.taught_by(read_card(folder).model_id for folder in teachers)
-    trainer = Trainer(recipe, train, selection, out / "run", device, shards, weights, lessons)
+    trainer = Trainer(recipe, train, selection, out / "run", device, threads, weights, lessons)
     trained = trainer.run(lambda step, n, loss: show(f"train: loss {loss:.3f}", step, n))
     card = Card(
         name=name,

@@ -92,8 +92,8 @@ class Trainer:
         valid: faces (the selection half) that choose the epoch and the temperature.
         folder: where the state to resume from and the log go; one folder, one run.
         device: ``cpu`` or ``cuda``.
-        shards: a CPU batch is cut in so many parts, each with its own thread, which beats threads inside an
-            operation at these sizes. Drop path draws random numbers inside the network and needs shards = 1.
+        threads: parts that a CPU batch is cut into, each with its own thread, which beats threads inside an operation
+            at these sizes. Drop path draws random numbers inside the network and needs threads = 1.
         initial: weights to start from (a model to refresh); None starts from scratch, or from what the network itself
             comes with.
         lessons: what teachers say of the faces of ``train``, for a recipe with distillation.
@@ -106,7 +106,7 @@ class Trainer:
         valid: PreparedFaces,
         folder: Path,
         device: str = "cpu",
-        shards: int = 1,
+        threads: int = 1,
         initial: dict[str, Tensor] | None = None,
         lessons: Lessons | None = None,
     ) -> None:
@@ -124,10 +124,10 @@ class Trainer:
         self.folder = folder
         self.device = torch.device(device)
         self.train_faces, self.valid_faces = train.to(self.device), valid.to(self.device)
-        self.shards = 1 if self.device.type != "cpu" or recipe.architecture.drop_path > 0 else max(1, shards)
-        self.pool = ThreadPoolExecutor(self.shards, initializer=torch.set_num_threads, initargs=(1,))
+        self.threads = 1 if self.device.type != "cpu" or recipe.architecture.drop_path > 0 else max(1, threads)
+        self.pool = ThreadPoolExecutor(self.threads, initializer=torch.set_num_threads, initargs=(1,))
         self.loader = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
-        self.ahead: Future[Batch] | None = None
+        self.prefetched: Future[Batch] | None = None
         opt = recipe.optimisation
         torch.manual_seed(opt.seed)
         self.model = build_network(recipe.architecture)
@@ -141,7 +141,7 @@ class Trainer:
         self.average = copy.deepcopy(self.model).eval()
         self.best = {k: v.clone() for k, v in self.average.state_dict().items()}
         self.optimizer = _make_optimizer(
-            recipe, self.model, self.feature_loss, self.pool.map if self.shards > 1 else map
+            recipe, self.model, self.feature_loss, self.pool.map if self.threads > 1 else map
         )
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.steps_per_epoch = max(1, len(train) // opt.batch_size)
@@ -202,9 +202,9 @@ class Trainer:
     def _train_step(self) -> float:
         opt = self.recipe.optimisation
         torch.manual_seed(opt.seed * 1_000_003 + self.step)  # drop path draws from the global generator
-        batch = self.ahead.result() if self.ahead else self._batch(self.step)
-        more = self.shards > 1 and self.step + 1 < self.n_steps
-        self.ahead = self.loader.submit(self._batch, self.step + 1) if more else None
+        batch = self.prefetched.result() if self.prefetched else self._batch(self.step)
+        more = self.threads > 1 and self.step + 1 < self.n_steps
+        self.prefetched = self.loader.submit(self._batch, self.step + 1) if more else None
         lr = opt.learning_rate * self._lr_factor()
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group["lr_scale"]
@@ -267,8 +267,8 @@ class Trainer:
             loss = self._loss(batch.take(rows)) * (len(rows) / len(batch.x))
             return loss.detach(), torch.autograd.grad(loss, self.parameters, materialize_grads=True)
 
-        parts = torch.arange(len(batch.x), device=self.device).chunk(self.shards)
-        done = list(self.pool.map(part, parts)) if self.shards > 1 else [part(parts[0])]
+        parts = torch.arange(len(batch.x), device=self.device).chunk(self.threads)
+        done = list(self.pool.map(part, parts)) if self.threads > 1 else [part(parts[0])]
         grads = [
             torch.stack(same).sum(0) if len(same) > 1 else same[0] for same in zip(*(g for _, g in done), strict=True)
         ]

@@ -39,7 +39,7 @@ from pipelines.scoring.scorer import Scorer
 from pipelines.settings import AnalysisSettings
 from pipelines.video.containers import require_file
 from pipelines.video.decode import Decoding, decode, open_video
-from pipelines.video.prefetch import ahead
+from pipelines.video.prefetch import prefetch
 from pipelines.video.scan import Video
 from pipelines.video.stills import read_still
 from storage.delta.object_store import StoragePath
@@ -51,7 +51,7 @@ from storage.records import FinishedVideo, VideoOutcome, VideoPart
 __all__ = ["VideoAnalyzer", "VideoFile"]
 
 #: Batches that are decoded while the faces of an earlier one are found and scored.
-_BATCHES_AHEAD = 2
+_PREFETCH_BATCHES = 2
 #: Frames that ``rotate`` looks at where it is ``auto``, evenly over the video.
 _ROTATION_FRAMES = 8
 #: A face that has to be checked for standing upright is checked once in so many seconds of its track.
@@ -257,7 +257,7 @@ class VideoAnalyzer:
         read_any, waiting = bool(done), dict[int, pa.Table]()
         for first, end in _missing_runs(done, wanted):
             part = frames.between(first, end)
-            with closing(ahead(staged("decode", _with_heartbeats(part)), _BATCHES_AHEAD)) as decoded:
+            with closing(prefetch(staged("decode", _with_heartbeats(part)), _PREFETCH_BATCHES)) as decoded:
                 for segment in range(first, end):
                     heartbeat(Phase.WORK)
                     with tempfile.TemporaryFile(prefix="mfer-") as rows_file:  # no name: no leftover

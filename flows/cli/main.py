@@ -193,7 +193,7 @@ def explain(video: str, at_s: float, model: str, output: Path, lake: str) -> Non
 @click.option("--learning-rate", type=float, help="Instead of the recipe's.")
 @click.option("--seed", type=int, help="Instead of the recipe's.")
 @click.option("--device", default="auto", show_default=True)
-@click.option("--shards", type=click.IntRange(1), default=n_cores, show_default="cores", help="CPU threads.")
+@click.option("--threads", type=click.IntRange(1), default=n_cores, show_default="cores", help="CPU threads.")
 @resumable
 def train(
     recipe: str,
@@ -208,7 +208,7 @@ def train(
     learning_rate: float | None,
     seed: int | None,
     device: str,
-    shards: int,
+    threads: int,
 ) -> None:
     """Train a model from labelled faces by a recipe.
 
@@ -228,7 +228,7 @@ def train(
             data,
             out,
             device=choose_device(device),
-            shards=shards,
+            threads=threads,
             name=name,
             initial=None if initial is None else find_model(initial),
             teachers=[find_model(teacher) for teacher in teachers or chosen.distillation.teachers],

@@ -135,10 +135,10 @@ def model_history(lake: str) -> None:
 @click.option("--rules", type=click.Path(path_type=Path), help="TOML file with rules of the promotion gate.")
 @click.option("--min-new", type=click.IntRange(1), default=1, show_default=True, help="Newly labelled faces to begin.")
 @click.option("--publish-only", is_flag=True, help="Do not promote, whatever the gate says.")
-@click.option("--again", is_flag=True, help="Train also where nothing is new.")
+@click.option("--force", is_flag=True, help="Train also where nothing is new.")
 @click.option("--reanalyze", is_flag=True, help="Score with the promoted model what the old one scored.")
 @click.option("--device", default="auto", show_default=True)
-@click.option("--shards", type=click.IntRange(1), default=1, show_default=True, help="CPU threads.")
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="CPU threads.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 @lake_option
 @resumable
@@ -152,10 +152,10 @@ def refresh(
     rules: Path | None,
     min_new: int,
     publish_only: bool,
-    again: bool,
+    force: bool,
     reanalyze: bool,
     device: str,
-    shards: int,
+    threads: int,
     as_json: bool,
     lake: str,
 ) -> None:
@@ -182,10 +182,10 @@ def refresh(
         read_rules(rules),
         min_new,
         not publish_only,
-        again,
+        force,
         reanalyze,
         device,
-        shards,
+        threads,
     )
     with training_progress(quiet=as_json) as progress:
         outcome = refresh_model(request, progress)

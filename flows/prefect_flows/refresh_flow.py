@@ -41,10 +41,10 @@ def refresh_model_flow(
     rules: dict[str, float] | None = None,
     min_new_faces: PositiveInt = 1,
     promote: bool = True,
-    again: bool = False,
+    force: bool = False,
     reanalyze: bool = False,
     device: str = "auto",
-    shards: PositiveInt = 1,
+    threads: PositiveInt = 1,
     work: str | None = None,
 ) -> State[Any]:
     """Let the production model learn from the lake's labels, and promote the candidate if the gate opens.
@@ -63,10 +63,10 @@ def refresh_model_flow(
         rules: rules of the promotion gate that differ from the defaults.
         min_new_faces: newly labelled faces that are needed to begin.
         promote: false publishes only.
-        again: train also where nothing is new.
+        force: train also where nothing is new.
         reanalyze: score with the promoted model what the old one scored.
         device: auto, cpu, cuda or cuda:N.
-        shards: threads for training on a CPU.
+        threads: threads for training on a CPU.
         work: folder for the state of a killed run; default: in the user's cache.
     """
     enter_working_folder()
@@ -80,10 +80,10 @@ def refresh_model_flow(
         rules=GateRules.from_dict(rules or {}),
         min_new_faces=min_new_faces,
         promote=promote,
-        again=again,
+        force=force,
         reanalyze=reanalyze,
         device=device,
-        shards=shards,
+        threads=threads,
         work=work,
     )
     outcome = refresh(request)

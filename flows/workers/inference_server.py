@@ -1,9 +1,8 @@
-"""One process that holds the networks on a device, for all the workers that read videos.
+"""The inference server: one process that runs the networks on a device for all workers.
 
-A GPU does many faces at once, and every process on it takes memory of its own and waits its turn. So the workers
-decode, cut faces out and write, and ask this process what its networks say of pixels, which lie in memory that both
-share. Faces that several workers ask about go through a network together. ``flows/workers/pool.py`` starts and watches
-it.
+A GPU is fast on large batches, and each process on it costs memory of its own. So the workers decode, crop and write,
+and the server runs the networks on pixels in memory that it shares with each worker. It batches the requests of several
+workers together. ``flows/workers/pool.py`` starts and supervises it.
 """
 
 from __future__ import annotations
@@ -21,25 +20,25 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from flows.workers.process import NETWORKS_LOST, Child, Signs, begin_life, shared_memory
+from flows.workers.process import SERVER_LOST, SharedStatus, WatchedProcess, child_main, shared_memory
 from pipelines.heartbeat import Phase
 
-if TYPE_CHECKING:  # the watcher does without PyTorch
+if TYPE_CHECKING:  # the supervisor does without PyTorch
     from torch import Tensor
 
     from flows.run import FolderRun
     from pipelines.faces.detectors import Network
 
-__all__ = ["NetworkHost", "SharedNetworks", "main"]
+__all__ = ["InferenceClient", "InferenceServer", "main"]
 
 _FIRST_BYTES = 4 * 2**20
-_BEAT_S = 1.0
+_HEARTBEAT_S = 1.0
 
 Arrays = tuple[np.ndarray, ...]
 
 
 class _Pixels:
-    """Memory that two processes share; it grows with the largest question so far."""
+    """Memory that two processes share; it grows with the largest request so far."""
 
     def __init__(self, fd: int) -> None:
         self._fd, self._bytes = fd, mmap.mmap(fd, 0)
@@ -52,7 +51,7 @@ class _Pixels:
         np.frombuffer(self._bytes, np.uint8, len(flat))[:] = flat
 
     def read(self, shape: tuple[int, ...]) -> Tensor:
-        """The pixels without a copy: until the question is answered."""
+        """The pixels without a copy: until the request is answered."""
         import torch
 
         n_bytes = int(np.prod(shape))
@@ -61,47 +60,47 @@ class _Pixels:
         return torch.from_numpy(np.frombuffer(self._bytes, np.uint8, n_bytes).reshape(shape))
 
 
-class SharedNetworks:
-    """A worker's end: the networks of another process, as ``FaceFinder`` and ``Scorer`` call them."""
+class InferenceClient:
+    """A worker's end: the server's networks, as ``FaceFinder`` and ``Scorer`` call them."""
 
-    def __init__(self, line: Connection, pixels_fd: int) -> None:
-        self._line, self._pixels = line, _Pixels(pixels_fd)
+    def __init__(self, connection: Connection, pixels_fd: int) -> None:
+        self._connection, self._pixels = connection, _Pixels(pixels_fd)
 
     @classmethod
     def receive(cls, control: Connection) -> Self:
-        """Take the line that ``NetworkHost.admit`` passes on."""
+        """Receive the connection that ``InferenceServer.connect`` sends."""
         return cls(Connection(recv_handle(control)), recv_handle(control))
 
     def __getitem__(self, name: str) -> Callable[[Tensor], Arrays]:
         """One of the detector's networks, as the detector calls it."""
-        return partial(self._ask, f"detector {name}")
+        return partial(self._request, f"detector {name}")
 
     def score(self, crops: Tensor) -> np.ndarray:
-        return self._ask("score", crops)[0]
+        return self._request("score", crops)[0]
 
-    def _ask(self, name: str, pixels: Tensor) -> Arrays:
+    def _request(self, name: str, pixels: Tensor) -> Arrays:
         self._pixels.write(pixels)
         try:
-            self._line.send((name, tuple(pixels.shape)))
-            answer: Arrays | Exception = self._line.recv()
+            self._connection.send((name, tuple(pixels.shape)))
+            answer: Arrays | Exception = self._connection.recv()
         except (EOFError, ConnectionError):
-            os._exit(NETWORKS_LOST)  # no fault of the video: the one who watches gives it to another worker
+            os._exit(SERVER_LOST)  # no fault of the video: the supervisor gives it to another worker
         if isinstance(answer, Exception):
             raise answer
         return answer
 
 
-class NetworkHost(Child):
-    """The watcher's end: the process, and how workers get a line to it."""
+class InferenceServer(WatchedProcess):
+    """The supervisor's end: the process, and how workers connect to it."""
 
     def __init__(self, run: FolderRun, model: Path, device: str) -> None:
         super().__init__("flows.workers.inference_server")
-        self.tell((run, model, device))
+        self.send((run, model, device))
 
-    def admit(self, worker: Child) -> None:
-        """Give a worker a line to the networks, and memory to share with them."""
+    def connect(self, worker: WatchedProcess) -> None:
+        """Give a worker a connection to the server, and memory that both share."""
         ends = socketpair()
-        # where one of the two has died, that will be noticed
+        # if one of the two has died, the next poll finds that
         with shared_memory(_FIRST_BYTES) as pixels, ends[0], ends[1], suppress(ConnectionError):
             for child, end in zip((self, worker), ends, strict=True):
                 send_handle(child.control, end.fileno(), child.process.pid)
@@ -111,33 +110,33 @@ class NetworkHost(Child):
 # the process itself
 
 
-def main(control_fd: int, signs_fd: int) -> None:
-    begin_life(control_fd, signs_fd, _live)
+def main(control_fd: int, status_fd: int) -> None:
+    child_main(control_fd, status_fd, _run)
 
 
-def _live(control: Connection, signs: Signs) -> None:
+def _run(control: Connection, status: SharedStatus) -> None:
     run, model, device = control.recv()
     networks = _load(run, model, device)
-    lines: dict[Connection, _Pixels] = {}
+    clients: dict[Connection, _Pixels] = {}
     while True:
-        signs.beat(Phase.WORK)  # also while nobody asks: who hangs then is found too
-        asked: dict[str, list[tuple[Connection, Tensor]]] = {}
-        for ready in wait([control, *lines], timeout=_BEAT_S):
+        status.heartbeat(Phase.WORK)  # also without requests: a server that hangs while idle is found too
+        requests: dict[str, list[tuple[Connection, Tensor]]] = {}
+        for ready in wait([control, *clients], timeout=_HEARTBEAT_S):
             assert isinstance(ready, Connection)
             if ready is control:
-                line = Connection(recv_handle(control))
-                lines[line] = _Pixels(recv_handle(control))
+                client = Connection(recv_handle(control))
+                clients[client] = _Pixels(recv_handle(control))
                 continue
             try:
                 name, shape = ready.recv()
             except (EOFError, ConnectionError):  # the worker is gone
-                del lines[ready]
+                del clients[ready]
                 ready.close()
                 continue
-            asked.setdefault(name, []).append((ready, lines[ready].read(shape)))
-        for name, questions in asked.items():
-            signs.beat()
-            _answer(networks[name], questions)
+            requests.setdefault(name, []).append((ready, clients[ready].read(shape)))
+        for name, of_network in requests.items():
+            status.heartbeat()
+            _answer(networks[name], of_network)
 
 
 def _load(run: FolderRun, model: Path, device: str) -> dict[str, Network]:
@@ -154,11 +153,11 @@ def _load(run: FolderRun, model: Path, device: str) -> dict[str, Network]:
     return {**networks, "score": Network(lambda crops: (score(crops),), by_row=True)}
 
 
-def _answer(network: Network, questions: list[tuple[Connection, Tensor]]) -> None:
-    """Send what a network makes of the pixels of several workers; what it does by row, it does for all at once."""
+def _answer(network: Network, requests: list[tuple[Connection, Tensor]]) -> None:
+    """Send each worker its result; a network that works by row runs once for all of them."""
     import torch
 
-    together = [questions] if network.by_row and len(questions) > 1 else [[question] for question in questions]
+    together = [requests] if network.by_row and len(requests) > 1 else [[request] for request in requests]
     for group in together:
         answers: Sequence[Arrays | Exception]
         try:
@@ -166,12 +165,12 @@ def _answer(network: Network, questions: list[tuple[Connection, Tensor]]) -> Non
             found = network.run(torch.cat(pixels) if len(pixels) > 1 else pixels[0])
             ends = np.cumsum([len(each) for each in pixels])[:-1]
             answers = list(zip(*(np.split(part, ends) for part in found), strict=True)) if len(ends) else [found]
-        except (MemoryError, torch.OutOfMemoryError) as error:  # the workers know what to do
+        except (MemoryError, torch.OutOfMemoryError) as error:  # the workers handle it
             answers = [MemoryError(str(error))] * len(group)
-        except Exception as error:  # whatever it is, it has to cross the border
+        except Exception as error:  # any other error reaches the worker as text, which always pickles
             answers = [RuntimeError(f"{type(error).__name__}: {error}")] * len(group)
-        for (line, _), answer in zip(group, answers, strict=True):
+        for (client, _), answer in zip(group, answers, strict=True):
             try:
-                line.send(answer)
+                client.send(answer)
             except ConnectionError:  # the worker is gone
                 continue

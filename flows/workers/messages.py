@@ -1,4 +1,4 @@
-"""What passes between a worker process and the pool that gives it work."""
+"""Messages between a worker process and the pool that gives it work."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from storage.delta.object_store import StoragePath
 from storage.records import VideoOutcome, VideoPart
 
-__all__ = ["Answer", "Ready", "Task", "WantsNetworks"]
+__all__ = ["Answer", "Ready", "Task", "WantsServer"]
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class Task:
 
 
 @dataclass(frozen=True)
-class WantsNetworks:
-    """A worker asks for a line to the process that holds the networks on this device."""
+class WantsServer:
+    """A worker asks for a connection to the inference server of this device."""
 
     device: str
 

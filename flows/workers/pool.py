@@ -1,8 +1,8 @@
-"""Worker processes, watched: what hangs, dies or eats the memory is killed, its video tried once more, and replaced.
+"""A supervised pool of workers: one that hangs, dies or uses too much memory is replaced and its video tried once more.
 
-A library that decodes hostile files may loop, crash or grow in ways that no exception tells. So every video is analysed
-in a child process (``flows/workers/worker.py``), which stays for the next video: thousands of short clips pay for one
-start. On a GPU one more process holds the networks for all of them (``flows/workers/inference_server.py``).
+A library that decodes hostile files may loop, crash or grow without raising an exception. So every video is analysed in
+a child process (``flows/workers/worker.py``), which is kept for the next video: thousands of short clips pay for one
+start. On a GPU an inference server (``flows/workers/inference_server.py``) runs the networks for all workers.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Self
 
 import psutil
 
-from flows.workers.messages import Answer, Ready, Task, WantsNetworks
-from flows.workers.process import NETWORKS_LOST, Child
+from flows.workers.messages import Answer, Ready, Task, WantsServer
+from flows.workers.process import SERVER_LOST, WatchedProcess
 from mfer.errors import ConfigError
 from pipelines.heartbeat import Phase
 from pipelines.video.decoders import fallback_decoder
@@ -26,42 +26,42 @@ from storage.records import VideoOutcome, VideoPart
 
 if TYPE_CHECKING:
     from flows.run import FolderRun, Progress
-    from flows.workers.inference_server import NetworkHost
+    from flows.workers.inference_server import InferenceServer
 
 __all__ = ["WorkerPool"]
 
-#: How often a run looks at what its processes have done meanwhile.
+#: Seconds between two looks at the processes.
 _POLL_S = 0.2
 #: Starts that may fail in a row: the next video will not load PyTorch any better.
 _MAX_FAILED_STARTS = 3
-#: Times that a video may be at work when the networks are lost before it is taken for the cause.
-_MAX_LOST_NETWORKS = 3
+#: Times that the inference server may be lost while a video is at work, before the video counts as the cause.
+_MAX_LOST_SERVERS = 3
 _STAGES = {Phase.OPEN: "open", Phase.WORK: "decode", Phase.COMMIT: "write"}
 
 
-class _Worker(Child):
+class _Worker(WatchedProcess):
     """A process that analyses videos."""
 
     def __init__(self, run: FolderRun, model: Path) -> None:
         super().__init__("flows.workers.worker")
         self.device: str | None = None  # known once it is ready
         self.cpu_s: dict[str, float] = {}
-        self.tell((run, model))
+        self.send((run, model))
 
     def give(self, task: Task) -> None:
         self.begin_log()
-        self.signs.n_frames = 0, 0
-        self.signs.beat(Phase.OPEN)
-        self.tell(task)
+        self.status.n_frames = 0, 0
+        self.status.heartbeat(Phase.OPEN)
+        self.send(task)
 
 
 @dataclass(frozen=True)
 class _Job:
-    """A file, what became of the first attempt at it, and how often the networks were lost meanwhile."""
+    """A file, what became of the first attempt at it, and how often the inference server was lost meanwhile."""
 
     task: Task
     failure: VideoOutcome | None = None
-    n_lost_networks: int = 0
+    n_lost_servers: int = 0
 
 
 class WorkerPool:
@@ -70,7 +70,7 @@ class WorkerPool:
     Args:
         run: what to do; ``run.limits`` bounds the processes.
         model: folder of the model.
-        progress: is told of frames.
+        progress: its ``frames`` is called with each video's progress.
     """
 
     def __init__(self, run: FolderRun, model: Path, progress: Progress) -> None:
@@ -81,9 +81,9 @@ class WorkerPool:
         self._waiting: deque[_Job] = deque()
         self._n_failed_starts = 0
         self._cpu_s: dict[str, float] = {}
-        self._host: NetworkHost | None = None
-        # it is found before the workers that wait for it seem to hang
-        self._host_limits = replace(run.limits, progress_s=run.limits.progress_s / 2)
+        self._server: InferenceServer | None = None
+        # half as long: it is found before the workers that wait for it seem to hang
+        self._server_limits = replace(run.limits, progress_s=run.limits.progress_s / 2)
         self.device: str | None = None
         self.stopping = False
 
@@ -93,13 +93,13 @@ class WorkerPool:
     def __exit__(self, *error: object) -> None:
         for worker in (*self._idle, *self._busy):
             worker.end()
-        self._end_host()
+        self._end_server()
 
     def stop(self) -> None:
         """Begin no further video, and leave those at work after the segment that they are at."""
         self.stopping = True
         for worker in self._busy:
-            worker.signs.stopping = True
+            worker.status.stopping = True
 
     @property
     def cpu_s(self) -> dict[str, float]:
@@ -120,23 +120,23 @@ class WorkerPool:
         looked_s = time.monotonic()
         while self._busy or (self._waiting and not self.stopping):
             self._start_jobs()
-            children: list[Child] = [*self._busy, *([self._host] if self._host else [])]
+            children: list[WatchedProcess] = [*self._busy, *([self._server] if self._server else [])]
             connections = [child.control for child in children]
             outputs = [child.output.fileno() for child in children]
-            told = wait([*connections, *outputs], timeout=_POLL_S)
+            ready = wait([*connections, *outputs], timeout=_POLL_S)
             now_s = time.monotonic()
             # time in which this process itself did not run (suspended, swapped out) is nobody's silence
             elapsed_s, looked_s = min(now_s - looked_s, 5 * _POLL_S), now_s
-            if self._host is not None:
-                self._watch_host(self._host, elapsed_s)
+            if self._server is not None:
+                self._watch_server(self._server, elapsed_s)
             for worker in list(self._busy):
                 worker.drain()
-                self._progress.frames(str(self._busy[worker].task.path), *worker.signs.n_frames)
+                self._progress.frames(str(self._busy[worker].task.path), *worker.status.n_frames)
                 outcome: VideoOutcome | VideoPart | None
-                if worker.control in told:
-                    outcome = self._hear(worker)
+                if worker.control in ready:
+                    outcome = self._on_message(worker)
                 elif excess := worker.excess(elapsed_s, self._run.limits, self._memory_mb):
-                    outcome = self._lose(worker, *excess)
+                    outcome = self._on_exit(worker, *excess)
                 else:
                     continue
                 if outcome is not None:
@@ -150,20 +150,20 @@ class WorkerPool:
             if worker.device is not None:
                 worker.give(job.task)
 
-    def _hear(self, worker: _Worker) -> VideoOutcome | VideoPart | None:
-        """Take what a worker has to say; an outcome where it ends a file."""
+    def _on_message(self, worker: _Worker) -> VideoOutcome | VideoPart | None:
+        """Handle a worker's message; the outcome if it ends a file."""
         try:
             message = worker.control.recv()
         except (EOFError, ConnectionError):
-            return self._lose(worker, "crashed", "")
-        if isinstance(message, WantsNetworks):
-            self._admit(worker, message.device)
+            return self._on_exit(worker, "crashed", "")
+        if isinstance(message, WantsServer):
+            self._connect(worker, message.device)
             return None
         if isinstance(message, Ready):
             self._n_failed_starts = 0
             self.device = worker.device = message.device
             worker.give(self._busy[worker].task)
-            worker.signs.stopping = self.stopping
+            worker.status.stopping = self.stopping
             return None
         if isinstance(message, Exception):
             raise message
@@ -175,22 +175,22 @@ class WorkerPool:
             self._idle.append(worker)
             return message.outcome
         outcome = replace(message.outcome, log=worker.log)
-        if outcome.code in ("out_of_memory", "internal"):  # who knows what it has kept of that
+        if outcome.code in ("out_of_memory", "internal"):  # it may still hold the memory, or a broken state
             self._dismiss(worker)
         else:
             self._idle.append(worker)
         return _second_outcome(job.failure, outcome) if job.failure else outcome
 
-    def _lose(self, worker: _Worker, code: str, message: str) -> VideoOutcome | None:
-        """A worker died or has to: note what its video came to, or try that once more."""
-        phase = worker.signs.phase
+    def _on_exit(self, worker: _Worker, code: str, message: str) -> VideoOutcome | None:
+        """A worker died, or is killed here: the outcome of its video, or None where that is tried once more."""
+        phase = worker.status.phase
         job = self._busy.pop(worker)
         self._dismiss(worker)
-        if worker.process.returncode == NETWORKS_LOST and job.n_lost_networks + 1 < _MAX_LOST_NETWORKS:
-            self._waiting.appendleft(replace(job, n_lost_networks=job.n_lost_networks + 1))
+        if worker.process.returncode == SERVER_LOST and job.n_lost_servers + 1 < _MAX_LOST_SERVERS:
+            self._waiting.appendleft(replace(job, n_lost_servers=job.n_lost_servers + 1))
             return None
-        if worker.process.returncode == NETWORKS_LOST:
-            message = f"the process that holds the networks was lost {_MAX_LOST_NETWORKS} times while this was analysed"
+        if worker.process.returncode == SERVER_LOST:
+            message = f"the inference server was lost {_MAX_LOST_SERVERS} times while this was analysed"
         message = message or f"the process that analysed it {worker.how_it_died()}"
         if phase in (Phase.START, Phase.IDLE):
             self._count_failed_start(message, worker.log)
@@ -210,37 +210,37 @@ class WorkerPool:
         if self._n_failed_starts == _MAX_FAILED_STARTS:
             raise ConfigError(f"worker processes cannot be started: {message}. The last one said: {log}")
 
-    def _admit(self, worker: _Worker, device: str) -> None:
-        """Give a worker a line to the networks, which the first one that asks has loaded."""
-        from flows.workers.inference_server import NetworkHost
+    def _connect(self, worker: _Worker, device: str) -> None:
+        """Connect a worker to the inference server, which the first one starts."""
+        from flows.workers.inference_server import InferenceServer
 
-        self._host = self._host or NetworkHost(self._run, self._model, device)
-        self._host.admit(worker)
+        self._server = self._server or InferenceServer(self._run, self._model, device)
+        self._server.connect(worker)
 
-    def _watch_host(self, host: NetworkHost, elapsed_s: float) -> None:
-        """End the networks' process where it died or hangs; the workers that wait for it then end by themselves."""
-        host.drain()
-        excess = host.excess(elapsed_s, self._host_limits, float("inf"))
-        if host.control.poll():
+    def _watch_server(self, server: InferenceServer, elapsed_s: float) -> None:
+        """End the inference server if it died or hangs; the workers that wait for it then end by themselves."""
+        server.drain()
+        excess = server.excess(elapsed_s, self._server_limits, float("inf"))
+        if server.control.poll():
             try:
-                raise host.control.recv()
+                raise server.control.recv()
             except (EOFError, ConnectionError):
                 excess = excess or ("crashed", "")
         if excess is None:
             return
-        was_starting = host.signs.phase is Phase.START
-        self._end_host()
-        for worker in self._idle:  # their lines are dead
+        was_starting = server.status.phase is Phase.START
+        self._end_server()
+        for worker in self._idle:  # their connections are dead
             self._dismiss(worker)
         self._idle = []
         if was_starting:
-            self._count_failed_start(excess[1] or f"the one with the networks {host.how_it_died()}", host.log)
+            self._count_failed_start(excess[1] or f"the inference server {server.how_it_died()}", server.log)
 
-    def _end_host(self) -> None:
-        if self._host is not None:
-            self._cpu_s["networks"] = self._cpu_s.get("networks", 0.0) + self._host.total_cpu_s
-            self._host.end()
-            self._host = None
+    def _end_server(self) -> None:
+        if self._server is not None:
+            self._cpu_s["networks"] = self._cpu_s.get("networks", 0.0) + self._server.total_cpu_s
+            self._server.end()
+            self._server = None
 
     def _dismiss(self, worker: _Worker) -> None:
         for name, seconds in worker.cpu_s.items():
@@ -249,8 +249,8 @@ class WorkerPool:
 
 
 def _second_outcome(first: VideoOutcome, second: VideoOutcome) -> VideoOutcome:
-    """What to say of a file that was tried twice."""
-    if second.code == "decoder_refused":  # the other decoder may not have this file, so it was tried once after all
+    """The outcome of a file that was tried twice."""
+    if second.code == "decoder_refused":  # the other decoder may not read this file, so the first outcome counts
         return replace(first, message=f"{first.message}; {second.message}")
     before = f"at the first attempt: {first.code}, {first.message}"
     return replace(

@@ -1,4 +1,4 @@
-"""A child process and what the one who watches it knows: signs of life, memory, what it has written, how it died."""
+"""A child process and its supervisor's view of it: heartbeats, memory, output, and how it died."""
 
 from __future__ import annotations
 
@@ -23,27 +23,26 @@ from flows.run import ProcessLimits
 from pipelines.heartbeat import Phase
 from storage.interpreter import python_command, python_environment
 
-__all__ = ["NETWORKS_LOST", "Child", "Signs", "begin_life", "shared_memory"]
+__all__ = ["SERVER_LOST", "SharedStatus", "WatchedProcess", "child_main", "shared_memory"]
 
-#: Exit code of a worker that lost the process with its networks.
-NETWORKS_LOST = 87
+#: Exit code of a worker that lost its connection to the inference server.
+SERVER_LOST = 87
 #: What a child runs: not ``-m``, under which the classes that cross the border would have another name there.
 _CODE = "import sys; from {} import main; main(*map(int, sys.argv[1:]))"
 #: Of what libraries write to standard error, so much from the beginning and from the end is kept.
 _LOG_CHARS = 4_000
 #: prctl(2): the signal that the kernel sends when the thread that started this process ends.
 _PR_SET_PDEATHSIG = 1
-_N_SIGNS = 5
-_SIGNS_BYTES = 8 * _N_SIGNS
+_STATUS_BYTES = 8 * 5
 
 
-class Signs:
-    """Numbers that a child and its watcher share: progress one way, the wish to stop the other."""
+class SharedStatus:
+    """Five integers in shared memory: progress from the child, the request to stop from its supervisor."""
 
     def __init__(self, fd: int) -> None:
-        self._numbers = memoryview(mmap.mmap(fd, _SIGNS_BYTES)).cast("q")
+        self._numbers = memoryview(mmap.mmap(fd, _STATUS_BYTES)).cast("q")
 
-    def beat(self, phase: Phase | None = None) -> None:
+    def heartbeat(self, phase: Phase | None = None) -> None:
         if phase is not None:
             self._numbers[0] = phase
         self._numbers[1] += 1
@@ -53,7 +52,7 @@ class Signs:
         return Phase(self._numbers[0])
 
     @property
-    def n_beats(self) -> int:
+    def n_heartbeats(self) -> int:
         return self._numbers[1]
 
     @property
@@ -74,8 +73,8 @@ class Signs:
         self._numbers[4] = stop
 
 
-class Child:
-    """A process of ours that runs ``main(control_fd, signs_fd)`` of a module.
+class WatchedProcess:
+    """A child process that runs ``main(control_fd, status_fd)`` of a module, and its supervisor's view of it.
 
     Args:
         module: such as ``flows.workers.worker``.
@@ -83,8 +82,8 @@ class Child:
 
     def __init__(self, module: str) -> None:
         ours, theirs = socket.socketpair()
-        with shared_memory(_SIGNS_BYTES) as shared, theirs:
-            self.signs = Signs(shared.fileno())
+        with shared_memory(_STATUS_BYTES) as shared, theirs:
+            self.status = SharedStatus(shared.fileno())
             fds = theirs.fileno(), shared.fileno()
             self.process = subprocess.Popen(
                 python_command("-X", "faulthandler", "-c", _CODE.format(module), *map(str, fds)),
@@ -100,14 +99,14 @@ class Child:
         self.output = self.process.stdout
         os.set_blocking(self.output.fileno(), False)
         self._head = self._tail = ""
-        self._silent_s, self._n_beats = 0.0, 0
+        self._silent_s, self._n_heartbeats = 0.0, 0
 
-    def tell(self, message: object) -> None:
-        with suppress(ConnectionError):  # it died: that will be noticed
+    def send(self, message: object) -> None:
+        with suppress(ConnectionError):  # it died: the next poll finds that
             self.control.send(message)
 
     def drain(self) -> None:
-        """Take what it has written, so that it never waits for anyone to read."""
+        """Read what it has written, so that it never blocks on a full pipe."""
         while True:
             try:
                 data = os.read(self.output.fileno(), 65_536)
@@ -131,16 +130,16 @@ class Child:
         self._head = self._tail = ""
 
     def excess(self, elapsed_s: float, limits: ProcessLimits, memory_mb: float) -> tuple[str, str] | None:
-        """(code, message) where it has to be killed; ``elapsed_s`` since the last time this was asked."""
-        phase, n_beats = self.signs.phase, self.signs.n_beats
-        self._silent_s = 0.0 if n_beats != self._n_beats else self._silent_s + elapsed_s
-        self._n_beats = n_beats
+        """(code, message) if it must be killed; ``elapsed_s`` since the last call."""
+        phase, n_heartbeats = self.status.phase, self.status.n_heartbeats
+        self._silent_s = 0.0 if n_heartbeats != self._n_heartbeats else self._silent_s + elapsed_s
+        self._n_heartbeats = n_heartbeats
         if self._silent_s > limits.silence_s(phase):
             doing = {Phase.START: "loading", Phase.OPEN: "opening the file"}.get(phase, "reading and scoring frames")
-            return "hung", f"no sign of life for {limits.silence_s(phase):.0f} s while {doing}"
+            return "hung", f"no heartbeat for {limits.silence_s(phase):.0f} s while {doing}"
         try:
             used_mb = psutil.Process(self.process.pid).memory_info().rss / 2**20
-        except psutil.Error:  # it is gone: its connection will tell
+        except psutil.Error:  # it is gone: its connection shows that
             return None
         if used_mb > memory_mb:
             return "out_of_memory", f"it took {used_mb:.0f} MB of memory, {memory_mb:.0f} MB are allowed"
@@ -160,7 +159,7 @@ class Child:
         if returncode >= 0:
             return f"ended with exit code {returncode}"
         name = signal.Signals(-returncode).name if -returncode in set(signal.Signals) else f"signal {-returncode}"
-        guess = ": killed by someone, or by the system for want of memory" if name == "SIGKILL" else ": a crash"
+        guess = ": killed by someone, or by the system because memory ran out" if name == "SIGKILL" else ": a crash"
         return f"was ended by {name}{guess}"
 
     def end(self) -> None:
@@ -176,7 +175,7 @@ class Child:
 
 
 def shared_memory(n_bytes: int) -> IO[bytes]:
-    """A file of zeros without a name; in memory where that is to be had, so that a full disk does not matter."""
+    """An unnamed file of zeros; in memory where available, so that a full disk does not matter."""
     in_memory = hasattr(os, "memfd_create")
     file: IO[bytes] = os.fdopen(os.memfd_create("mfer"), "r+b") if in_memory else TemporaryFile()  # noqa: SIM115
     file.write(bytes(n_bytes))  # a hole in a file would be a crash at the first write to a full disk
@@ -184,21 +183,21 @@ def shared_memory(n_bytes: int) -> IO[bytes]:
     return file
 
 
-def begin_life(control_fd: int, signs_fd: int, live: Callable[[Connection, Signs], None]) -> None:
-    """What every child's ``main`` does: be watched, end with the one who started it, and say what went wrong.
+def child_main(control_fd: int, status_fd: int, work: Callable[[Connection, SharedStatus], None]) -> None:
+    """Run ``work`` in a child process: send heartbeats, end when the parent ends, and report an error to it.
 
     Args:
-        live: the rest of its life; an exception from it is sent over the connection.
+        work: called with the connection and the shared status; an exception from it is sent over the connection.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))  # a core is gigabytes
-    if sys.platform == "linux":  # also where a library hangs
+    if sys.platform == "linux":  # also while a library hangs
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     threading.Thread(target=_end_with_parent, daemon=True).start()  # also where it ended before that
-    control, signs = Connection(control_fd), Signs(signs_fd)
-    signs.beat(Phase.START)
+    control, status = Connection(control_fd), SharedStatus(status_fd)
+    status.heartbeat(Phase.START)
     try:
-        live(control, signs)
+        work(control, status)
     except (EOFError, ConnectionError):
         return  # the parent is gone
     except Exception as error:

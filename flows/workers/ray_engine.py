@@ -1,7 +1,7 @@
-"""Many machines: Ray actors that each keep one watched worker process, and take videos and segments of long ones.
+"""Many machines: Ray actors, each with one supervised worker process, take videos and segments of long ones.
 
-Ray decides where actors live and starts lost ones anew; what is done stands in the lake, committed exactly once. So an
-actor that died, with its machine or alone, costs what it was at, and that is given to another. Videos, lake and
+Ray places the actors and restarts lost ones; finished work is in the lake, committed exactly once. So an actor that
+died, with or without its machine, costs only its present task, which another actor gets. Videos, lake and
 published models have to be reachable under the same paths from every machine.
 """
 
@@ -63,7 +63,7 @@ def _own_environment() -> dict[str, str]:
 
 
 class _Silent:
-    """Frames are not told across machines."""
+    """Progress by frame is not sent across machines."""
 
     def frames(self, path: str, n_done: int, n_frames: int) -> None: ...
 
@@ -82,7 +82,7 @@ class _Analyst:
         return ray.get_runtime_context().get_node_id()
 
     def analyze(self, task: Task) -> tuple[VideoOutcome | VideoPart | None, dict[str, float], str | None]:
-        """The outcome (None where it was told to stop before it began), CPU seconds so far by stage, and the device."""
+        """The outcome (None where it was stopped before it began), CPU seconds so far by stage, and the device."""
         outcome = next(iter(self._pool([task])), None)
         return outcome, self._pool.cpu_s, self._pool.device
 
@@ -149,7 +149,7 @@ class RayEngine:
         if not n_actors:
             raise ConfigError(f"the Ray cluster has no free core or GPU: {resources}")
         options: dict[str, Any] = {"num_cpus": 1, "num_gpus": 1 if on_gpu else 0, "max_restarts": -1}
-        # two calls at a time: it can be told to stop while it works
+        # two calls at a time: ``stop`` reaches it while it works
         actor = cast("Any", ray.remote)(max_concurrency=2, **options)(_Analyst)
         for _ in range(n_actors):
             self._wake(actor.remote(replace(self._run, lake=str(self._lake.location)), self._model_id, self._model))
@@ -185,13 +185,13 @@ class RayEngine:
                 self._at_work[actor.analyze.remote(work.task)] = actor, work
             ended, _ = ray.wait(list(self._at_work), num_returns=1, timeout=_POLL_S)
             for reference in ended:
-                yield from self._hear(reference, *self._at_work.pop(reference))
+                yield from self._on_message(reference, *self._at_work.pop(reference))
 
     def _wake(self, actor: Any) -> None:
         """Give an actor work once it lives: Ray may have to find a place for it first."""
         self._at_work[actor.wake.remote()] = actor, None
 
-    def _hear(self, reference: Any, actor: Any, work: _Work | None) -> Iterator[VideoOutcome]:
+    def _on_message(self, reference: Any, actor: Any, work: _Work | None) -> Iterator[VideoOutcome]:
         try:
             answer = ray.get(reference)
         except RayActorError as error:

@@ -1,7 +1,7 @@
-"""The life of a process that analyses one video after another; ``flows/workers/pool.py`` starts and watches it.
+"""The worker process, which analyses one video after another; ``flows/workers/pool.py`` starts and supervises it.
 
-Files come and outcomes go over a connection, and a few shared numbers tell how far it is. Its standard error belongs to
-the one who watches, and so do its deadlines: what hangs in a library cannot watch itself.
+Tasks and outcomes pass over a connection; shared memory carries heartbeats and progress. The supervisor reads its
+standard error and keeps its deadlines, because a process that hangs in a library cannot watch itself.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.workers.messages import Answer, Ready, Task, WantsNetworks
-from flows.workers.process import Signs, begin_life
+from flows.workers.messages import Answer, Ready, Task, WantsServer
+from flows.workers.process import SharedStatus, child_main
 from pipelines.heartbeat import Phase, on_heartbeat
 
 if TYPE_CHECKING:
@@ -21,35 +21,35 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 
-def main(control_fd: int, signs_fd: int) -> None:
-    begin_life(control_fd, signs_fd, _live)
+def main(control_fd: int, status_fd: int) -> None:
+    child_main(control_fd, status_fd, _run)
 
 
-def _live(control: Connection, signs: Signs) -> None:
-    on_heartbeat(signs.beat)
+def _run(control: Connection, status: SharedStatus) -> None:
+    on_heartbeat(status.heartbeat)
     run, model = control.recv()
-    _work(control, signs, run, model)
+    _work(control, status, run, model)
 
 
-def _work(control: Connection, signs: Signs, run: FolderRun, model: Path) -> None:
+def _work(control: Connection, status: SharedStatus, run: FolderRun, model: Path) -> None:
     import torch
 
-    from flows.workers.inference_server import SharedNetworks
+    from flows.workers.inference_server import InferenceClient
     from pipelines.faces.finder import FaceFinder
     from pipelines.profile import cpu_seconds, reset_stages
     from pipelines.score import VideoAnalyzer, VideoFile
     from pipelines.scoring.scorer import Scorer, choose_device
     from storage.lake import Lake
 
-    def tell(n_done: int, n_in_all: int) -> None:
-        signs.n_frames = n_done, n_in_all
+    def show_progress(n_done: int, n_in_all: int) -> None:
+        status.n_frames = n_done, n_in_all
 
     device = choose_device(run.device)
     if run.shares_networks(device):
-        control.send(WantsNetworks(device))
-        nets = SharedNetworks.receive(control)
-        scorer = Scorer(model, net=nets.score)
-        finder = FaceFinder(run.settings.detector, run.settings.tracker, networks=nets)
+        control.send(WantsServer(device))
+        client = InferenceClient.receive(control)
+        scorer = Scorer(model, net=client.score)
+        finder = FaceFinder(run.settings.detector, run.settings.tracker, networks=client)
     else:
         scorer = Scorer(model, device, run.runtime)
         finder = FaceFinder(run.settings.detector, run.settings.tracker, device)
@@ -59,9 +59,9 @@ def _work(control: Connection, signs: Signs, run: FolderRun, model: Path) -> Non
     reset_stages()
     control.send(Ready(device))
     while True:
-        signs.beat(Phase.IDLE)
+        status.heartbeat(Phase.IDLE)
         task: Task = control.recv()
         file = VideoFile(task.path, task.video_id, task.decoder, task.segments)
-        outcome = analyzer(file, tell, lambda: signs.stopping)
+        outcome = analyzer(file, show_progress, lambda: status.stopping)
         sys.stderr.flush()
         control.send(Answer(outcome, cpu_seconds()))

@@ -7,12 +7,12 @@ import threading
 from collections.abc import Generator, Iterable
 from typing import TypeVar
 
-__all__ = ["ahead"]
+__all__ = ["prefetch"]
 
 T = TypeVar("T")
 
 
-def ahead(items: Iterable[T], depth: int) -> Generator[T]:
+def prefetch(items: Iterable[T], depth: int) -> Generator[T]:
     """The same items, made up to ``depth`` of them ahead; what making them raises is raised here, in its turn.
 
     Closing the generator ends the thread once it has made the item that it is at.
@@ -41,7 +41,7 @@ def ahead(items: Iterable[T], depth: int) -> Generator[T]:
         finally:
             offer(done)
 
-    thread = threading.Thread(target=make, name="ahead", daemon=True)
+    thread = threading.Thread(target=make, name="prefetch", daemon=True)
     thread.start()
     try:
         while (item := made.get()) is not done:

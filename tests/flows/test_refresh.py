@@ -178,7 +178,7 @@ def _check_that_small_losses_do_not_add_up(made: Path, lake: Lake, first: str, b
     card = {**next(m for m in store.published() if m.model_id == first).card, "name": "mfer_atto.slipped_v1"}
     card["metrics"] = {**card["metrics"], "gate": gate}
     store.promote(store.publish("mfer_atto.slipped_v1", store.path_of(first) / WEIGHTS, card))
-    slipped = refresh_model(request(made, lake, epochs=1, learning_rate=1e-7, again=True))
+    slipped = refresh_model(request(made, lake, epochs=1, learning_rate=1e-7, force=True))
     assert slipped.status == "refused", slipped.message
     assert {check.name for check in slipped.decision.failed} >= {"accuracy since earlier models"}
     assert "accuracy" not in {check.name for check in slipped.decision.failed}

@@ -112,12 +112,12 @@ def test_broken_run_with_drop_path_growing_faces_and_exponential_decay_does_too(
 
 
 @pytest.mark.full
-def test_broken_run_with_muon_in_shards_does_too(tmp_path):
+def test_broken_run_with_muon_in_threads_does_too(tmp_path):
     recipe = TINY.replace(optimizer="muon", epochs=1, feature_loss="island")
-    whole = train(tmp_path / "whole", recipe, n=32, shards=2)
+    whole = train(tmp_path / "whole", recipe, n=32, threads=2)
     with pytest.raises(Break):
-        train(tmp_path / "broken", recipe, break_at(2), n=32, save_every_s=0, shards=2)
-    assert_equal_weights(weights(train(tmp_path / "broken", recipe, n=32, shards=2)), weights(whole))
+        train(tmp_path / "broken", recipe, break_at(2), n=32, save_every_s=0, threads=2)
+    assert_equal_weights(weights(train(tmp_path / "broken", recipe, n=32, threads=2)), weights(whole))
 
 
 def test_finished_run_started_again_gives_the_same_at_once(unbroken):
@@ -166,11 +166,11 @@ def test_finished_run_may_be_measured_with_mirror_images_too(unbroken):
     assert mirrored.model.mirror
 
 
-def test_gradients_of_a_batch_in_shards_are_those_of_the_whole(tmp_path):
+def test_gradients_of_a_batch_in_threads_are_those_of_the_whole(tmp_path):
     faces = prepared_faces(48)
     found = []
-    for shards in (1, 3):
-        trainer = Trainer(TINY.replace(batch_size=14), faces, faces, tmp_path, shards=shards)
+    for threads in (1, 3):
+        trainer = Trainer(TINY.replace(batch_size=14), faces, faces, tmp_path, threads=threads)
         found.append(trainer._gradients(trainer._batch(0)))
     (loss, grads), (sharded_loss, sharded) = found
     torch.testing.assert_close(sharded_loss, loss, rtol=1e-5, atol=1e-5)

@@ -98,7 +98,7 @@ def test_a_life_on_a_server(tmp_path: Path, write_talk: Callable[..., Path]) -> 
         refused = _run(env, "refresh-model/default", recipe=tmp_path / "tiny.toml", rules={**RULES, "min_faces": 10**6})
         assert "'CandidateRefused'" in refused
         assert ModelStore(lake).production() == first
-        better = _run(env, "refresh-model/default", recipe=tmp_path / "tiny.toml", rules=RULES, again="true")
+        better = _run(env, "refresh-model/default", recipe=tmp_path / "tiny.toml", rules=RULES, force="true")
         assert "'Completed'" in better
         second = ModelStore(lake).production()
         assert second != first
@@ -114,7 +114,7 @@ def test_a_life_on_a_server(tmp_path: Path, write_talk: Callable[..., Path]) -> 
         assert "'Completed'" in _run(env, "check-drift/default")
         assert ModelStore(lake).rollback() == first
         missing = prefect(
-            env, "deployment", "run", "refresh-model/default", "-p", "data=/nowhere", "-p", "again=true", "--watch"
+            env, "deployment", "run", "refresh-model/default", "-p", "data=/nowhere", "-p", "force=true", "--watch"
         )
         assert missing.returncode == 1
     finally:

@@ -61,7 +61,7 @@ def assert_same_scores(lake: Path, other: Path) -> None:
 
 
 def networks_processes() -> list[psutil.Process]:
-    """The child that holds the networks, where there is one now; the others analyse videos."""
+    """The inference server's process, if there is one now; the other children analyse videos."""
     return run_processes("flows.workers.inference_server")
 
 
@@ -127,7 +127,7 @@ def test_video_whose_networks_are_lost_again_and_again_has_failed_and_costs_no_o
     outcomes = {outcome.path: outcome for outcome in summary.outcomes}
     failed = outcomes.pop(culprit)
     assert (failed.status, failed.code) == ("failed", "crashed")
-    assert "the process that holds the networks was lost 3 times while this was analysed" in failed.message
+    assert "the inference server was lost 3 times while this was analysed" in failed.message
     assert [outcome.status for outcome in outcomes.values()] == ["ok", "ok"]
     assert not run_processes()
 

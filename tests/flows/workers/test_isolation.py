@@ -100,7 +100,7 @@ def test_process_that_hangs_is_killed_after_its_time_and_the_video_tried_again(
 ) -> None:
     summary = analyze(tmp_path / "lake", model, folder, progress=Strike(psutil.Process.suspend), progress_s=15)
     assert [outcome.status for outcome in summary.outcomes] == ["ok", "ok"]
-    assert "at the first attempt: hung, no sign of life for 15 s while reading" in summary.outcomes[0].message
+    assert "at the first attempt: hung, no heartbeat for 15 s while reading" in summary.outcomes[0].message
     assert not run_processes()
 
 

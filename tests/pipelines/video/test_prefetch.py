@@ -7,12 +7,12 @@ from contextlib import closing
 import pytest
 
 from pipelines.profile import cpu_seconds, reset_stages, stage, staged
-from pipelines.video.prefetch import ahead
+from pipelines.video.prefetch import prefetch
 
 
 def test_items_come_in_order() -> None:
-    assert list(ahead(range(100), 3)) == list(range(100))
-    assert list(ahead([], 1)) == []
+    assert list(prefetch(range(100), 3)) == list(range(100))
+    assert list(prefetch([], 1)) == []
 
 
 def test_no_more_than_the_depth_is_made_ahead() -> None:
@@ -26,7 +26,7 @@ def test_no_more_than_the_depth_is_made_ahead() -> None:
                 third.set()
             yield i
 
-    with closing(ahead(items(), 2)) as source:
+    with closing(prefetch(items(), 2)) as source:
         assert next(source) == 0
         assert third.wait(10)  # one is taken, two wait in the queue, and one is being offered
         assert made == [0, 1, 2, 3]
@@ -38,7 +38,7 @@ def test_what_fails_ahead_is_raised_in_its_turn() -> None:
         yield 1
         raise ValueError("the second")
 
-    source = ahead(items(), 4)
+    source = prefetch(items(), 4)
     assert next(source) == 1
     with pytest.raises(ValueError, match="the second"):
         next(source)
@@ -46,7 +46,7 @@ def test_what_fails_ahead_is_raised_in_its_turn() -> None:
 
 def test_closing_ends_the_thread() -> None:
     before = threading.active_count()
-    source = ahead(iter(int, 1), 2)  # endless
+    source = prefetch(iter(int, 1), 2)  # endless
     assert next(source) == 0
     source.close()
     assert threading.active_count() == before
