@@ -56,7 +56,7 @@ QUESTIONS = {
     """,
     "frames without a face by week": """
         SELECT date_trunc('week', make_timestamp(r.mtime_ns // 1000)) AS week, sum(v.n_frames) AS frames,
-               sum(v.n_frames - v.n_frames_with_face - v.n_frames_unread) AS without_face
+               sum(v.n_frames - v.n_frames_with_face - v.n_frames_undecodable) AS without_face
         FROM videos v JOIN runs r USING (run_id, path) GROUP BY ALL ORDER BY ALL
     """,
 }

@@ -26,7 +26,7 @@ Kind = Literal["text", "texts", "whole", "number", "pixels_or_share"]
 
 @dataclass(frozen=True)
 class Option:
-    """How one choice is asked for.
+    """One option of an analysis.
 
     ``name`` is the parameter of the flow, ``flag`` the option of the command. ``choices`` are all that is allowed,
     ``least`` the smallest number and ``above`` what a number has to exceed. ``default_text`` says what happens without

@@ -80,16 +80,16 @@ def reanalyze(
 
 def _settings(text: str) -> AnalysisSettings | None:
     """The settings that an analysis was made with; None where this version does not know them."""
-    told = json.loads(text)
+    stored = json.loads(text)
     try:
         return AnalysisSettings(
-            every=told["every"],
-            fps=told["fps"],
-            rotate=told["rotate"],
-            detector=DetectorSettings(**told["detector"]),
-            tracker=TrackerSettings(**told["tracker"]),
-            quality=QualitySettings(**told["quality"]),
-            segment_s=told["segment_s"],
+            every=stored["every"],
+            fps=stored["fps"],
+            rotate=stored["rotate"],
+            detector=DetectorSettings(**stored["detector"]),
+            tracker=TrackerSettings(**stored["tracker"]),
+            quality=QualitySettings(**stored["quality"]),
+            segment_s=stored["segment_s"],
         )
     except (KeyError, TypeError, ConfigError):
         return None

@@ -1,7 +1,7 @@
-"""A model in production learns on: collect, train, compare, decide, publish. The journey without a server.
+"""Refresh the production model: collect, train, compare, decide, publish; works without a server.
 
-The promotion gate (``mfer/gate.py``) decides; the candidate's card keeps every check. What earlier candidates learned
-and were tested on is read from the cards of the lake's models, so that a test stays a test.
+The promotion gate (``mfer/gate.py``) decides; the candidate's card keeps every check. The cards of the
+lake's models say what earlier candidates learned and were tested on, so that no test face is ever learned.
 """
 
 from __future__ import annotations
@@ -85,24 +85,24 @@ class RefreshRequest:
 
 @dataclass(frozen=True)
 class RefreshOutcome:
-    """What came of it. ``status`` is nothing_new, refused, published (and not to be promoted) or promoted."""
+    """The outcome of a refresh. ``status`` is nothing_new, refused, published (and not to be promoted) or promoted."""
 
     status: str
     message: str
     production: str
     candidate: str | None = None
     decision: Decision | None = None
-    figures: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
     labels: dict[str, Any] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
     reanalysis: Reanalysis | None = None
     elapsed_s: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        told = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        told["decision"] = None if self.decision is None else self.decision.to_dict()
-        told["reanalysis"] = None if self.reanalysis is None else self.reanalysis.to_dict()
-        return told
+        plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        plain["decision"] = None if self.decision is None else self.decision.to_dict()
+        plain["reanalysis"] = None if self.reanalysis is None else self.reanalysis.to_dict()
+        return plain
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def refresh_model(request: RefreshRequest, progress: StageProgress | None = None
 
     Args:
         request: what and how.
-        progress: told the stages ``cut faces``, ``find faces``, ``train`` and ``evaluate``.
+        progress: called with the stages ``cut faces``, ``find faces``, ``train`` and ``evaluate``.
 
     Raises:
         ConfigError, ModelError, LakeError: settings, data, model or lake do not allow it; nothing was published.
@@ -161,9 +161,9 @@ def refresh_model(request: RefreshRequest, progress: StageProgress | None = None
         more=_more(faces, request),
         progress=show,
     )
-    decision, figures = _judge(work, production, _earlier(lake, parent), faces, request, device, show)
-    candidate = store.publish(card.name, work / WEIGHTS_FILE, _with_gate(card, decision, figures, parent, request))
-    status = "refused" if not decision.opens else "promoted" if request.promote else "published"
+    decision, metrics = _judge(work, production, _earlier(lake, parent), faces, request, device, show)
+    candidate = store.publish(card.name, work / WEIGHTS_FILE, _with_gate(card, decision, metrics, parent, request))
+    status = "refused" if not decision.passes else "promoted" if request.promote else "published"
     again = None
     if status == "promoted":
         store.promote(candidate)
@@ -176,7 +176,7 @@ def refresh_model(request: RefreshRequest, progress: StageProgress | None = None
         parent.model_id,
         candidate,
         decision,
-        figures,
+        metrics,
         _counts(faces),
         faces.missing,
         again,
@@ -199,12 +199,12 @@ def read_rules(path: Path | None) -> GateRules:
 def outcome_text(outcome: RefreshOutcome) -> str:
     """What came of it, for a terminal: the decision with every check, or why there was none."""
     lines = [outcome.message]
-    for name, figures in outcome.figures.items():
+    for name, metrics in outcome.metrics.items():
         shown = ", ".join(
-            f"{figure} {figures['production'][figure]:.4f} -> {figures['candidate'][figure]:.4f}"
-            for figure in ("accuracy", "mean_recall", "ece")
+            f"{metric} {metrics['production'][metric]:.4f} -> {metrics['candidate'][metric]:.4f}"
+            for metric in ("accuracy", "mean_recall", "ece")
         )
-        lines.append(f"  {name}, {figures['n']} faces: {shown}")
+        lines.append(f"  {name}, {metrics['n']} faces: {shown}")
     for check in outcome.decision.checks if outcome.decision else ():
         lines.append(f"  {check.outcome:10} {check.name} on {check.subject}: {check.reason}")
     lines += [f"  {n} labelled faces left out: {reason}" for reason, n in outcome.labels.get("dropped", {}).items()]
@@ -228,7 +228,7 @@ def _left_to_promote(store: ModelStore, parent: Card) -> str | None:
     if not published:
         return None
     gate = published[-1].card.get("metrics", {}).get("gate", {})
-    wanted = gate.get("opens") and gate.get("promote") and gate.get("production") == parent.model_id
+    wanted = gate.get("passes") and gate.get("promote") and gate.get("production") == parent.model_id
     return published[-1].model_id if wanted and not store.was_promoted(published[-1].model_id) else None
 
 
@@ -280,12 +280,12 @@ def _more(faces: LakeFaces, request: RefreshRequest) -> MoreFaces:
 def _earlier(lake: Lake, production: Card) -> dict[str, Path]:
     """The models that were in production before, by model_id, back to the last that somebody promoted by hand.
 
-    The cards tell: what a gate let through names the model that it took the place of. So a rollback leads to the line
-    that is meant, and whoever promotes another model begins a line.
+    The cards say so: a model that passed the gate names the one that it replaced. So a rollback returns to the earlier
+    line, and promoting another model by hand begins a new one.
     """
     found: dict[str, Path] = {}
     card = production
-    while (gate := card.metrics.get("gate", {})).get("opens") and gate["production"] not in found:
+    while (gate := card.metrics.get("gate", {})).get("passes") and gate["production"] not in found:
         try:
             folder = find_model(gate["production"], lake)
         except ModelError:  # of a version of the package that is gone
@@ -304,14 +304,14 @@ def _judge(
     device: str,
     show: StageProgress,
 ) -> tuple[Decision, dict[str, Any]]:
-    """All models on every frozen test set, on the golden clips and on the clock, and what the gate says of it."""
+    """All models on every frozen test set, on the golden clips and on the clock, and the gate's decision."""
     card = read_card(production)
     base = read_parts(Path(request.data)).report.with_classes(card.class_names)
     prepared = prepare_faces(base, card.crop.channels, device, lambda done, n: show("find faces: report", done, n))
     tests: list[tuple[str, PreparedFaces, Sequence[str]]] = [("base set", prepared, base.names)]
     if faces.test is not None:
         tests.append(("labels", faces.test, faces.groups))
-    sets, figures = [], {}
+    sets, metrics = [], {}
     for name, test, groups in tests:
         candidate, before, *others = (
             score_faces(folder, test, name, device=device, progress=show)
@@ -329,19 +329,19 @@ def _judge(
                 {model_id: other.prob for model_id, other in zip(earlier, others, strict=True)},
             )
         )
-        figures[name] = {"n": len(test), "candidate": _figures(candidate), "production": _figures(before)}
+        metrics[name] = {"n": len(test), "candidate": _metrics(candidate), "production": _metrics(before)}
     golden = score_clips(request.golden, work, production, device) if request.golden else None
     speed = compare_speed(work, production, prepared.crops(card.crop), device)
-    return decide_promotion(sets, request.rules, golden, speed), figures
+    return decide_promotion(sets, request.rules, golden, speed), metrics
 
 
-def _figures(found: Evaluation) -> dict[str, Any]:
-    told = found.to_dict()
-    return {name: told[name] for name in ("accuracy", "mean_recall", "ece", "nll", "per_class_recall")}
+def _metrics(found: Evaluation) -> dict[str, Any]:
+    measured = found.to_dict()
+    return {name: measured[name] for name in ("accuracy", "mean_recall", "ece", "nll", "per_class_recall")}
 
 
 def _with_gate(
-    card: Card, decision: Decision, figures: dict[str, Any], parent: Card, request: RefreshRequest
+    card: Card, decision: Decision, metrics: dict[str, Any], parent: Card, request: RefreshRequest
 ) -> dict[str, Any]:
     gate = {
         "summary": decision.summary,
@@ -349,7 +349,7 @@ def _with_gate(
         "promote": request.promote,
         "production": parent.model_id,
         "rules": dataclasses.asdict(request.rules),
-        "figures": figures,
+        "metrics": metrics,
     }
     return dataclasses.replace(card, metrics={**card.metrics, "gate": gate}).to_dict()
 
@@ -364,6 +364,6 @@ def _next_name(parent: str, taken: Sequence[str]) -> str:
 def _work_folder(request: RefreshRequest, parent: Card, recipe: Recipe, faces: LakeFaces) -> Path:
     """Where this very training keeps its state: another recipe, parent or label is another folder."""
     cache = user_cache_path("mfer") / "refresh"
-    told = [parent.model_id, recipe.to_dict(), faces.marks, os.path.abspath(request.data)]
-    key = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+    inputs = [parent.model_id, recipe.to_dict(), faces.marks, os.path.abspath(request.data)]
+    key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
     return Path(request.work or cache) / key

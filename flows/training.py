@@ -1,4 +1,4 @@
-"""Labelled faces to a model with its card, and a model to its figures."""
+"""Train a model with its card from labelled faces, and measure a model."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ __all__ = [
     "train_model",
 ]
 
-#: Told (stage, done, total); what follows a colon in the stage is its present state.
+#: Called with (stage, done, total); what follows a colon in the stage is its present state.
 StageProgress = Callable[[str, int, int], None]
 
-#: Below this many faces, figures move by several points from one training to the next.
+#: Below this many faces, metrics move by several points from one training to the next.
 _FEW_FACES = 1000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 #: Settings of an architecture that change neither names nor shapes of weights.
@@ -68,7 +68,7 @@ class MoreFaces:
 
 @dataclasses.dataclass(frozen=True)
 class DataParts:
-    """What learns, what chooses and what is quoted; ``how`` says in words how they were told apart."""
+    """The faces to train on, to select on and to report on; ``how`` says in words how they were split."""
 
     train: LabelledFaces
     selection: LabelledFaces
@@ -106,8 +106,8 @@ def train_model(
         teachers: folders of models whose word is learned beside the votes, as the recipe's ``distillation`` says. What
             they say is kept in the user's cache folder.
         unlabelled: faces of which only the teachers' word is learned; what ``mfer.data.read_unlabelled`` reads.
-        progress: told the stages ``find faces``, ``ask teachers``, ``train`` and ``evaluate``.
-        tell: told what a person should know before hours of training.
+        progress: called with the stages ``find faces``, ``ask teachers``, ``train`` and ``evaluate``.
+        tell: called with each warning that a person should read before hours of training.
 
     Returns:
         The model's card, and how it was measured on the report half.
@@ -170,7 +170,7 @@ def train_model(
         parent=parent.model_id if parent else None,
     )
     card = save_model(out, trained.model, card)
-    model, card = load_model(out)  # the figures are of the float16 weights that are served
+    model, card = load_model(out)  # the metrics are of the float16 weights that are served
     found = _evaluate(model.to(device), card, report, "report", device, show)
     metrics = _metrics(found, parts, trained, trainer.recipe)
     return save_model(out, model, dataclasses.replace(card, metrics=metrics)), found
@@ -203,7 +203,7 @@ def evaluate_model(
         device: ``cpu`` or a CUDA device.
         report: folder for an HTML page with charts, mistakes and Grad-CAM; None writes none.
         flip: average the logits of each face and its mirror image, as a model with ``mirror`` does everywhere.
-        progress: told the stages ``find faces`` and ``evaluate``.
+        progress: called with the stages ``find faces`` and ``evaluate``.
 
     Raises:
         ConfigError: data in no known layout, or without a face of the model's classes.
@@ -247,7 +247,7 @@ def read_parts(data: Path) -> DataParts:
     elif common := _shared_faces(train, valid):
         raise ConfigError(
             f"{len(common)} faces are in both the training and the validation part of {data} (the first:"
-            f" {common[0]}); take them out of one, or the figures are of faces that were learned"
+            f" {common[0]}); take them out of one, or the metrics are of faces that were learned"
         )
     valid = valid.with_classes(train.class_names)
     in_report = halves(valid.names)

@@ -176,8 +176,8 @@ class Card:
     """What must be known of a model to use it rightly.
 
     ``name`` is ``architecture.training_set_version``; ``class_names`` are in the order of the logits;
-    probabilities are ``softmax(logits / temperature)``. ``training`` holds the resolved recipe and the
-    data with its licence, ``metrics`` the figures with their protocol, ``parent`` the model it was refreshed from.
+    probabilities are ``softmax(logits / temperature)``. ``training`` holds the resolved recipe and the data with its
+    licence, ``metrics`` the measured values with their protocol, ``parent`` the model that it was refreshed from.
     """
 
     name: str

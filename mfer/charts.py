@@ -55,14 +55,14 @@ def draw_recall(evaluation: Evaluation) -> Canvas:
     names, recall = evaluation.class_names, evaluation.metrics.per_class_recall
     canvas = _canvas(8.5, 0.45 * len(names) + 1.8, f"Recall by class, 95 % intervals\n{evaluation.title}")
     axes = canvas.subplots()
-    for row, (figure, n) in enumerate(zip(recall, evaluation.confusion.sum(1), strict=True)):
+    for row, (metric, n) in enumerate(zip(recall, evaluation.confusion.sum(1), strict=True)):
         if n:
             # A class of which no face, or every face, is read rightly has a bootstrap interval of no width.
             axes.plot(wilson_interval(evaluation.confusion[row, row], n), [row, row], color=_BLUE, lw=1)
-            axes.plot([figure.low, figure.high], [row, row], color=_BLUE, lw=3, solid_capstyle="butt", alpha=0.5)
-            axes.plot(figure.value, row, "o", color=_BLUE, ms=8)
+            axes.plot([metric.low, metric.high], [row, row], color=_BLUE, lw=3, solid_capstyle="butt", alpha=0.5)
+            axes.plot(metric.value, row, "o", color=_BLUE, ms=8)
         axes.text(
-            1.02, row, f"{figure.value:.2f}" if n else "no faces", va="center", transform=axes.get_yaxis_transform()
+            1.02, row, f"{metric.value:.2f}" if n else "no faces", va="center", transform=axes.get_yaxis_transform()
         )
     mean = evaluation.metrics.mean_recall
     axes.axvline(mean.value, color=_ORANGE, ls="--", lw=1.5, label=f"mean recall {mean.value:.3f}")

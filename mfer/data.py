@@ -103,7 +103,7 @@ def read_ferplus(parquet: str | Path) -> LabelledFaces:
     for unknown or not-a-face, are dropped. The target is the share of the votes for the eight expressions that
     remain. The majority is the expression with most votes; of equal ones the first in the file's column order, as
     the argmax of the usual protocol has it. The authors' own evaluation drops faces without an absolute majority
-    too: those are kept here with ``agreed`` false, so that one reading gives both figures.
+    too: those are kept here with ``agreed`` false, so that one reading gives both metrics.
 
     Args:
         parquet: columns name (string), image (encoded bytes) and votes (a list of uint8 per face); the schema's

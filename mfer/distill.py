@@ -118,7 +118,7 @@ def ask_teachers(
 
 
 class _Answers:
-    """The logits of one teacher in a file float16 [V,N,K], NaN where it was not asked yet."""
+    """The logits of one teacher in a file float16 [V,N,K], NaN where it is not computed yet."""
 
     def __init__(self, cache: Path, card: Card, faces: PreparedFaces, views: Views) -> None:
         self.card, self.faces, self.views = card, faces, views
@@ -131,7 +131,7 @@ class _Answers:
         self.stored = np.lib.format.open_memmap(path, mode="r+")
 
     def complete(self, network: ExpressionNetwork, threads: int, progress: Callable[[int], None]) -> None:
-        """Ask about what is missing. ``progress`` is told how many answers there are."""
+        """Compute what is missing. ``progress`` is called with the number of faces done."""
         network.mirror = False  # half of the views are mirror images
         crop = self.card.crop
         matrix = align_matrix(self.faces.landmarks_px, crop)
@@ -144,8 +144,8 @@ class _Answers:
         done = self.stored.shape[0] * self.stored.shape[1] - sum(len(rows) for _, rows in missing)
 
         @torch.inference_mode()
-        def answer(asked: tuple[int, np.ndarray]) -> np.ndarray:
-            view, rows = asked
+        def answer(work: tuple[int, np.ndarray]) -> np.ndarray:
+            view, rows = work
             drawn = self.views.of(rows, view)
             pixels = warp_faces(self.faces.pictures, rows, drawn.of_matrix(matrix[rows], crop), crop)
             x = drawn.of_pixels(pixels.float().div_(255), np.random.default_rng([_SEED, view, int(rows[0])]))

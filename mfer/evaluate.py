@@ -116,11 +116,11 @@ class Evaluation:
                 ("mean recall, reweighted", self.reweighted_metrics.mean_recall),
             )
         lines = [self.title, *(f"  dropped: {n} {why}" for why, n in self.dropped.items() if n), ""]
-        lines += [f"  {name:<24}{figure}" for name, figure in shown]
+        lines += [f"  {name:<24}{metric}" for name, metric in shown]
         width = max(9, *(len(name) for name in self.class_names)) + 1
         lines += ["", f"  {'class':<{width}}{'faces':>7}   recall"]
-        for name, n, figure in zip(self.class_names, self.confusion.sum(1), self.metrics.per_class_recall, strict=True):
-            lines.append(f"  {name:<{width}}{n:>7}   {figure if n else '-'}")
+        for name, n, metric in zip(self.class_names, self.confusion.sum(1), self.metrics.per_class_recall, strict=True):
+            lines.append(f"  {name:<{width}}{n:>7}   {metric if n else '-'}")
         lines += [
             "",
             "  " + self.truth.ljust(width) + "".join(f"{name[:8]:>9}" for name in self.class_names),
@@ -154,7 +154,7 @@ def evaluate(
         temperature: divides the logits.
         shares: [K], of the classes among the faces that the model learned from, for the reweighted metrics.
         batch: faces per call of predict.
-        progress: told the number of faces after every call.
+        progress: called with the number of faces done.
 
     Raises:
         ConfigError: no faces, or numbers of crops, classes and labels that do not fit.
@@ -202,11 +202,11 @@ def _metrics_dict(measured: Metrics, class_names: tuple[str, ...]) -> dict[str, 
     single: dict[str, Metric] = {name: getattr(measured, name) for name in names}
     recall = dict(zip(class_names, measured.per_class_recall, strict=True))
     return {
-        **{name: _number(figure.value) for name, figure in single.items()},
-        "per_class_recall": {name: _number(figure.value) for name, figure in recall.items()},
+        **{name: _number(metric.value) for name, metric in single.items()},
+        "per_class_recall": {name: _number(metric.value) for name, metric in recall.items()},
         "intervals": {
-            **{name: _interval(figure) for name, figure in single.items()},
-            "per_class_recall": {name: _interval(figure) for name, figure in recall.items()},
+            **{name: _interval(metric) for name, metric in single.items()},
+            "per_class_recall": {name: _interval(metric) for name, metric in recall.items()},
         },
     }
 
@@ -215,5 +215,5 @@ def _number(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def _interval(figure: Metric) -> list[float | None]:
-    return [_number(figure.low), _number(figure.high)]
+def _interval(metric: Metric) -> list[float | None]:
+    return [_number(metric.low), _number(metric.high)]

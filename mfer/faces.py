@@ -157,7 +157,7 @@ def halves(names: Iterable[str]) -> np.ndarray:
     """Which faces belong to the report half, bool [N]; the others are the selection half.
 
     The lowest bit of the first byte of sha256(name) decides, so a face never changes sides, whatever else the set
-    holds. Epochs, models and temperature are chosen on the selection half and figures are quoted from the other.
+    holds. Epochs, models and temperature are chosen on the selection half and metrics are quoted from the other.
     """
     return np.array([hashlib.sha256(name.encode()).digest()[0] & 1 == 1 for name in names], dtype=bool)
 

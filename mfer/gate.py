@@ -2,8 +2,8 @@
 
 A set of test faces that is large enough has to *show* that the candidate loses no more than a margin: the far end of
 the 95 % interval of a paired bootstrap lies within it (a test of non-inferiority). A smaller set cannot show that, and
-a gate that asked it to would never open; it stops a candidate only where the near end of the interval lies beyond the
-margin. Without one large enough set the gate stays shut.
+a gate that required it would never pass; it fails a candidate only where the near end of the interval lies beyond the
+margin. Without one large enough set the gate fails.
 
 Margins would add up over many candidates, each a little worse than the one before it. So a candidate is also compared
 with the models that were in production earlier, and the one that it loses most against decides.
@@ -138,9 +138,9 @@ class Check:
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether the gate opens, and every check that was made."""
+    """Whether the gate passes, and every check that was made."""
 
-    opens: bool
+    passes: bool
     checks: tuple[Check, ...]
 
     @property
@@ -150,12 +150,12 @@ class Decision:
     @property
     def summary(self) -> str:
         """One sentence."""
-        if self.opens:
-            return f"the gate opens: {sum(c.outcome == 'pass' for c in self.checks)} checks passed"
-        return "the gate stays shut: " + "; ".join(f"{c.name} on {c.subject}: {c.reason}" for c in self.failed)
+        if self.passes:
+            return f"the gate passes: {sum(c.outcome == 'pass' for c in self.checks)} checks passed"
+        return "the gate fails: " + "; ".join(f"{c.name} on {c.subject}: {c.reason}" for c in self.failed)
 
     def to_dict(self) -> dict[str, Any]:
-        return {"opens": self.opens, "checks": [asdict(check) for check in self.checks]}
+        return {"passes": self.passes, "checks": [asdict(check) for check in self.checks]}
 
     def markdown(self) -> str:
         """A table of the checks."""
@@ -185,7 +185,7 @@ def decide_promotion(
         speed: None: not judged.
 
     Returns:
-        The decision; the gate opens where no check failed. It is the same whenever it is asked: the draws are seeded.
+        The decision; the gate passes if no check failed. The draws are seeded: equal inputs give equal decisions.
     """
     checks = [_enough_faces(sets, rules)]
     for each in sets:
@@ -211,22 +211,22 @@ def _set_checks(each: PairedScores, rules: GateRules) -> list[Check]:
     }
     checks = [_loss_check(name, each.name, losses[name], limit, large) for name, limit in limits.items()]
     n_faces = np.bincount(each.majority, minlength=len(each.class_names))
-    for name, n, figure in zip(each.class_names, n_faces.tolist(), recall, strict=True):
-        checks.append(_class_check(name, each.name, n, _negated(figure), rules, large))
+    for name, n, metric in zip(each.class_names, n_faces.tolist(), recall, strict=True):
+        checks.append(_class_check(name, each.name, n, _negated(metric), rules, large))
     return checks + _earlier_checks(each, limits, large, rules)
 
 
 def _losses(each: PairedScores, other: np.ndarray, rules: GateRules) -> tuple[dict[str, Metric], list[Metric]]:
-    """What the candidate loses against another model, by figure; and its gain in recall of each class."""
-    figures, recall = paired_differences(
+    """What the candidate loses against another model, by metric; and its gain in recall of each class."""
+    metrics, recall = paired_differences(
         each.candidate, other, each.target, each.majority, each.group, n_resamples=rules.n_resamples, seed=rules.seed
     )
-    losses = {"accuracy": _negated(figures["accuracy"]), "mean recall": _negated(figures["mean_recall"])}
-    return {**losses, "calibration error": figures["ece"]}, recall
+    losses = {"accuracy": _negated(metrics["accuracy"]), "mean recall": _negated(metrics["mean_recall"])}
+    return {**losses, "calibration error": metrics["ece"]}, recall
 
 
 def _earlier_checks(each: PairedScores, limits: Mapping[str, float], large: bool, rules: GateRules) -> list[Check]:
-    """The same margins against each earlier model; of every figure the hardest comparison is told.
+    """The same margins against each earlier model; the hardest comparison of each metric is reported.
 
     Classes are left to the mean recall: the best of many models on a dozen faces would be chance.
     """
@@ -249,8 +249,8 @@ def _loss_check(name: str, subject: str, loss: Metric, limit: float, large: bool
     if large:
         reason = f"may lose {limit:.3f}, loses at most {loss.high:.3f} with 95 % confidence"
     else:
-        told = f"a loss of {loss.low:.3f} or more" if loss.low > 0 else "no loss"
-        reason = f"may lose {limit:.3f}, the few faces show {told} with 95 % confidence"
+        shown = f"a loss of {loss.low:.3f} or more" if loss.low > 0 else "no loss"
+        reason = f"may lose {limit:.3f}, the few faces show {shown} with 95 % confidence"
     return Check(name, subject, _outcome(passed), *_numbers(loss), limit, reason)
 
 
@@ -290,6 +290,6 @@ def _negated(gain: Metric) -> Metric:
     return Metric(0.0 - gain.value, 0.0 - gain.high, 0.0 - gain.low)  # not -gain: there is a -0.0
 
 
-def _numbers(figure: Metric) -> tuple[float | None, float | None, float | None]:
-    value, low, high = (None if math.isnan(x) else x for x in (figure.value, figure.low, figure.high))
+def _numbers(metric: Metric) -> tuple[float | None, float | None, float | None]:
+    value, low, high = (None if math.isnan(x) else x for x in (metric.value, metric.low, metric.high))
     return value, low, high

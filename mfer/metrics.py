@@ -1,6 +1,6 @@
 """How good probabilities are: accuracy, recall, calibration and divergence from the raters, with intervals.
 
-Every figure is a function of sums over faces. So the sums of all faces give the figures, and the sums of faces drawn
+Every metric is a function of sums over faces. So the sums of all faces give the metrics, and the sums of faces drawn
 with replacement give their bootstrap intervals in one matrix product.
 """
 
@@ -45,7 +45,7 @@ _DRAWS_AT_ONCE = 20_000_000
 
 @dataclass(frozen=True)
 class Metric:
-    """A figure and the 95 % interval of its bootstrap; NaN where there is nothing to measure."""
+    """A metric and the 95 % interval of its bootstrap; NaN where there is nothing to measure."""
 
     value: float
     low: float
@@ -59,7 +59,7 @@ class Metric:
 class Metrics:
     """What ``measure`` measures.
 
-    mean_recall is over the expressions that occur, per_class_recall has one figure per class. ece is the expected
+    mean_recall is over the expressions that occur, per_class_recall has one value per class. ece is the expected
     calibration error, sum over bins of n_b/N |accuracy_b - confidence_b|; its interval lies high, because drawing
     with replacement adds scatter to every bin. nll is the mean -ln p of the majority. kl is the mean divergence of prob
     from the raters, sum_k t_k ln(t_k / p_k).
@@ -125,7 +125,7 @@ def reliability(prob: np.ndarray, majority: np.ndarray, n_bins: int = N_CALIBRAT
 def measure(
     prob: np.ndarray, target: np.ndarray, majority: np.ndarray, n_resamples: int = N_RESAMPLES, seed: int = 0
 ) -> Metrics:
-    """All figures with their bootstrap intervals.
+    """All metrics with their bootstrap intervals.
 
     Args:
         prob: [N,K], rows sum to 1.
@@ -173,7 +173,7 @@ def paired_differences(
         seed: of the draws.
 
     Returns:
-        Differences by figure (accuracy, mean_recall, ece, nll, kl), and of the recall of each class.
+        Differences by metric (accuracy, mean_recall, ece, nll, kl), and of the recall of each class.
     """
     _, row = np.unique(np.asarray(group), return_inverse=True)
     n_groups, k = int(row.max()) + 1, prob.shape[1]

@@ -1,4 +1,4 @@
-"""An evaluation as one HTML page that needs nothing but itself: figures, charts and the faces behind them."""
+"""An evaluation as one HTML page that needs nothing but itself: metrics, charts and the faces behind them."""
 
 from __future__ import annotations
 
@@ -111,14 +111,14 @@ def _header(evaluation: Evaluation) -> str:
             ("accuracy where raters agree", f"{agreed.n:,} faces with an absolute majority", agreed.accuracy),
         )
     rows = "".join(
-        f"<tr><th>{name}</th><td class=n>{figure.value:.4f}</td>"
-        f"<td class=n>{figure.low:.4f} to {figure.high:.4f}</td><td>{what}</td></tr>"
-        for name, what, figure in shown
+        f"<tr><th>{name}</th><td class=n>{metric.value:.4f}</td>"
+        f"<td class=n>{metric.low:.4f} to {metric.high:.4f}</td><td>{what}</td></tr>"
+        for name, what, metric in shown
     )
     dropped = "; ".join(f"{n:,} {html.escape(why)}" for why, n in evaluation.dropped.items() if n) or "none"
     return (
         f"<h1>Apparent expressions: {html.escape(evaluation.title)}</h1>"
-        f"<table><tr><th>figure</th><th>value</th><th>95 % interval</th><th>what it is</th></tr>{rows}</table>"
+        f"<table><tr><th>metric</th><th>value</th><th>95 % interval</th><th>what it is</th></tr>{rows}</table>"
         f"<p class=note>Intervals: 1,000 bootstrap resamples of the faces. Left out of the whole set before it was"
         f" split: {dropped}. Faces: {html.escape(evaluation.licence)}.</p>"
         "<p class=note>An apparent expression is what people see in a face, not what the person feels.</p>"

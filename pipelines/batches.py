@@ -73,19 +73,19 @@ class VideoInfo:
 class FrameBatch:
     """Decoded frames in order: rgb uint8 [T,H,W,3], frame_index int64 [T], pts_s float64 [T] (seconds).
 
-    ``duration_s`` float64 [T] is how long each frame is shown, in seconds. ``unread_index`` int64 [U] are the frames
-    between the batch before and the end of this one that were wanted and could not be read; T may then be 0.
+    ``duration_s`` float64 [T] is how long each frame is shown, in seconds. ``undecodable_index`` int64 [U]: wanted
+    frames, from the end of the batch before to the end of this one, that could not be read; T may then be 0.
     """
 
     rgb: torch.Tensor
     frame_index: np.ndarray
     pts_s: np.ndarray
     duration_s: np.ndarray
-    unread_index: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    undecodable_index: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def __post_init__(self) -> None:
         t = len(self)
-        _check(self, "unread_index", np.int64, None)
+        _check(self, "undecodable_index", np.int64, None)
         _check(self, "rgb", torch.uint8, t, None, None, 3)
         _check(self, "frame_index", np.int64, t)
         _check(self, "pts_s", np.float64, t)

@@ -50,11 +50,13 @@ def observation_rows(
     """
     n_per_frame = np.bincount(faces.frame_row, minlength=len(frames))
     empty = frames.frame_index[n_per_frame == 0]
-    index = np.concatenate([frames.frame_index[faces.frame_row], empty, frames.unread_index])
-    n_faces = np.concatenate([n_per_frame[faces.frame_row], np.zeros(len(empty) + len(frames.unread_index), np.int64)])
+    index = np.concatenate([frames.frame_index[faces.frame_row], empty, frames.undecodable_index])
+    n_faces = np.concatenate(
+        [n_per_frame[faces.frame_row], np.zeros(len(empty) + len(frames.undecodable_index), np.int64)]
+    )
     first = np.searchsorted(faces.frame_row, np.arange(len(frames)))
     face_index = np.arange(len(faces)) - first[faces.frame_row]
-    status = ["ok"] * len(faces) + ["no_face"] * len(empty) + ["decode_error"] * len(frames.unread_index)
+    status = ["ok"] * len(faces) + ["no_face"] * len(empty) + ["decode_error"] * len(frames.undecodable_index)
     at = times.rows_of(index)
     columns = {
         "frame_index": index,

@@ -218,18 +218,18 @@ class VideoAnalyzer:
             counts = self.lake.commit_video(finished)
         partial = counts.status == "partial"
         if partial and not message:
-            message = f"{counts.n_frames_unread} of {counts.n_frames} frames could not be read"
+            message = f"{counts.n_frames_undecodable} of {counts.n_frames} frames could not be read"
         return VideoOutcome(
             video_id,
             str(file.path),
             counts.status,
-            code=(finished.code or "frames_unread") if partial else None,
+            code=(finished.code or "frames_undecodable") if partial else None,
             stage="decode" if partial else None,
             message=_joined(message, video.note),
             n_frames=counts.n_frames,
             n_faces=counts.n_faces,
             n_frames_with_face=counts.n_frames_with_face,
-            n_frames_unread=counts.n_frames_unread,
+            n_frames_undecodable=counts.n_frames_undecodable,
         )
 
     def _commit_segments(
@@ -302,7 +302,7 @@ class VideoAnalyzer:
                 with stage("write"):
                     out.write(observation_rows(batch, times, turn.faces_back(faces), track, quality, scores))
                 heartbeat()
-                yield len(batch) + len(batch.unread_index), len(batch)
+                yield len(batch) + len(batch.undecodable_index), len(batch)
         rows_file.flush()
 
     def _new_check(self) -> UprightCheck | None:
@@ -357,7 +357,7 @@ def _take_rows(batches: Iterator[FrameBatch], n_rows: int) -> Iterator[FrameBatc
     """The batches of one segment: ``n_rows`` sampled frames, readable or not."""
     while n_rows > 0:
         batch = next(batches)
-        n_rows -= len(batch) + len(batch.unread_index)
+        n_rows -= len(batch) + len(batch.undecodable_index)
         yield batch
 
 

@@ -162,15 +162,15 @@ def _videos_between(lake: Lake, start: datetime, end: datetime) -> list[dict[str
         rows: list[dict[str, Any]] = rows_of(
             con,
             """
-            WITH told AS (  -- what a run finished that was killed before it could say so, a later one has skipped
+            WITH first_seen AS (  -- a video that a killed run finished without a record was skipped by a later run
                 SELECT video_id, min(finished_utc) AS first_utc FROM raw.runs
                 WHERE status IN ('ok', 'partial') OR (status = 'skipped' AND code IS NULL) GROUP BY video_id
             ), came AS (
                 SELECT v.*, coalesce(t.first_utc, make_timestamptz(v.mtime_ns // 1000)) AS came_utc
-                FROM raw.videos v LEFT JOIN told t USING (video_id)
+                FROM raw.videos v LEFT JOIN first_seen t USING (video_id)
             )
-            SELECT video_id, analysis_id, model_id, n_faces, n_frames, n_frames_with_face, n_frames_unread, came_utc,
-                   parse_dirpath(path, 'forward_slash') AS source
+            SELECT video_id, analysis_id, model_id, n_faces, n_frames, n_frames_with_face, n_frames_undecodable,
+                   came_utc, parse_dirpath(path, 'forward_slash') AS source
             FROM came WHERE came_utc >= ? AND came_utc < ? ORDER BY video_id, analysis_id
             """,
             [start, end],
@@ -206,7 +206,7 @@ def _measure(lake: Lake, analysis_id: str, videos: Sequence[dict[str, Any]]) -> 
         ).to_pylist()
     values: dict[str, dict[str, float]] = {}
     for video in videos:
-        readable = video["n_frames"] - video["n_frames_unread"]
+        readable = video["n_frames"] - video["n_frames_undecodable"]
         if readable > 0:
             values[video["video_id"]] = {"share_without_face": 1 - video["n_frames_with_face"] / readable}
     for row in rows:
@@ -281,17 +281,17 @@ def write_drift(lake: Lake, report: DriftReport, recent: Sequence[dict[str, Any]
     now = datetime.now(UTC)
     rows = []
     for f in report.findings:
-        told = (
+        reference = (
             f"{f.source}; {f.n_reference} videos from {report.reference_start_utc:%Y-%m-%d} to"
             f" {report.window_start_utc:%Y-%m-%d}, median {f.median_reference:.4g}; recent: {f.n_recent} videos, median"
             f" {f.median_recent:.4g}; analysis {report.analysis_id}"
         )
-        name = hashlib.sha256(f"{told}/{f.measure}/{report.window_end_utc.isoformat()}".encode()).hexdigest()[:32]
+        name = hashlib.sha256(f"{reference}/{f.measure}/{report.window_end_utc.isoformat()}".encode()).hexdigest()[:32]
         rows.append(
             {
                 "drift_id": name,
                 "model_id": report.model_id,
-                "reference": told,
+                "reference": reference,
                 "window_start_utc": report.window_start_utc,
                 "window_end_utc": report.window_end_utc,
                 "measure": "ks",

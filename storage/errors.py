@@ -24,7 +24,7 @@ LAKE_CODES = frozenset(
 
 
 class LakeError(RuntimeError):
-    """The lake could not be opened, read, written or asked; ``code`` is one of ``LAKE_CODES``."""
+    """The lake could not be opened, read, written or queried; ``code`` is one of ``LAKE_CODES``."""
 
     def __init__(self, message: str, code: str = "failed") -> None:
         assert code in LAKE_CODES, code

@@ -317,13 +317,13 @@ class Lake:
 
         A path counts only with equal size and modification time. Give paths as they are given to runs (absolute).
         """
-        asked = list(files)
-        if not asked:
+        files = list(files)
+        if not files:
             return {}
         columns = "path, size_bytes, mtime_ns, video_id"
         runs, videos = (relation_sql(self.location, name) for name in ("runs", "videos"))
         sql = f"SELECT {columns} FROM ({runs}) UNION ALL SELECT {columns} FROM ({videos})"
-        wanted = {(path_text(path), size, mtime): path for path, size, mtime in asked}
+        wanted = {(path_text(path), size, mtime): path for path, size, mtime in files}
         rows = self._read(
             f"SELECT DISTINCT * FROM ({sql}) WHERE video_id IS NOT NULL AND path IN ?", [[k[0] for k in wanted]]
         )
@@ -369,14 +369,14 @@ def _fill_in(part: Segment) -> pa.Table:
 
 
 def _counts(video: FinishedVideo, row_counts: dict[tuple[str, str], dict[str, int]], n_tracks: int) -> VideoCounts:
-    none = dict.fromkeys(("n_frames", "n_frames_with_face", "n_frames_unread", "n_faces"), 0)
+    none = dict.fromkeys(("n_frames", "n_frames_with_face", "n_frames_undecodable", "n_faces"), 0)
     counts = row_counts.get((video.video_id, video.analysis_id), none)
-    status = "partial" if video.code or counts["n_frames_unread"] else "ok"
+    status = "partial" if video.code or counts["n_frames_undecodable"] else "ok"
     return VideoCounts(status=status, n_tracks=n_tracks, **counts)
 
 
 def _video_row(video: FinishedVideo, counts: VideoCounts, version: int) -> pa.Table:
     row = {**asdict(video), **asdict(counts), "lake_version": version}
-    row["code"] = video.code or ("frames_unread" if counts.n_frames_unread else None)
+    row["code"] = video.code or ("frames_undecodable" if counts.n_frames_undecodable else None)
     row |= {"path": path_text(video.path), "settings": canonical_json(video.settings)}
     return pa.Table.from_pylist([row], schema=TABLES["videos"].schema)

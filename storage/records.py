@@ -31,7 +31,7 @@ VIDEO_CODES = frozenset(
             "too_large",
             "truncated",
             "joined",
-            "frames_unread",
+            "frames_undecodable",
             "changed",
             "decode_failed",
             "decoder_refused",
@@ -70,7 +70,7 @@ class VideoOutcome:
     n_frames: int = 0
     n_faces: int = 0
     n_frames_with_face: int = 0
-    n_frames_unread: int = 0
+    n_frames_undecodable: int = 0
     elapsed_s: float = 0.0
     size_bytes: int = 0
     mtime_ns: int = 0
@@ -88,10 +88,10 @@ class VideoOutcome:
         elif self.status in ("ok", "partial"):
             raise ValueError(f"a video that is {self.status} has a video_id")
         _check_not_negative(
-            self, "n_frames", "n_faces", "n_frames_with_face", "n_frames_unread", "elapsed_s", "size_bytes"
+            self, "n_frames", "n_faces", "n_frames_with_face", "n_frames_undecodable", "elapsed_s", "size_bytes"
         )
-        if self.n_frames_with_face + self.n_frames_unread > self.n_frames:
-            raise ValueError("more frames with a face or unread than frames")
+        if self.n_frames_with_face + self.n_frames_undecodable > self.n_frames:
+            raise ValueError("more frames with a face or undecodable than frames")
 
 
 @dataclass(frozen=True)
@@ -172,6 +172,6 @@ class VideoCounts:
     status: str
     n_frames: int
     n_frames_with_face: int
-    n_frames_unread: int
+    n_frames_undecodable: int
     n_faces: int
     n_tracks: int

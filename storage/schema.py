@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 #: Bump when the meaning or layout of a table changes; a lake of another version is refused.
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 #: The classes that have a column. storage imports nothing of ours, so they are named here; a column is NULL where a
 #: model lacks the class.
 EXPRESSIONS = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
@@ -247,7 +247,7 @@ VIDEOS = LakeTable(
             _field("n_segments", _I32, "", "segments of the analysis"),
             _field("n_frames", _I64, "", "sampled frames"),
             _field("n_frames_with_face", _I64, "", "sampled frames with at least one face"),
-            _field("n_frames_unread", _I64, "", "sampled frames that could not be read"),
+            _field("n_frames_undecodable", _I64, "", "sampled frames that could not be read"),
             _field("n_faces", _I64, "", "faces over all frames (rows of scores)"),
             _field("n_tracks", _I32, "", "faces followed through time"),
             _field("width_px", _I32, "px", "width as shown"),
@@ -279,7 +279,7 @@ RUNS = LakeTable(
             _field("log", _TEXT, "", "what libraries wrote to standard error, its beginning and its end"),
             _field("n_frames", _I64, "", "sampled frames"),
             _field("n_frames_with_face", _I64, "", "sampled frames with at least one face"),
-            _field("n_frames_unread", _I64, "", "sampled frames that could not be read"),
+            _field("n_frames_undecodable", _I64, "", "sampled frames that could not be read"),
             _field("n_faces", _I64, "", "faces over all frames"),
             _field("elapsed_s", _F64, "s", "time spent on the path"),
             _MODEL_ID,

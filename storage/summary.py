@@ -130,7 +130,7 @@ def count_rows(con: duckdb.DuckDBPyConnection) -> dict[tuple[str, str], dict[str
         SELECT video_id, analysis_id,
                count(*) FILTER (WHERE face_index IS NULL OR face_index = 0) AS n_frames,
                count(*) FILTER (WHERE face_index = 0) AS n_frames_with_face,
-               count(*) FILTER (WHERE frame_status = 'decode_error') AS n_frames_unread,
+               count(*) FILTER (WHERE frame_status = 'decode_error') AS n_frames_undecodable,
                count(face_index) AS n_faces
         FROM observations GROUP BY ALL
         """,

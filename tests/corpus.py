@@ -1,8 +1,8 @@
 """The awkward corpus: files as they lie in old archives, made here, each with what is true of it.
 
 Every frame carries its number as a barcode (tests/clips.py), so that a test knows which frame it got. A file is read
-rightly if each frame that was delivered is the one that was shown at its time, and every other is named as unread; or
-if it is refused with the code that says why.
+rightly if each delivered frame is the one that was shown at its time and every other is named as undecodable, or if it
+is refused with the code that says why.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Kind:
         make: writes it under a path and returns the path to open.
         code: the VideoError that it must end with; empty if frames can be read.
         shown: (number on the frame, its time in seconds from the first) of every frame that the file shows.
-        lost: how many of these may be unread, least and most.
+        lost: how many of these may be undecodable, least and most.
         silent: frames that are gone without a trace in the file, so that nobody can name them: at most so many.
         grey: the picture has no colours.
         heavy: takes a second or more; only in the long run.

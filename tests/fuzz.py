@@ -126,14 +126,16 @@ def examine(path: Path) -> str:
         if n_frames > 5000 or video.info.width_px * video.info.height_px > 2**23:
             return "large"
         frames: dict[int, np.ndarray] = {}
-        unread: list[int] = []
+        undecodable: list[int] = []
         for batch in decode(video):
             frames |= {int(k): rgb.numpy() for k, rgb in zip(batch.frame_index, batch.rgb, strict=True)}
-            unread += batch.unread_index.tolist()
+            undecodable += batch.undecodable_index.tolist()
     except VideoError as error:
         return error.code
-    assert sorted([*frames, *unread]) == list(range(n_frames)), "a frame is neither delivered nor named as unread"
-    ended = "partial" if unread else "ok"
+    assert sorted([*frames, *undecodable]) == list(range(n_frames)), (
+        "a frame is neither delivered nor named as undecodable"
+    )
+    ended = "partial" if undecodable else "ok"
     if refusal("decord", video) is None:
         ended += ", by decord " + _by_decord(video, frames)
     return ended

@@ -127,7 +127,7 @@ def _quality(con: Connection, video: ChosenVideo) -> dict[str, Any]:
     (frames,) = rows_of(
         con,
         "SELECT count(*) AS n_frames, count(*) FILTER (WHERE frame_status = 'no_face') AS n_without_face,"
-        " count(*) FILTER (WHERE frame_status = 'decode_error') AS n_unread, max(n_faces) AS most_faces,"
+        " count(*) FILTER (WHERE frame_status = 'decode_error') AS n_undecodable, max(n_faces) AS most_faces,"
         " quantile_cont(duration_s, 0.99) AS step_s, count(DISTINCT round(duration_s, 3)) > 1 AS uneven"
         " FROM frames WHERE video_id = ?",
         [video.video_id],

@@ -286,7 +286,7 @@ def _figure(number: int, moment: Moment, blur: bool) -> str:
 
 
 def _quality(findings: Sequence[Findings]) -> str:
-    head = [("video", "name"), *((name, "n") for name in ("frames", "without face", "unread", "trusted faces"))]
+    head = [("video", "name"), *((name, "n") for name in ("frames", "without face", "undecodable", "trusted faces"))]
     head += [(name, "n") for name in ("face size", "turned away", "confidence", "most at once")]
     rows = []
     for found in findings:
@@ -297,7 +297,7 @@ def _quality(findings: Sequence[Findings]) -> str:
                 _text(found.video.file_name),
                 f"{q['n_frames']:,}",
                 _percent(q["n_without_face"] / n),
-                _percent(q["n_unread"] / n, 1) if q["n_unread"] else "0",
+                _percent(q["n_undecodable"] / n, 1) if q["n_undecodable"] else "0",
                 _percent(q["quality_ok"]),
                 "–" if q["face_px"] is None else f"{q['face_px']:.0f} px",
                 _percent(q["turned"]),

@@ -26,7 +26,7 @@ from storage.sql.views import connect
 
 __all__ = ["inspect_video", "model_card", "models_table", "open_lake"]
 
-#: Figures of a card, and what they are called.
+#: Metrics of a card, and what they are called.
 _FIGURES = {
     "accuracy": "accuracy",
     "mean_recall": "mean recall",
@@ -194,10 +194,10 @@ def models_table(lake_location: str) -> str:
     for origin, card in known_models(lake):
         metrics = card.metrics
         accuracy = metrics.get("accuracy")
-        figure = f"{accuracy['value'] if isinstance(accuracy, dict) else accuracy:.4f}" if accuracy is not None else ""
+        metric = f"{accuracy['value'] if isinstance(accuracy, dict) else accuracy:.4f}" if accuracy is not None else ""
         mark = "*" if card.model_id == default else " "
         lines.append(
-            f"{mark} {card.model_id:44} {origin:10} {len(card.class_names):7} {card.crop.side_px:5} {figure:>9}"
+            f"{mark} {card.model_id:44} {origin:10} {len(card.class_names):7} {card.crop.side_px:5} {metric:>9}"
             f" {metrics.get('n', ''):>6}"
         )
     return "\n".join(lines)

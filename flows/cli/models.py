@@ -33,7 +33,7 @@ def list_models(lake: str) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print all that the card holds, as one JSON object.")
 @plain_errors
 def show_model(name: str, lake: str, as_json: bool) -> None:
-    """Print a model's card: classes, crop, training data, figures, licence."""
+    """Print a model's card: classes, crop, training data, metrics, licence."""
     from flows.cli.inspect import model_card
 
     click.echo(model_card(name, lake, as_json=as_json))

@@ -55,11 +55,11 @@ def _takes_analysis_options(flow_function: Callable[..., Any]) -> Callable[..., 
         for option in options
     ]
     flow_function.__signature__ = signature.replace(parameters=[*own, *given])  # type: ignore[attr-defined]
-    told = [
+    lines = [
         f"    {option.name}: {option.help}{f' Default: {option.default_text}.' if option.default_text else ''}"
         for option in options
     ]
-    flow_function.__doc__ = "\n".join([inspect.getdoc(flow_function) or "", *told])
+    flow_function.__doc__ = "\n".join([inspect.getdoc(flow_function) or "", *lines])
     return flow_function
 
 

@@ -152,8 +152,8 @@ def _deployment(flow: Flow[..., Any], name: str, parameters: dict[str, str], **t
             **times,
         )
     except ValidationError as error:
-        told = f"cron is {times.get('cron')!r}; allowed are five fields such as '0 * * * *', every hour"
-        raise ConfigError(told) from error
+        message = f"cron is {times.get('cron')!r}; allowed are five fields such as '0 * * * *', every hour"
+        raise ConfigError(message) from error
     return cast("RunnerDeployment", made)  # a coroutine only for callers that are async
 
 

@@ -47,7 +47,7 @@ def refresh_model_flow(
     threads: PositiveInt = 1,
     work: str | None = None,
 ) -> State[Any]:
-    """Let the production model learn from the lake's labels, and promote the candidate if the gate opens.
+    """Let the production model learn from the lake's labels, and promote the candidate if the gate passes.
 
     The final state is Completed (nothing was new, or the candidate is in production), CandidateRefused (of type
     Completed: it is published and the message says which check failed), or Failed where the run could not begin or had

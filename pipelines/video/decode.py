@@ -106,8 +106,7 @@ class Decoding:
 
     ``frame_index`` int64 [S] are the frames that are wanted; segment k of n holds its rows ``segment_bounds[k]`` to
     ``segment_bounds[k + 1]``, int64 [n+1]. ``decoder`` is the one in use, and ``device`` where torchcodec decodes.
-    Frames that could not be read come as ``unread_index`` of the batches; where ``may_read_none``, that may be all of
-    them.
+    Frames that could not be read come as ``undecodable_index`` of the batches; with ``may_read_none`` that may be all.
     """
 
     video: Video
@@ -152,7 +151,7 @@ class Decoding:
 
     def _batches(self, pictures: Iterator[tuple[int, np.ndarray]]) -> Iterator[FrameBatch]:
         """Batches of the frames, uint8 [H,W,3], that could be read."""
-        n_read = n_settled = 0  # of the wanted frames: delivered, and delivered or known to be unread
+        n_read = n_settled = 0  # of the wanted frames: delivered, and delivered or known to be undecodable
         rgb, taken = self._room(), list[int]()
         for index, picture in pictures:
             row = int(np.searchsorted(self.frame_index, index))
@@ -185,7 +184,7 @@ def _batch(video: Video, rgb: torch.Tensor, frames: list[int], wanted: np.ndarra
         frame_index=frame_index,
         pts_s=video.pts_s[frame_index],
         duration_s=video.duration_s[frame_index],
-        unread_index=np.setdiff1d(wanted, frame_index),
+        undecodable_index=np.setdiff1d(wanted, frame_index),
     )
 
 

@@ -83,10 +83,10 @@ def add_edit(
     return _append(lake, "edits", "edit_id", {"video_id": video_id, "kind": kind, "author": author, **fields})
 
 
-def _as_found(lake: Lake, video_id: str, kind: str, told: dict[str, Any]) -> dict[str, Any]:
+def _as_found(lake: Lake, video_id: str, kind: str, edit: dict[str, Any]) -> dict[str, Any]:
     """The track and span of a split or an exclusion in the tracker's own numbers, which no later split changes."""
-    number, start_s, end_s = told["track_id"], told["start_s"], told["end_s"]
-    split = find_split(lake, video_id, told["faces_id"], number)
+    number, start_s, end_s = edit["track_id"], edit["start_s"], edit["end_s"]
+    split = find_split(lake, video_id, edit["faces_id"], number)
     if kind == "split":
         if split is None:
             raise ValueError(f"the video has no face {number} to split")

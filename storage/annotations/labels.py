@@ -132,8 +132,8 @@ def _places(lake: Lake, videos: Sequence[str]) -> dict[tuple[str, str, int, int]
         rows = rows_of(
             con,
             f"""
-            WITH asked AS (SELECT DISTINCT video_id, faces_id, frame_index, face_index FROM raw.labels)
-            SELECT a.*, s.track_id, s.pts_s, {columns} FROM asked a
+            WITH wanted AS (SELECT DISTINCT video_id, faces_id, frame_index, face_index FROM raw.labels)
+            SELECT a.*, s.track_id, s.pts_s, {columns} FROM wanted a
             JOIN raw.finished f ON a.video_id = f.video_id AND a.faces_id = f.faces_id
             JOIN scores_all s ON s.video_id = f.video_id AND s.analysis_id = f.analysis_id
                  AND s.frame_index = a.frame_index AND s.face_index = a.face_index
@@ -328,7 +328,7 @@ def least_certain_faces(ask: Ask, seconds: Sequence[Mapping[str, Any]], order: s
     """
     if not seconds:
         return []
-    asked = ", ".join(
+    wanted = ", ".join(
         f"({place}, {quote(row['video_id'])}, {quote(row['faces_id'])}, {int(row['track_id'])}, {int(row['second'])})"
         for place, row in enumerate(seconds)
     )
@@ -337,10 +337,10 @@ def least_certain_faces(ask: Ask, seconds: Sequence[Mapping[str, Any]], order: s
     probs = ", ".join(f"p_{name}" for name in EXPRESSIONS)
     return ask(
         f"""
-        WITH asked(place, video_id, faces_id, track_id, second) AS (VALUES {asked})
+        WITH wanted(place, video_id, faces_id, track_id, second) AS (VALUES {wanted})
         SELECT s.file_name, s.path, s.video_id, a.faces_id, frame_index, time_s, face_index, s.track_id, model_id,
                expression, confidence, entropy, {probs}
-        FROM scores s JOIN asked a ON s.video_id = a.video_id AND s.track_id = a.track_id AND floor(time_s) = a.second
+        FROM scores s JOIN wanted a ON s.video_id = a.video_id AND s.track_id = a.track_id AND floor(time_s) = a.second
         WHERE quality_ok AND s.video_id IN ({videos}) AND time_s >= {min(times)} AND time_s < {max(times) + 1}
         QUALIFY row_number() OVER (PARTITION BY place ORDER BY {_UNSURE[order][1]} DESC, frame_index, face_index) = 1
         ORDER BY place

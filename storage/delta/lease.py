@@ -24,7 +24,7 @@ EXPIRES_S = 120
 
 
 class _Holder:
-    """Renews a lease until it is told to stop, or finds that another holds it."""
+    """Renews a lease until it is stopped or finds that another process holds it."""
 
     def __init__(self, place: ObjectPath, tag: dict[str, str], who: str) -> None:
         self._place, self._tag, self._who = place, tag, who

@@ -286,19 +286,21 @@ def _environment() -> dict[str, str]:
 
 
 def storage_options(place: StoragePath) -> dict[str, str] | None:
-    """What deltalake has to be told about a place; secrets it reads from the environment itself."""
+    """deltalake's options for a location; it reads secrets from the environment itself."""
     if isinstance(place, Path):
         return None
     return (_environment() | {"aws_conditional_put": "etag"}) if str(place).startswith("s3://") else {}
 
 
 @cache
-def _client(root: str, pid: int, told: tuple[tuple[str, str], ...]) -> Any:
+def _client(root: str, pid: int, environment: tuple[tuple[str, str], ...]) -> Any:
     """By process, because a client does not survive a fork, and by what the environment says."""
     from obstore.store import from_url
 
-    config: Any = {name: value for name, value in told if name != "allow_http"} if root.startswith("s3://") else {}
-    options: Any = {"allow_http": True} if "allow_http" in dict(told) else None
+    config: Any = (
+        {name: value for name, value in environment if name != "allow_http"} if root.startswith("s3://") else {}
+    )
+    options: Any = {"allow_http": True} if "allow_http" in dict(environment) else None
     return from_url(root, config=config or None, client_options=options)
 
 
@@ -329,8 +331,7 @@ def plain_reason(text: str) -> str:
     answer = _ANSWER.search(text)
     if answer:
         return f"{answer[1]}: {answer[2]}"
-    told = text.partition("\n\nDebug source")[0]
-    return " ".join(told.split())
+    return " ".join(text.partition("\n\nDebug source")[0].split())
 
 
 def _status(meta: Mapping[str, Any]) -> Status:

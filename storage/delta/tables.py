@@ -206,10 +206,10 @@ def append_once(location: StoragePath, name: str, parts: Mapping[str, pa.Table],
     for attempt in range(_MAX_ATTEMPTS):
         with nullcontext() if held else lock(location):
             snapshot = open_table(location, name)
-            asked = set(parts)
+            wanted = set(parts)
             parts = {key: rows for key, rows in parts.items() if snapshot.transaction_version(key) is None}
-            if n_broken_off and asked - set(parts) and _wrote(log, snapshot.version(), writer):
-                return asked - set(parts)  # all of them: a commit happens whole or not at all
+            if n_broken_off and wanted - set(parts) and _wrote(log, snapshot.version(), writer):
+                return wanted - set(parts)  # all of them: a commit happens whole or not at all
             if not parts:
                 return set()
             # in order of their names, so of videos: each row group has few, and whoever asks for one reads few groups
@@ -238,7 +238,7 @@ def append_once(location: StoragePath, name: str, parts: Mapping[str, pa.Table],
 
 
 def _wrote(log: StoragePath, newest: int, writer: str) -> bool:
-    """Whether one of the latest commits is that writer's, though it was never told so."""
+    """Whether one of the latest commits is that writer's, though it got no confirmation."""
     for version in range(newest, max(newest - _MAX_ATTEMPTS, -1), -1):
         entry = log / f"{version:020d}.json"
         if entry.exists() and writer in entry.read_text():

@@ -116,7 +116,7 @@ def export_videos(
         progress: called with (stage, videos done, videos in all).
         model: whose scores; None: see ``storage.sql.views.connect``.
         as_found: leave out what people said: names, merges, splits and exclusions.
-        tell: called with a note where the files hold scores of more than one model.
+        tell: called with a note if the files hold scores of more than one model.
 
     Returns:
         The files; each appears when it is complete.

@@ -84,7 +84,7 @@ def check_lake(lake: Lake) -> LakeCheck:
     Parquet files carry no checksum; where these change a count or a key they are found.
 
     Raises:
-        LakeError: a table's log is missing or broken, of which nothing can be told then.
+        LakeError: a table's log is missing or broken, so nothing is known of its rows.
     """
     with lock(lake.location):
         return examine(lake)
@@ -152,7 +152,7 @@ _FACTS = {
         SELECT video_id, analysis_id, count(*) AS n_rows, list(DISTINCT segment) AS segments,
                count(*) FILTER (WHERE face_index IS NULL OR face_index = 0) AS n_frames,
                count(*) FILTER (WHERE face_index = 0) AS n_frames_with_face,
-               count(*) FILTER (WHERE frame_status = 'decode_error') AS n_frames_unread,
+               count(*) FILTER (WHERE frame_status = 'decode_error') AS n_frames_undecodable,
                count(face_index) AS n_faces, count(expression) AS n_scored, count(DISTINCT frame_index) AS n_distinct
         FROM {source} GROUP BY ALL
     """,
@@ -214,7 +214,7 @@ def _differences(video: dict[str, Any], by_key: dict[str, Any], logs: dict[str, 
     ]
     if missing:
         yield "observations", f"segments {', '.join(map(str, missing))} of {video['n_segments']} are not committed"
-    for column in ("n_frames", "n_frames_with_face", "n_frames_unread", "n_faces"):
+    for column in ("n_frames", "n_frames_with_face", "n_frames_undecodable", "n_faces"):
         if rows.get(column, 0) != video[column]:
             yield "observations", f"{column} is {rows.get(column, 0)} instead of {video[column]}"
             break

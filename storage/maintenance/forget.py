@@ -51,7 +51,7 @@ def forget_video(lake: Lake, video: str | Path) -> Forgotten:
     Delta keeps older versions so that they can be asked for; here they go, for all tables with rows about videos, with
     the files that nothing else needs. Waits for writers and keeps them waiting; in an
     object store writers have to look again instead (``storage.delta.fence``). May be killed and repeated. A query
-    that runs meanwhile may have to be asked again.
+    that runs meanwhile may have to be run again.
 
     Args:
         lake: the lake.
@@ -134,11 +134,11 @@ def _erase_runs(lake: Lake, video_ids: Collection[str], paths: Collection[str]) 
     """Delete the rows of a video, and its paths from what other rows say about how their run was started."""
     with read_errors(lake.location), shared_connection() as con:
         rows = rows_of(con, relation_sql(lake.location, "runs"))
-    told = pc.or_(
+    named = pc.or_(
         pc.is_in(rows["path"], pa.array(sorted(paths), pa.string())),
         pc.fill_null(pc.is_in(rows["video_id"], pa.array(sorted(video_ids), pa.string())), False),
     )
-    kept = rows.filter(pc.invert(told))
+    kept = rows.filter(pc.invert(named))
     manifests = [_redact(text, [*video_ids, *paths]) for text in kept["manifest"].to_pylist()]
     if manifests == kept["manifest"].to_pylist() and len(kept) == len(rows):
         return 0
@@ -173,7 +173,7 @@ def _redact(manifest: str | None, needles: Collection[str]) -> str | None:
 
 
 def _same_file(text: str, needles: Collection[str]) -> bool:
-    """Whether a run was told a path in another way, such as ``./a/../film.mp4``, whose end is that of the path."""
+    """Whether a text is the path in another form, such as ``./a/../film.mp4``, whose end is that of the path."""
     name = text.replace("\\", "/").rpartition("/")[2]
     return bool(name) and any(needle.rpartition("/")[2] == name for needle in needles)
 

@@ -1,4 +1,4 @@
-"""SQL of people who are not trusted, in a process of its own: what does not stop when it is told to is killed."""
+"""Untrusted SQL in a sandbox: a process of its own with limits, killed on timeout."""
 
 from __future__ import annotations
 

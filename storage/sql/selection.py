@@ -19,7 +19,7 @@ __all__ = ["ChosenVideo", "choose_video", "choose_videos"]
 
 _COLUMNS = (
     "video_id, path, file_name, faces_id, analysis_id, model_id, status, code, n_frames, n_frames_with_face,"
-    " n_frames_unread, n_faces, n_tracks, width_px, height_px, duration_s, codec, container, decoder, settings"
+    " n_frames_undecodable, n_faces, n_tracks, width_px, height_px, duration_s, codec, container, decoder, settings"
 )
 
 
@@ -37,7 +37,7 @@ class ChosenVideo:
     code: str | None
     n_frames: int
     n_frames_with_face: int
-    n_frames_unread: int
+    n_frames_undecodable: int
     n_faces: int
     n_tracks: int
     width_px: int | None

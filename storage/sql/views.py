@@ -127,7 +127,7 @@ _SPANS = """
     FROM {spans} s JOIN raw.finished f USING (video_id, analysis_id) WHERE f.chosen
 """
 _EPISODES = f"SELECT * FROM spans WHERE end_s - start_s >= {EPISODE_MIN_S}"
-_COUNTS = "n_frames, n_frames_with_face, n_frames_unread, n_faces"
+_COUNTS = "n_frames, n_frames_with_face, n_frames_undecodable, n_faces"
 _VIDEOS = f"""
     WITH last AS (
         SELECT * FROM raw.runs
@@ -147,7 +147,7 @@ _VIDEOS = f"""
            p.stage, p.message,
            coalesce(f.n_frames, p.n_frames) AS n_frames,
            coalesce(f.n_frames_with_face, p.n_frames_with_face) AS n_frames_with_face,
-           coalesce(f.n_frames_unread, p.n_frames_unread) AS n_frames_unread,
+           coalesce(f.n_frames_undecodable, p.n_frames_undecodable) AS n_frames_undecodable,
            coalesce(f.n_faces, p.n_faces) AS n_faces, f.n_tracks,
            f.duration_s, f.width_px, f.height_px, f.codec, f.container, f.decoder, f.start_s,
            p.path, p.size_bytes, p.video_id, f.analysis_id, f.model_id, f.faces_id,
@@ -308,8 +308,8 @@ def connect(
         con.execute(f"CREATE VIEW scores_all AS {_SCORES_ALL}")
         inner = dict(BASIC_VIEWS)
         con.execute(f"CREATE VIEW raw.standing_edits AS {inner.pop('standing_edits')}")
-        told = "SELECT DISTINCT video_id FROM raw.standing_edits WHERE kind IN ('exclude', 'split')"
-        corrected = [video_id for (video_id,) in con.execute(told).fetchall()]
+        query = "SELECT DISTINCT video_id FROM raw.standing_edits WHERE kind IN ('exclude', 'split')"
+        corrected = [video_id for (video_id,) in con.execute(query).fetchall()]
         for name, sql in (inner | corrections(corrected) if corrected else inner).items():
             con.execute(f"CREATE VIEW raw.{name} AS {sql}")
         source = {name: forms[bool(corrected)] for name, forms in CORRECTED.items()}

@@ -44,7 +44,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory, write_talk: Callable[..., 
 
 @pytest.fixture(scope="module")
 def quiet(archive: Path, model: Path) -> Path:
-    """A lake that nobody disturbed."""
+    """A lake of an uninterrupted run."""
     lake = archive.parent / "quiet"
     assert start(archive, lake, model).wait() == 0
     assert len(rows(lake, "SELECT DISTINCT path FROM videos WHERE status = 'ok'")) == N_VIDEOS

@@ -135,7 +135,7 @@ def test_a_better_candidate_is_promoted_a_worse_one_refused_and_rollback_returns
     assert better.production == first
     assert better.labels["n_train"] >= 1
     assert better.labels["n_test"] >= 1
-    assert better.figures["base set"]["candidate"]["accuracy"] > better.figures["base set"]["production"]["accuracy"]
+    assert better.metrics["base set"]["candidate"]["accuracy"] > better.metrics["base set"]["production"]["accuracy"]
     assert {check.subject for check in better.decision.checks if check.outcome != "not judged"} >= {
         "base set",
         "labels",
@@ -152,7 +152,7 @@ def test_a_better_candidate_is_promoted_a_worse_one_refused_and_rollback_returns
     assert "accuracy" in {check.name for check in worse.decision.failed}
     assert production(lake) == better.candidate
     published = {model.model_id: model for model in ModelStore(lake).published()}
-    assert published[worse.candidate].card["metrics"]["gate"]["opens"] is False
+    assert published[worse.candidate].card["metrics"]["gate"]["passes"] is False
     assert [model.name for model in published.values()][1:] == ["mfer_atto.random_v1_r1", "mfer_atto.random_v1_r2"]
     assert (
         card.training["labels"]["tested_videos"]
@@ -162,7 +162,7 @@ def test_a_better_candidate_is_promoted_a_worse_one_refused_and_rollback_returns
     told = CliRunner().invoke(main, ["models", "history", "--lake", str(lake.location)])
     events = [line.split()[2] for line in told.output.splitlines()]
     assert events == ["publish", "promote", "publish", "promote", "publish"]
-    assert "the gate stays shut: accuracy on" in told.output
+    assert "the gate fails: accuracy on" in told.output
     rolled = CliRunner().invoke(main, ["models", "rollback", "--lake", str(lake.location)])
     assert rolled.output == f"in production: {first}, before: {better.candidate}\n"
     assert production(lake) == first
@@ -174,7 +174,7 @@ def test_a_better_candidate_is_promoted_a_worse_one_refused_and_rollback_returns
 
 def _check_that_small_losses_do_not_add_up(made: Path, lake: Lake, first: str, better: RefreshOutcome) -> None:
     """Where a gate once let the untrained model in after the better one, the next candidate is held to the better."""
-    store, gate = ModelStore(lake), {"opens": True, "promote": True, "production": better.candidate}
+    store, gate = ModelStore(lake), {"passes": True, "promote": True, "production": better.candidate}
     card = {**next(m for m in store.published() if m.model_id == first).card, "name": "mfer_atto.slipped_v1"}
     card["metrics"] = {**card["metrics"], "gate": gate}
     store.promote(store.publish("mfer_atto.slipped_v1", store.path_of(first) / WEIGHTS, card))
@@ -229,7 +229,7 @@ def test_a_killed_run_goes_on_and_a_lost_promotion_is_made_up_for(made: Path, la
 
     store = ModelStore(lake)
     card = dict(store.published()[-1].card)
-    gate = {**card["metrics"]["gate"], "opens": True, "production": store.production()}
+    gate = {**card["metrics"]["gate"], "passes": True, "production": store.production()}
     weights = store.path_of(outcome.candidate) / WEIGHTS
     cut_off = store.publish(
         "mfer_atto.cut_v1", weights, {**card, "name": "mfer_atto.cut_v1", "metrics": {**card["metrics"], "gate": gate}}

@@ -75,7 +75,7 @@ def test_a_better_model_gets_through(seed: int, gain: float) -> None:
     each = paired(1500, seed, 0.7, 0.7)
     better = calibrated(mend(each.production, each.majority, gain, rng), each.majority)
     decision = decide_promotion([replace(each, candidate=better)], RULES)
-    assert decision.opens, decision.summary
+    assert decision.passes, decision.summary
     assert decision.failed == ()
 
 
@@ -86,7 +86,7 @@ def test_a_worse_model_is_refused_with_the_loss_in_the_reasons(seed: int, loss: 
     each = paired(1500, seed, 0.7, 0.7)
     worse = mend(each.production, each.majority, loss, rng, to="wrong")
     decision = decide_promotion([replace(each, candidate=worse)], RULES)
-    assert not decision.opens
+    assert not decision.passes
     assert "accuracy" in failed(decision)
     check = next(check for check in decision.failed if check.name == "accuracy")
     assert check.value is not None
@@ -101,7 +101,7 @@ def test_a_worse_model_is_refused_with_the_loss_in_the_reasons(seed: int, loss: 
 def test_the_same_model_loses_nothing_and_gets_through(seed: int, n: int) -> None:
     each = paired(n, seed, 0.6, 0.6)
     decision = decide_promotion([replace(each, candidate=each.production)], RULES)
-    assert decision.opens
+    assert decision.passes
     assert all(check.value in (0, None) for check in decision.checks if check.subject == "base")
 
 
@@ -113,7 +113,7 @@ def test_more_harm_never_opens_a_gate_that_less_harm_shut(seed: int, harm: float
     worst = mend(worse, each.majority, more, np.random.default_rng(seed + 1), "wrong")
     right = [(p.argmax(1) == each.majority) for p in (worse, worst)]
     worst = np.where((right[1] & ~right[0])[:, None], worse, worst)  # only ever worse, face by face
-    first, second = (decide_promotion([replace(each, candidate=p)], RULES).opens for p in (worse, worst))
+    first, second = (decide_promotion([replace(each, candidate=p)], RULES).passes for p in (worse, worst))
     assert first or not second
 
 
@@ -121,7 +121,7 @@ def test_wider_margins_never_refuse_what_narrower_ones_let_through() -> None:
     for seed in range(12):
         each = paired(500, seed, 0.68, 0.7)
         opens = [
-            decide_promotion([each], replace(RULES, max_accuracy_loss=m, max_mean_recall_loss=m)).opens
+            decide_promotion([each], replace(RULES, max_accuracy_loss=m, max_mean_recall_loss=m)).passes
             for m in (0.0, 0.02, 0.05, 0.1, 1.0)
         ]
         assert opens == sorted(opens)
@@ -136,10 +136,10 @@ def test_losses_that_each_lie_within_the_margin_do_not_add_up() -> None:
     for k in range(20):
         candidate = mend(production, each.majority, 0.006, rng, to="wrong")
         alone = replace(each, candidate=candidate, production=production)
-        assert decide_promotion([alone], RULES).opens
+        assert decide_promotion([alone], RULES).passes
         decision = decide_promotion([replace(alone, earlier=line)], RULES)
         names_of_failed |= failed(decision)
-        if decision.opens:
+        if decision.passes:
             line[f"model_{k}"], production, n_promoted = production, candidate, n_promoted + 1
     lost = (first.argmax(1) == each.majority).mean() - (production.argmax(1) == each.majority).mean()
     assert 1 <= n_promoted < 10
@@ -190,7 +190,7 @@ def test_a_class_that_falls_is_refused_though_the_rest_gains() -> None:
     decision = decide_promotion([replace(each, candidate=candidate)], RULES)
     assert failed(decision) == {"recall of surprise"}
     lenient = replace(RULES, min_class_faces=1000)
-    assert decide_promotion([replace(each, candidate=candidate)], lenient).opens
+    assert decide_promotion([replace(each, candidate=candidate)], lenient).passes
 
 
 def test_a_model_that_is_right_as_often_and_too_sure_of_itself_is_refused() -> None:
@@ -208,7 +208,7 @@ def test_a_small_set_stops_what_is_clearly_worse_and_lets_the_rest_be() -> None:
     two_changed = alike.production.copy()
     two_changed[:2] = np.roll(two_changed[:2], 1, axis=1)
     alike = replace(alike, candidate=two_changed)
-    assert decide_promotion([base, alike], RULES).opens
+    assert decide_promotion([base, alike], RULES).passes
     refused = decide_promotion([base, worse], RULES)
     assert {check.subject for check in refused.failed} == {"labels"}
 
@@ -247,7 +247,7 @@ def test_a_decision_says_every_value_and_threshold_as_json_and_as_a_table() -> N
     each = paired(400, 1, 0.5, 0.7)
     decision = decide_promotion([each], RULES)
     told = json.loads(json.dumps(decision.to_dict(), allow_nan=False))
-    assert told["opens"] is False
+    assert told["passes"] is False
     assert all(check["reason"] for check in told["checks"])
     assert {"value", "low", "high", "threshold", "outcome"} <= set(told["checks"][1])
     assert decision.markdown().count("\n") == len(decision.checks) + 1

@@ -177,13 +177,13 @@ def test_frames_that_cannot_be_read_are_rows_and_the_video_is_partial(tmp_path: 
     lake = new_lake(tmp_path)
     clip = damage(write_clip(tmp_path / "x.mp4", n_frames=50, options={"bf": "2", "g": "10"}))
     outcome = analyze(lake, clip, scorer)
-    assert (outcome.status, outcome.code, outcome.stage) == ("partial", "frames_unread", "decode")
-    assert 0 < outcome.n_frames_unread < 50 == outcome.n_frames
-    assert f"{outcome.n_frames_unread} of 50 frames" in outcome.message
+    assert (outcome.status, outcome.code, outcome.stage) == ("partial", "frames_undecodable", "decode")
+    assert 0 < outcome.n_frames_undecodable < 50 == outcome.n_frames
+    assert f"{outcome.n_frames_undecodable} of 50 frames" in outcome.message
     frames = frames_of(lake)
     assert frames["frame_index"].to_pylist() == list(range(50))
     assert set(frames["frame_status"].to_pylist()) == {"no_face", "decode_error"}
-    assert frames["frame_status"].to_pylist().count("decode_error") == outcome.n_frames_unread
+    assert frames["frame_status"].to_pylist().count("decode_error") == outcome.n_frames_undecodable
     np.testing.assert_allclose(frames["time_s"].to_numpy(), np.arange(50) / 25, atol=1e-6)
 
 

@@ -35,7 +35,7 @@ def face_rows(
     every: int = 1,
     fps: float = 25.0,
     without_face: tuple[int, ...] = (),
-    unread: tuple[int, ...] = (),
+    undecodable: tuple[int, ...] = (),
     seed: int = 0,
     model_id: str = MODEL_A,
     lacks: tuple[str, ...] = (),
@@ -48,14 +48,14 @@ def face_rows(
     rng = np.random.default_rng(seed)
     frame_number = np.arange(first_frame, first_frame + n_frames * every, every)
     faces_in = np.full(n_frames, n_faces)
-    faces_in[np.isin(frame_number, (*without_face, *unread))] = 0
+    faces_in[np.isin(frame_number, (*without_face, *undecodable))] = 0
     rows_in = np.maximum(faces_in, 1)
     frame_index = np.repeat(frame_number, rows_in)
     face_index = np.concatenate([np.zeros(0, int), *(np.arange(n) for n in rows_in)])
     no_face = np.repeat(faces_in == 0, rows_in)
     n = len(frame_index)
     status = np.where(no_face, "no_face", "ok").astype(object)
-    status[np.isin(frame_index, unread)] = "decode_error"
+    status[np.isin(frame_index, undecodable)] = "decode_error"
 
     def values(kind: pa.DataType, numbers: np.ndarray) -> pa.Array:
         return pa.array(numbers, kind, mask=no_face)

@@ -89,7 +89,7 @@ def test_a_video_with_a_missing_segment_is_not_finished(lake: Lake) -> None:
 
 
 def test_counts_tell_frames_without_a_face_from_frames_that_could_not_be_read(lake: Lake) -> None:
-    table = rows.face_rows(10, n_faces=2, without_face=(3, 4), unread=(7,))
+    table = rows.face_rows(10, n_faces=2, without_face=(3, 4), undecodable=(7,))
     lake.commit_segment(table, analysis_id=rows.ANALYSIS_A, video_id=rows.video_id(1))
     counts = lake.commit_video(rows.finished(1))
     assert counts == VideoCounts("partial", 10, 7, 1, 14, 2)

@@ -64,7 +64,7 @@ def test_any_path_has_a_text() -> None:
         {"video_id": "12"},
         {"video_id": "G" * 16},
         {"n_frames": -1},
-        {"n_frames": 1, "n_frames_with_face": 1, "n_frames_unread": 1},
+        {"n_frames": 1, "n_frames_with_face": 1, "n_frames_undecodable": 1},
         {"elapsed_s": float("nan")},
     ],
 )

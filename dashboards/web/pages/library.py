@@ -29,7 +29,7 @@ _QUALITIES = {
     "0.5": "face in at least 50 %",
     "0.9": "face in at least 90 %",
     "low": "face in less than 25 %",
-    "unread": "frames that could not be read",
+    "undecodable": "frames that could not be read",
     "ok0.9": "at least 90 % of faces of good quality",
     "ok0.5": "at least 50 % of faces of good quality",
     "poor": "less than 50 % of faces of good quality",
@@ -57,7 +57,7 @@ def choose(
         folder: a folder; those below it count too.
         status: ok, partial, failed or skipped.
         expression: the one that leads over the whole video.
-        quality: a smallest share of frames with a face, ``low`` or ``unread``; ``ok0.9`` and ``ok0.5``: a smallest
+        quality: a smallest share of frames with a face, ``low`` or ``undecodable``; ``ok0.9`` and ``ok0.5``: a smallest
             share of faces of good quality, ``poor``: less than half of them.
         since: the first day of analysis, YYYY-MM-DD.
         sort: one of the library's orders.
@@ -74,7 +74,7 @@ def choose(
         good = {
             "": lambda: True,
             "low": lambda: row["share"] is not None and row["share"] < 0.25,
-            "unread": lambda: bool(row["n_frames_unread"]) or row["status"] in ("partial", "failed"),
+            "undecodable": lambda: bool(row["n_frames_undecodable"]) or row["status"] in ("partial", "failed"),
             "ok0.9": lambda: trusted.get(row["video_id"], -1) >= 0.9,
             "ok0.5": lambda: trusted.get(row["video_id"], -1) >= 0.5,
             "poor": lambda: 0 <= trusted.get(row["video_id"], -1) < 0.5,

@@ -243,7 +243,7 @@ def test_every_page_has_a_layout_and_shows_failures_with_their_remedy(shared: La
 
 def test_every_code_has_cause_and_remedy() -> None:
     codes = {code for code, _ in remedies()}
-    assert {"missing", "truncated", "frames_unread", "crashed", "internal"} <= codes
+    assert {"missing", "truncated", "frames_undecodable", "crashed", "internal"} <= codes
     assert all(cause and remedy for cause, remedy in remedies().values())
 
 

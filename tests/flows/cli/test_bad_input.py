@@ -29,7 +29,7 @@ BAD = {
     "sound.mp4": ("failed", "no_video_stream"),
     "cut.mp4": ("failed", "truncated"),
     "short.mp4": ("partial", "truncated"),
-    "damaged.mp4": ("partial", "frames_unread"),
+    "damaged.mp4": ("partial", "frames_undecodable"),
     "pipe.mp4": ("failed", "not_a_file"),
     "circle.mp4": ("failed", "unreadable"),
     "dangling.mp4": ("failed", "missing"),

@@ -48,11 +48,11 @@ def test_the_walk_of_the_documentation_goes_the_whole_way(folder: Path) -> None:
     assert "3 videos: 3 ok" in analysed
     assert re.search(r"todo\.csv: [1-9]\d* faces of 3 videos", suggested)
     assert "3 labels written" in judged
-    candidate = re.search(r"(mfer_atto\.ferplus_v3_r1@[0-9a-f]{12}) is in production; the gate opens", promoted)
+    candidate = re.search(r"(mfer_atto\.ferplus_v3_r1@[0-9a-f]{12}) is in production; the gate passes", promoted)
     assert candidate, promoted
     assert "mfer_atto.ferplus_v3_r2" in refused
-    assert "is published; the gate stays shut: accuracy on base set" in refused
-    assert re.search(r"publish +mfer_atto\.ferplus_v3_r2@.*the gate stays shut", refused)
+    assert "is published; the gate fails: accuracy on base set" in refused
+    assert re.search(r"publish +mfer_atto\.ferplus_v3_r2@.*the gate fails", refused)
     assert re.search(rf"four\.mp4.*{candidate[1]}", later)
     assert re.search(r"one\.mp4.*mfer_atto\.ferplus_v3@", later)
     assert f"in production: the model of the package, before: {candidate[1]}" in rolled

@@ -105,8 +105,8 @@ def test_a_life_on_a_server(tmp_path: Path, write_talk: Callable[..., Path]) -> 
         nothing = _run(env, "refresh-model/default", recipe=tmp_path / "tiny.toml", rules=RULES)
         assert "'Completed'" in nothing
         reasons = [artifact["data"] for artifact in ask(env, "artifacts", artifacts={"key": {"any_": ["promotion"]}})]
-        assert sum("the gate opens" in text and "| accuracy | base set | pass |" in text for text in reasons) == 1
-        assert sum("the gate stays shut: enough faces on all sets" in text for text in reasons) == 1
+        assert sum("the gate passes" in text and "| accuracy | base set | pass |" in text for text in reasons) == 1
+        assert sum("the gate fails: enough faces on all sets" in text for text in reasons) == 1
         assert sum("nothing new to learn from" in text for text in reasons) == 1
 
         write_talk(tmp_path / "inbox" / "late.mp4", [20, 21])

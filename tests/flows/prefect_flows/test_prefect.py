@@ -35,7 +35,7 @@ from tests.prefect_server import ROOT, Background, answers, ask, prefect, quiet_
 
 _OK = VideoOutcome("0" * 16, "/in/a.mp4", "ok", n_frames=12, n_faces=12, n_frames_with_face=12, elapsed_s=1.0)
 _SKIPPED = VideoOutcome("0" * 16, "/in/b.mp4", "skipped", message="already analysed")
-_PARTIAL = replace(_OK, path="/in/c.mp4", status="partial", code="frames_unread", message="2 of 12 frames")
+_PARTIAL = replace(_OK, path="/in/c.mp4", status="partial", code="frames_undecodable", message="2 of 12 frames")
 _FAILED = VideoOutcome(None, "/in/d.mp4", "failed", code="not_a_video", stage="open", message="no format is recognised")
 
 

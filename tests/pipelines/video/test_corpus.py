@@ -15,22 +15,24 @@ from tests.pipelines.video.test_decode import skip_unless_allowed
 
 
 def read(video: Video, decoder: str, grey: bool) -> tuple[dict[int, int], list[int]]:
-    """The number on each delivered frame by its index, and the unread indexes."""
+    """The number on each delivered frame by its index, and the undecodable indexes."""
     numbers: dict[int, int] = {}
-    unread: list[int] = []
+    undecodable: list[int] = []
     for frames in decode(video, decoder=decoder):
         for index, time_s, rgb in zip(frames.frame_index, frames.pts_s, frames.rgb, strict=True):
             assert time_s == video.pts_s[index]
             numbers[int(index)] = read_number(rgb.numpy(), grey=grey)
-        unread += frames.unread_index.tolist()
-    return numbers, unread
+        undecodable += frames.undecodable_index.tolist()
+    return numbers, undecodable
 
 
 def check(kind: Kind, path: Path, decoder: str) -> None:
     video = open_video(path)
-    numbers, unread = read(video, decoder, kind.grey)
+    numbers, undecodable = read(video, decoder, kind.grey)
     n_frames = video.info.n_frames
-    assert sorted([*numbers, *unread]) == list(range(n_frames)), "a frame is neither delivered nor named as unread"
+    assert sorted([*numbers, *undecodable]) == list(range(n_frames)), (
+        "a frame is neither delivered nor named as undecodable"
+    )
     assert (np.diff(video.pts_s) > 0).all()
     shown = dict(kind.shown) if len(dict(kind.shown)) == len(kind.shown) else None
     # a file that lost its beginning has lost its zero: the first frame that was read says where it is
@@ -45,7 +47,7 @@ def check(kind: Kind, path: Path, decoder: str) -> None:
         assert number == kind.shown[nearest][0], f"frame {index} at {video.pts_s[index] - zero_s:.3f} s"
     least, most = kind.lost
     n_silent = len(kind.shown) - n_frames
-    assert least <= len(unread) <= most, f"{len(unread)} unread"
+    assert least <= len(undecodable) <= most, f"{len(undecodable)} undecodable"
     assert 0 <= n_silent <= kind.silent or (kind.silent and n_silent < 0), f"{n_silent} gone without a word"
 
 
@@ -72,15 +74,15 @@ def test_segment_read_by_itself_is_that_of_the_whole_file(kind: Kind, tmp_path: 
     """Also in damaged files, although the whole has seen the decoder stumble before."""
     whole = decode(open_video(kind.make(tmp_path / kind.name)), batch_frames=4, segment_s=0.3)
     batches = list(whole)
-    settled = np.sort(np.concatenate([[*batch.frame_index, *batch.unread_index] for batch in batches]))
+    settled = np.sort(np.concatenate([[*batch.frame_index, *batch.undecodable_index] for batch in batches]))
     assert settled.tolist() == whole.frame_index.tolist()
     for first in range(whole.n_segments):
         frames = whole.frame_index[slice(*whole.segment_bounds[first : first + 2])]
-        expected = [batch for batch in batches if {*batch.frame_index, *batch.unread_index} & set(frames.tolist())]
+        expected = [batch for batch in batches if {*batch.frame_index, *batch.undecodable_index} & set(frames.tolist())]
         found = list(whole.between(first, first + 1))
         for ours, theirs in zip(found, expected, strict=True):
             assert ours.frame_index.tolist() == theirs.frame_index.tolist()
-            assert ours.unread_index.tolist() == theirs.unread_index.tolist()
+            assert ours.undecodable_index.tolist() == theirs.undecodable_index.tolist()
             assert ours.rgb.equal(theirs.rgb)
 
 

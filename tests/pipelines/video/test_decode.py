@@ -92,19 +92,19 @@ def skip_unless_allowed(video: Video, decoder: str) -> None:
 
 
 def read(path: Path, decoder: str = "auto", **options: object) -> tuple[list[int], list[float], list[int], list[int]]:
-    """Barcode numbers, times, indexes and unread indexes of a whole video."""
+    """Barcode numbers, times, indexes and undecodable indexes of a whole video."""
     numbers: list[int] = []
     times: list[float] = []
     indexes: list[int] = []
-    unread: list[int] = []
+    undecodable: list[int] = []
     video = open_video(path)
     skip_unless_allowed(video, decoder)
     for frames in decode(video, decoder=decoder, **options):  # type: ignore[arg-type]
         numbers += [read_number(picture.numpy()) for picture in frames.rgb]
         times += frames.pts_s.tolist()
         indexes += frames.frame_index.tolist()
-        unread += frames.unread_index.tolist()
-    return numbers, times, indexes, unread
+        undecodable += frames.undecodable_index.tolist()
+    return numbers, times, indexes, undecodable
 
 
 def times_of_packets(path: Path) -> list[float]:
@@ -118,9 +118,9 @@ def times_of_packets(path: Path) -> list[float]:
 @pytest.mark.parametrize("name", CLIPS)
 def test_every_frame_arrives_once_in_order_at_the_time_of_its_packet(clip: Clip, name: str, decoder: str) -> None:
     n_frames = CLIPS[name].get("n_frames", 24)
-    numbers, times, indexes, unread = read(clip(name), decoder, batch_frames=5)
+    numbers, times, indexes, undecodable = read(clip(name), decoder, batch_frames=5)
     assert numbers == indexes == list(range(n_frames))
-    assert unread == []
+    assert undecodable == []
     assert np.abs(np.array(times) - times_of_packets(clip(name))).max() < 1e-6
 
 
@@ -151,10 +151,10 @@ def test_display_matrix_is_read_as_libav_writes_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize("decoder", ["auto", "decord", "torchcodec"])
 def test_frames_that_an_edit_list_hides_are_left_out(tmp_path: Path, decoder: str) -> None:
     path = write_clip(tmp_path / "cut.mp4", options=B_FRAMES, pts_ms=[40 * (k - 6) for k in range(24)])
-    numbers, times, indexes, unread = read(path, decoder)
+    numbers, times, indexes, undecodable = read(path, decoder)
     assert numbers == list(range(6, 24))
     assert indexes == list(range(18))
-    assert unread == []
+    assert undecodable == []
     np.testing.assert_allclose(times, np.arange(18) * 0.04, atol=1e-6)
 
 

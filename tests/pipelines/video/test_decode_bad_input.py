@@ -35,13 +35,13 @@ def cut(path: Path, share: float) -> Path:
 
 
 def read(path: Path, decoder: str) -> tuple[dict[int, int], list[int]]:
-    """The number of each delivered frame by its index, and the unread indexes."""
+    """The number of each delivered frame by its index, and the undecodable indexes."""
     numbers: dict[int, int] = {}
-    unread: list[int] = []
+    undecodable: list[int] = []
     for frames in decode(open_video(path), decoder=decoder):
         numbers |= {int(k): read_number(rgb.numpy()) for k, rgb in zip(frames.frame_index, frames.rgb, strict=True)}
-        unread += frames.unread_index.tolist()
-    return numbers, unread
+        undecodable += frames.undecodable_index.tolist()
+    return numbers, undecodable
 
 
 def test_missing_path_is_missing(tmp_path: Path) -> None:
@@ -145,12 +145,12 @@ def test_video_cut_short_gives_its_good_frames_and_names_the_others(tmp_path: Pa
     options = {"movflags": "faststart"} if name == "x.mp4" else {}
     path = cut(write_clip(tmp_path / name, container_options=options, n_frames=100, options=GOP), 0.6)
     video = open_video(path)
-    numbers, unread = read(path, "auto")
+    numbers, undecodable = read(path, "auto")
     assert 20 < len(numbers) < 80
     assert all(index == number for index, number in numbers.items())
     assert abs(video.info.n_frames - 100) <= 2  # flv states its duration from 0, not from its first frame
-    assert sorted([*numbers, *unread]) == list(range(video.info.n_frames))
-    assert 0 < video.n_missing <= len(unread)
+    assert sorted([*numbers, *undecodable]) == list(range(video.info.n_frames))
+    assert 0 < video.n_missing <= len(undecodable)
     np.testing.assert_allclose(np.diff(video.pts_s), 0.04, atol=1e-6)
 
 
@@ -175,10 +175,10 @@ def test_damage_in_the_middle_costs_only_frames_near_it_and_shows_no_wrong_one(
     path = tmp_path / name
     damage(write_clip(path, codec=codec, n_frames=100, options=options, pix_fmt=pix_fmt, container=container), seed=1)
     video = open_video(path)
-    numbers, unread = read(path, "auto")
+    numbers, undecodable = read(path, "auto")
     assert all(number == round((video.pts_s[index] - video.pts_s[0]) * 25) for index, number in numbers.items())
     assert 0 < 100 - len(numbers) < 60
-    assert sorted([*numbers, *unread]) == list(range(video.info.n_frames))
+    assert sorted([*numbers, *undecodable]) == list(range(video.info.n_frames))
 
 
 def test_damage_where_frames_can_only_be_counted_ends_the_trust(tmp_path: Path) -> None:
@@ -186,9 +186,9 @@ def test_damage_where_frames_can_only_be_counted_ends_the_trust(tmp_path: Path) 
         write_clip(tmp_path / "x.avi", n_frames=100, options=GOP), seed=1, share=0.8
     )  # H.264 in AVI: no presentation times
     assert not open_video(path).exact_pts
-    numbers, unread = read(path, "auto")
+    numbers, undecodable = read(path, "auto")
     assert all(index == number for index, number in numbers.items())
-    assert unread == list(range(len(numbers), 100))
+    assert undecodable == list(range(len(numbers), 100))
 
 
 def test_missing_torchcodec_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,23 +202,23 @@ def test_decord_that_fails_inside_the_gate_delivers_nothing_of_its_own(tmp_path:
     path = damage(write_clip(tmp_path / "x.mp4", n_frames=100, options=GOP), seed=1)
     video = open_video(path)
     assert refusal("decord", video) is None
-    assert sum(len(frames.unread_index) for frames in decode(video)) > 0
+    assert sum(len(frames.undecodable_index) for frames in decode(video)) > 0
     with pytest.raises(VideoError) as caught:
         list(decode(video, decoder="decord"))
     assert caught.value.code == "decoder_refused"
 
 
-def test_unread_frames_come_with_the_batch_they_belong_to_and_only_if_sampled(tmp_path: Path) -> None:
+def test_undecodable_frames_come_with_the_batch_they_belong_to_and_only_if_sampled(tmp_path: Path) -> None:
     path = damage(write_clip(tmp_path / "x.mp4", n_frames=100, options=GOP), seed=1)
-    _, unread = read(path, "pyav")
+    _, undecodable = read(path, "pyav")
     last = -1
     sampled: list[int] = []
     for frames in decode(open_video(path), every=3, batch_frames=4):
-        both = [*frames.frame_index, *frames.unread_index]
+        both = [*frames.frame_index, *frames.undecodable_index]
         assert min(both) > last
         last = max(both)
-        sampled += frames.unread_index.tolist()
-    assert sampled == [index for index in unread if index % 3 == 0]
+        sampled += frames.undecodable_index.tolist()
+    assert sampled == [index for index in undecodable if index % 3 == 0]
 
 
 def test_video_of_which_no_frame_can_be_read_fails(tmp_path: Path) -> None:

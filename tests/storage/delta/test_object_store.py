@@ -57,7 +57,7 @@ def folder(tmp_path: Path) -> Lake:
 
 def test_views_show_the_same_rows_as_in_a_folder(lake: Lake, folder: Lake) -> None:
     for each in (lake, folder):
-        rows.add_video(each, 1, rows.face_rows(40, n_faces=2, without_face=(3,), unread=(7,)))
+        rows.add_video(each, 1, rows.face_rows(40, n_faces=2, without_face=(3,), undecodable=(7,)))
         rows.add_video(each, 2)
         assert not each.commit_segment(rows.face_rows(9), analysis_id=rows.ANALYSIS_A, video_id=rows.video_id(2))
     assert rows.everything(Lake.open(str(lake.location))) == rows.everything(folder)

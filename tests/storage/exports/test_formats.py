@@ -33,7 +33,9 @@ FEX_COLUMNS = [*FACE_COLUMNS, *CLASSES, "frame", "approx_time", "input", "Identi
 def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
     """Three videos: two faces and gaps; nobody at all, from a folder with a nasty name; one face, sampled."""
     lake = Lake.open(tmp_path_factory.mktemp("exports") / "lake", create=True)
-    rows.add_video(lake, 1, rows.face_rows(200, n_faces=2, without_face=(3, 4), unread=(7,)), path="/films/a/duo.mp4")
+    rows.add_video(
+        lake, 1, rows.face_rows(200, n_faces=2, without_face=(3, 4), undecodable=(7,)), path="/films/a/duo.mp4"
+    )
     rows.add_video(lake, 2, rows.face_rows(5, n_faces=0), path="/films/b/<b>&\x01 nobody.mp4")
     rows.add_video(lake, 3, rows.face_rows(100, every=3), path="/films/b/duo.mp4")
     return lake

@@ -154,7 +154,7 @@ def test_an_answer_that_is_too_long_is_refused_and_not_cut(lake: Lake, ask: Call
     assert error.value.code == "sql_stopped"
 
 
-def test_a_query_apart_gives_the_same_answer_and_the_same_refusals(lake: Lake) -> None:
+def test_a_query_in_the_sandbox_gives_the_same_answer_and_the_same_refusals(lake: Lake) -> None:
     query = "SELECT *, 'é' AS text FROM scores ORDER BY ALL"
     assert run_sql_sandboxed(lake, query).equals(run_sql(lake, query))
     with pytest.raises(LakeError, match="Views: scores") as error:

@@ -124,7 +124,7 @@ def test_a_name_that_is_not_utf8_is_kept_and_known(lake: Lake) -> None:
 
 
 def test_another_model_reuses_the_stored_faces(lake: Lake) -> None:
-    table = rows.face_rows(20, n_faces=2, without_face=(5,), unread=(6,))
+    table = rows.face_rows(20, n_faces=2, without_face=(5,), undecodable=(6,))
     rows.add_video(lake, 1, table)
     assert lake.stored_faces("0" * 16, rows.video_id(1)) is None
     assert lake.stored_faces(rows.FACES, rows.video_id(2)) is None
