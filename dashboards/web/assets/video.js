@@ -40,8 +40,8 @@
 
     wirePlayer() {
       const video = this.video, again = () => this.update();
-      video.addEventListener("loadeddata", () => this.learnOffset());
-      if (video.readyState >= HTMLMediaElement.HAVE_CURRENT_DATA) this.learnOffset();
+      video.addEventListener("loadeddata", () => this.opened());
+      if (video.readyState >= HTMLMediaElement.HAVE_CURRENT_DATA) this.opened();
       ["seeked", "loadeddata", "pause", "timeupdate"].forEach((name) => video.addEventListener(name, again));
       video.addEventListener("play", () => this.loop());
       video.addEventListener("error", () => this.cannotPlay());
@@ -55,6 +55,12 @@
         };
         video.requestVideoFrameCallback(shown);
       }
+    }
+
+    /* Where only the sound is played (HEVC from a phone), the browser names no error: the picture has no size. */
+    opened() {
+      if (this.video.videoWidth) this.learnOffset();
+      else this.cannotPlay();
     }
 
     /* Chromium counts from the file's own clock where that starts after 0, others from its first picture or sound. */
@@ -92,14 +98,15 @@
     /* A codec that the browser lacks, or a file that is gone: single pictures, decoded by the server, where it can. */
     cannotPlay() {
       if (this.still) return;
-      this.stillAt = 0;
+      const at = this.now;
       this.still = element("img", "still");
       this.still.alt = "frame at the cursor";
       this.still.onerror = () => this.say("The video file is gone or has changed since it was analysed; curves and boxes are from the lake.");
+      this.video.pause(); // its sound
       this.video.replaceWith(this.still);
       this.still.onload = () => this.update();
       this.say(`This browser cannot play the file (${this.facts.codec}): single frames are shown. To play it, convert it: ffmpeg -i IN -c:v libx264 OUT.mp4`);
-      this.seek(0);
+      this.seek(at);
     }
 
     say(text) { byId("video-message").textContent = text; }

@@ -42,6 +42,8 @@ STARTS: dict[str, tuple[float, float | None]] = {
     "both_late.mp4": (6.0, 5.0),
     "silent_and_late.webm": (1.5, None),
 }
+#: Files of which Chromium plays at most the sound, with the codec of their pictures.
+UNPLAYABLE = {"hevc_and_sound.mov": "libx265", "hevc.mp4": "libx265", "mpeg4_and_sound.mp4": "mpeg4"}
 WICKED = "<img src=x onerror=document.title='owned'><script>document.title='owned'</script>.mp4"
 
 
@@ -58,6 +60,9 @@ def lake(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Lake:
         pts_ms = [round(1000 * start_s) + 40 * k for k in range(30)]
         sound = {} if sound_s is None else {"with_audio": True, "audio_start_s": sound_s}
         write_clip(videos / name, n_frames=30, codec=codec, options={"bf": "0"}, pts_ms=pts_ms, **sound)
+    for name, codec in UNPLAYABLE.items():
+        quiet = {"x265-params": "log-level=none"} if codec == "libx265" else {}
+        write_clip(videos / name, n_frames=25, codec=codec, options=quiet, with_audio="sound" in name)
     place = tmp_path_factory.mktemp("browser") / "lake"
     settings = AnalysisSettings(detector=DetectorSettings(min_face_px=36))
     second = tiny_model(place.parent / "second", name="mfer_atto.random_v2", seed=1)
@@ -433,6 +438,23 @@ def test_a_video_that_the_browser_cannot_play_is_shown_as_single_frames(page: Pa
     assert "cannot play" in page.find("#video-message").text
     page.click_at(0.5)
     page.until(lambda: page.js("document.getElementById('overlay').dataset.frame") in ("9", "10"), "another frame")
+
+
+@pytest.mark.parametrize("name", UNPLAYABLE)
+def test_a_video_of_which_the_browser_plays_only_the_sound_is_shown_as_single_frames(page: Page, name: str) -> None:
+    page.open(f"/video?id={page.video_id(name)}&t=0.5")
+    page.until(lambda: page.js("document.querySelector('img.still')?.naturalWidth > 0"), "a single frame")
+    assert "cannot play" in page.find("#video-message").text
+    assert page.js("document.querySelectorAll('video').length") == 0
+    assert page.js("window.mfer.page.video.paused")
+    page.until(lambda: page.js("document.getElementById('overlay').dataset.frame") == "12", "the frame at 0.5 s")
+    picture = """
+        const still = document.querySelector('img.still'), canvas = document.createElement('canvas');
+        [canvas.width, canvas.height] = [still.naturalWidth, still.naturalHeight];
+        canvas.getContext('2d').drawImage(still, 0, 0);
+        return Array.from(canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data);"""
+    rgba = np.array(page.driver.execute_script(picture), np.uint8).reshape(120, 208, 4)
+    assert read_number(rgba[:, :, :3]) == 12
 
 
 CONTROLS = """
