@@ -100,15 +100,13 @@ def make_api(source: LakeSource, author: str) -> flask.Blueprint:
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(rows.column_names)
         writer.writerows(zip(*(column.to_pylist() for column in rows.columns), strict=True))
-        headers = {"Content-Disposition": f'attachment; filename="scores_{video_id}.csv"'}
-        return flask.Response(text.getvalue(), mimetype="text/csv", headers=headers)
+        return _download(flask.Response(text.getvalue(), mimetype="text/csv"), source, video_id, "scores.csv")
 
     @api.get("/api/video/<video_id>/clip.mp4")
     def clip(video_id: str) -> flask.Response:
         blur = flask.request.args.get("blur") == "1"
         content = cut_clip(source, video_id, _number("from", 0.0), _number("to", 0.0), blur=blur)
-        headers = {"Content-Disposition": f'attachment; filename="clip_{video_id}.mp4"'}
-        return flask.Response(content, mimetype="video/mp4", headers=headers)
+        return _download(flask.Response(content, mimetype="video/mp4"), source, video_id, "clip.mp4")
 
     @api.get("/api/videos")
     def videos() -> dict[str, Any]:
@@ -209,6 +207,14 @@ def add_explain(api: flask.Blueprint, source: LakeSource, explain: Explain) -> N
             except (ValueError, RuntimeError) as error:  # ConfigError and ModelError: for people
                 raise BadRequest(str(error)) from error
             return flask.Response(png.read_bytes(), mimetype="image/png")
+
+
+def _download(answer: flask.Response, source: LakeSource, video_id: str, what: str) -> flask.Response:
+    """The answer as a file that is called after the video."""
+    names = source.dicts("SELECT file_name FROM videos WHERE video_id = ? LIMIT 1", [video_id], video_id=video_id)
+    stem = Path(names[0]["file_name"]).stem if names else video_id
+    answer.headers.set("Content-Disposition", "attachment", filename=f"{stem}_{what}")
+    return answer
 
 
 def _jpeg(picture: bytes | None, max_age_s: int = 60) -> flask.Response:

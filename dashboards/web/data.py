@@ -12,6 +12,7 @@ from typing import Any
 
 from dashboards.web.curves import Curves, Frames, read_curves, read_frames
 from dashboards.web.source import LakeSource
+from storage.annotations.track_splits import shown_spans, splits_of
 from storage.schema import EXPRESSIONS
 
 __all__ = [
@@ -142,14 +143,24 @@ def video_facts(source: LakeSource, video_id: str) -> dict[str, Any] | None:
 
 
 def video_edits(source: LakeSource, video_id: str) -> dict[str, Any]:
-    """What people said about a video: edits that stand, oldest first, and the name and person of each track."""
+    """What people said about a video: edits that stand, oldest first, and the name and person of each track.
+
+    ``shown`` are the faces of the page and the spans that an edit is about; none where it is about faces that were
+    found with other settings.
+    """
     edits = source.dicts(
-        "SELECT edit_id, kind, value, track_id, start_s, end_s, author FROM edits WHERE video_id = ?"
+        "SELECT edit_id, kind, value, faces_id, track_id, start_s, end_s, author FROM edits WHERE video_id = ?"
         " ORDER BY created_utc",
         [video_id],
         video_id=video_id,
     )
     people = source.dicts("SELECT track_id, person, name FROM people WHERE video_id = ?", [video_id], video_id=video_id)
+    if edits:
+        chosen = "SELECT faces_id FROM raw.finished WHERE video_id = ? AND chosen"
+        faces_id = source.dicts(chosen, [video_id], video_id=video_id)[0]["faces_id"]
+        pieces, _ = splits_of(source.lake, video_id, faces_id)
+        for edit in edits:
+            edit["shown"] = shown_spans(edit, pieces) if edit.pop("faces_id") in (None, faces_id) else []
     return {"edits": edits, "people": people}
 
 

@@ -16,16 +16,16 @@ import numpy as np
 from dashboards.web.source import LakeSource
 from storage.schema import EXPRESSIONS
 
-__all__ = ["Figures", "by_condition", "read_conditions", "read_figures"]
+__all__ = ["VideoMeans", "by_condition", "read_conditions", "read_means", "videos_without_face"]
 
 #: Parts into which each video is cut for the curves, whatever its length.
 N_PARTS = 40
 
 
 @dataclass(frozen=True)
-class Figures:
-    """What each of V videos shows: its path, its mean probabilities float64 [V,8], and the same over its parts
-    float64 [V,N_PARTS,8], NaN where no face was seen; weighted by time over all its faces."""
+class VideoMeans:
+    """V videos: their paths, mean probabilities float64 [V,8], and the same over their parts float64 [V,N_PARTS,8],
+    NaN where no face was seen; weighted by time over all their faces."""
 
     video_ids: tuple[str, ...]
     paths: tuple[str, ...]
@@ -33,24 +33,37 @@ class Figures:
     parts: np.ndarray
 
 
-def read_figures(source: LakeSource) -> Figures:
-    """Figures of every finished video; excluded spans are left out, as in the view ``seconds``."""
+#: The rows of ``seconds`` made from reweighted probabilities; their sums are not kept, so every face is read.
+_REWEIGHTED_SECONDS = f"""
+    SELECT path, video_id, CAST(floor(time_s) AS INTEGER) AS second, sum(duration_s) AS screen_time_s,
+           {", ".join(f"sum(p_{name} * duration_s) AS sum_p_{name}_s" for name in EXPRESSIONS)}
+    FROM reweighted() GROUP BY ALL
+"""
 
-    def read() -> Figures:
+
+def read_means(source: LakeSource, *, reweighted: bool = False) -> VideoMeans:
+    """The means of every finished video that shows a face; excluded spans are left out, as in the view ``seconds``.
+
+    ``reweighted`` takes the probabilities of the SQL function of that name, with its default power.
+    """
+
+    def read() -> VideoMeans:
         sums = ", ".join(f"sum(sum_p_{name}_s) AS {name}" for name in EXPRESSIONS)
         # a video with fewer seconds than parts shows each part its second
         rows = source.rows(f"""
-            WITH lasting AS (
+            WITH seconds_used AS (
+                {_REWEIGHTED_SECONDS if reweighted else "SELECT * FROM seconds"}
+            ), lasting AS (
                 SELECT video_id, min(path) AS path, greatest(any_value(duration_s), 0.001) AS lasts_s
                 FROM videos WHERE analysis_id IS NOT NULL GROUP BY video_id
             ), parted AS (
                 SELECT l.path, l.video_id, CAST(floor((s.second + 0.5) * {N_PARTS} / lasts_s) AS INTEGER) AS part,
                        s.* EXCLUDE (path, video_id)
-                FROM lasting l JOIN seconds s USING (video_id) WHERE lasts_s >= {N_PARTS}
+                FROM lasting l JOIN seconds_used s USING (video_id) WHERE lasts_s >= {N_PARTS}
                 UNION ALL
                 SELECT l.path, l.video_id, CAST(p.part AS INTEGER), s.* EXCLUDE (path, video_id)
                 FROM lasting l CROSS JOIN range({N_PARTS}) p(part)
-                     JOIN seconds s ON s.video_id = l.video_id
+                     JOIN seconds_used s ON s.video_id = l.video_id
                           AND s.second = floor((p.part + 0.5) * lasts_s / {N_PARTS})
                 WHERE lasts_s < {N_PARTS}
             )
@@ -66,19 +79,31 @@ def read_figures(source: LakeSource) -> Figures:
         total[at] = np.stack([rows[name].to_numpy().astype(np.float64) for name in EXPRESSIONS], axis=1)
         seen[at] = rows["seen_s"].to_numpy()[:, None]
         with np.errstate(invalid="ignore", divide="ignore"):
-            return Figures(tuple(paths), tuple(paths.values()), total.sum(1) / seen.sum(1), total / seen)
+            return VideoMeans(tuple(paths), tuple(paths.values()), total.sum(1) / seen.sum(1), total / seen)
 
-    return source.kept(("figures",), read)
+    return source.kept(("means of videos", str(reweighted)), read)
 
 
-def by_condition(figures: Figures, condition_of: Mapping[str, str]) -> dict[str, np.ndarray]:
+def by_condition(videos: VideoMeans, condition_of: Mapping[str, str]) -> dict[str, np.ndarray]:
     """Rows of each condition, by its name, in the order of video_id; ``condition_of`` maps paths to conditions."""
     rows: dict[str, list[int]] = {}
-    for k in sorted(range(len(figures.paths)), key=figures.video_ids.__getitem__):
-        path = figures.paths[k]
+    for k in sorted(range(len(videos.paths)), key=videos.video_ids.__getitem__):
+        path = videos.paths[k]
         if path in condition_of:
             rows.setdefault(condition_of[path], []).append(k)
     return {name: np.array(rows[name]) for name in sorted(rows)}
+
+
+def videos_without_face(source: LakeSource) -> dict[str, str]:
+    """Paths of the videos that no mean can be made of, and why: nothing was seen in them, or they were not analysed."""
+    return {
+        row["path"]: "no face" if row["analysis_id"] else row["code"] or "not analysed"
+        for row in source.dicts("""
+            SELECT min(path) AS path, any_value(analysis_id) AS analysis_id, any_value(code) AS code FROM videos
+            WHERE video_id IS NULL OR video_id NOT IN (SELECT video_id FROM seconds)
+            GROUP BY coalesce(video_id, path) ORDER BY 1
+        """)
+    }
 
 
 def read_conditions(text: str, paths: Sequence[str]) -> tuple[dict[str, str], list[str]]:

@@ -22,8 +22,9 @@ _STILL_PX = (1280, 720)
 _FACE_PX = 320
 #: How much of a face's surroundings is shown to judge it: half a box on each side.
 _FACE_MARGIN = 0.5
-#: Where a thumbnail is taken, as a share of the video: beginnings are often black.
+#: Where a thumbnail without a face is taken, as a share of the video: beginnings are often black.
 _THUMBNAIL_AT = 0.25
+_MAX_THUMBNAILS = 2048
 
 
 class Pictures:
@@ -32,11 +33,13 @@ class Pictures:
     def __init__(self, source: LakeSource) -> None:
         self.source = source
         self._busy = threading.Semaphore(2)  # a page asks for fifty thumbnails at once
-        self._made: Callable[..., bytes | None] = lru_cache(maxsize=2048)(self._make)
+        self._made: Callable[..., bytes | None] = lru_cache(maxsize=_MAX_THUMBNAILS)(self._make)
 
     def thumbnail(self, video_id: str) -> bytes | None:
-        """A small picture from the first quarter of a video."""
-        return self._of(video_id, lambda duration_s: duration_s * _THUMBNAIL_AT, _THUMBNAIL_PX)
+        """A small picture of the frame with the best face; without a face, from the first quarter of a video."""
+        best_s = self._best_face_s(video_id)
+        at = (lambda duration_s: duration_s * _THUMBNAIL_AT) if best_s is None else (lambda _: best_s)
+        return self._of(video_id, at, _THUMBNAIL_PX)
 
     def still(self, video_id: str, time_s: float) -> bytes | None:
         """The frame that is shown at a moment, at most 1280x720; for videos that a browser cannot play."""
@@ -55,6 +58,17 @@ class Pictures:
             return None
         pts_s, *box = rows[0].values()
         return self._made(path, path.stat().st_mtime_ns, pts_s, (_FACE_PX, _FACE_PX), tuple(box))
+
+    def _best_face_s(self, video_id: str) -> float | None:
+        """When the largest face of good quality is seen, else the largest of all; None: the video shows no face."""
+        query = (
+            "SELECT time_s FROM scores WHERE video_id = ? ORDER BY quality_ok DESC,"
+            " (box_x2_px - box_x1_px) * (box_y2_px - box_y1_px) * det_prob DESC, time_s LIMIT 1"
+        )
+        best = self.source.kept(
+            ("best face", video_id), lambda: self.source.dicts(query, [video_id], video_id=video_id), _MAX_THUMBNAILS
+        )
+        return best[0]["time_s"] if best else None
 
     def _of(self, video_id: str, seconds: Callable[[float], float], size_px: tuple[int, int]) -> bytes | None:
         query = "SELECT video_id, start_s, duration_s FROM raw.videos"

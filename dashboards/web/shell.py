@@ -35,8 +35,14 @@ DARK_PLOT: dict[str, Any] = {
 def head(active: str, lake: str) -> html.Header:
     """The navigation, with the lake that is shown."""
     links = [dcc.Link(title, href=path, className="active" if path == active else "") for path, title in PAGES.items()]
+    menu = html.Button("Menu", id="menu", **{"aria-expanded": "false", "aria-controls": "pages"})  # on narrow screens
     return html.Header(
-        [html.Strong("mfer"), html.Nav(links, **{"aria-label": "pages"}), html.Span(lake, className="lake", title=lake)]
+        [
+            html.Strong("mfer"),
+            menu,
+            html.Nav(links, id="pages", **{"aria-label": "pages"}),
+            html.Span(lake, className="lake", title=lake),
+        ]
     )
 
 

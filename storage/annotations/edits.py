@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from storage.annotations.track_splits import find_split
+from storage.annotations.track_splits import TrackSplit, splits_of
 from storage.lake import Lake
 from storage.schema import EXPRESSIONS, TABLES
 
@@ -69,40 +69,64 @@ def add_edit(
         raise ValueError(f"to {kind} needs a track_id")
     if track_id is not None and faces_id is None:
         raise ValueError("a track_id needs the faces_id whose tracks it numbers")
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"the value of an edit is text, got {value!r}")
     if kind in ("name", "event") and not (value or "").strip():
         raise ValueError(f"{'a name' if kind == 'name' else 'an event'} needs a text")
-    if kind == "merge" and (not (value or "").lstrip("-").isdigit() or int(value or "") == track_id):
-        raise ValueError(f"to merge needs the number of another track, got {value!r}")
+    if kind == "merge":
+        value = _other_track(value, track_id)
     if kind in ("event", "split") and start_s is None:
         raise ValueError(f"{'an event' if kind == 'event' else 'a split'} needs a start_s")
     if start_s is not None and end_s is not None and end_s <= start_s:
         raise ValueError(f"a span that ends at {end_s} s, which is not after its start at {start_s} s")
     fields = {"faces_id": faces_id, "track_id": track_id, "value": value, "start_s": start_s, "end_s": end_s}
-    if kind in ("split", "exclude") and track_id is not None:
-        fields |= _as_found(lake, video_id, kind, fields)
+    if track_id is not None and faces_id is not None:
+        pieces, free_number = splits_of(lake, video_id, faces_id)
+        piece = _piece(pieces, track_id)
+        if kind == "merge":
+            _piece(pieces, int(value or ""))
+        elif kind == "split":
+            fields |= _split(piece, start_s) | {"value": str(free_number)}
+        elif kind == "exclude":
+            fields |= _excluded(piece, start_s, end_s)
     return _append(lake, "edits", "edit_id", {"video_id": video_id, "kind": kind, "author": author, **fields})
 
 
-def _as_found(lake: Lake, video_id: str, kind: str, edit: dict[str, Any]) -> dict[str, Any]:
-    """The track and span of a split or an exclusion in the tracker's own numbers, which no later split changes."""
-    number, start_s, end_s = edit["track_id"], edit["start_s"], edit["end_s"]
-    split = find_split(lake, video_id, edit["faces_id"], number)
-    if kind == "split":
-        if split is None:
-            raise ValueError(f"the video has no face {number} to split")
-        if not split.start_s < start_s < split.end_s:
-            raise ValueError(
-                f"face {number} is seen from {split.start_s:.2f} to {split.end_s:.2f} s: split it in between"
-            )
-        return {"track_id": split.found_track_id, "value": str(split.free_number), "end_s": None}
-    if split is None:
-        return {}
-    from_s = max(split.from_s, -math.inf if start_s is None else start_s)
-    until_s = min(split.until_s, math.inf if end_s is None else end_s)
+def _other_track(value: str | None, track_id: int | None) -> str:
+    """The number of the track that is the same person, as text."""
+    number = (value or "").strip()
+    if not (number.isascii() and number.isdigit()) or int(number) == track_id:
+        raise ValueError(f"to merge needs the number of another track, got {value!r}")
+    return str(int(number))
+
+
+def _piece(pieces: list[TrackSplit], number: int) -> TrackSplit:
+    for piece in pieces:
+        if piece.number == number:
+            return piece
+    known = (
+        f"its faces are {', '.join(str(piece.number) for piece in pieces)}" if pieces else "none with these settings"
+    )
+    raise ValueError(f"the video has no face {number}: {known}")
+
+
+def _split(piece: TrackSplit, start_s: float | None) -> dict[str, Any]:
+    """The track that is split, in the tracker's own number, which no later split changes."""
+    if start_s is None or not piece.start_s < start_s < piece.end_s:
+        raise ValueError(
+            f"face {piece.number} is seen from {piece.start_s:.2f} to {piece.end_s:.2f} s: split it in between"
+        )
+    return {"track_id": piece.found_track_id, "end_s": None}
+
+
+def _excluded(piece: TrackSplit, start_s: float | None, end_s: float | None) -> dict[str, Any]:
+    """The track and span of an exclusion, in the tracker's own number."""
+    from_s = max(piece.from_s, -math.inf if start_s is None else start_s)
+    until_s = min(piece.until_s, math.inf if end_s is None else end_s)
     if until_s <= from_s:
-        raise ValueError(f"face {number} is not seen in that span")
+        raise ValueError(f"face {piece.number} is not seen in that span")
     return {
-        "track_id": split.found_track_id,
+        "track_id": piece.found_track_id,
         "start_s": None if math.isinf(from_s) else from_s,
         "end_s": None if math.isinf(until_s) else until_s,
     }

@@ -51,29 +51,40 @@ LABELS_SQL = """
 EDITS_SQL = """
     SELECT f.file_name, e.* FROM raw.standing_edits e LEFT JOIN raw.finished f ON e.video_id = f.video_id AND f.chosen
 """
-#: Merges go both ways and over several steps; UNION ends the walk where it comes back to where it was.
+#: Names and merges of faces that there are. Merges go both ways and over several steps; UNION ends the walk where it
+#: comes back to where it was.
 PEOPLE_SQL = """
-    WITH RECURSIVE said AS (
-        SELECT video_id, faces_id, track_id, arg_max(value, created_utc) FILTER (kind = 'name') AS name,
-               max(created_utc) FILTER (kind = 'name') AS named_utc,
-               CAST(arg_max(value, created_utc) FILTER (kind = 'merge') AS INTEGER) AS same_as
-        FROM raw.standing_edits WHERE kind IN ('name', 'merge') GROUP BY ALL
+    WITH RECURSIVE faces AS (
+        SELECT DISTINCT video_id, faces_id, track_id FROM raw.tracks SEMI JOIN raw.standing_edits USING (video_id)
+        UNION SELECT DISTINCT p.video_id, t.faces_id, p.split_track_id
+        FROM raw.track_splits p JOIN raw.tracks t USING (video_id, analysis_id, track_id)
+    ), said AS (
+        SELECT video_id, faces_id, track_id, kind, value, created_utc, TRY_CAST(value AS INTEGER) AS same_as
+        FROM raw.standing_edits SEMI JOIN faces USING (video_id, faces_id, track_id) WHERE kind IN ('name', 'merge')
+    ), merges AS (
+        SELECT DISTINCT s.video_id, s.faces_id, s.track_id, s.same_as FROM said s JOIN faces f
+        ON s.video_id = f.video_id AND s.faces_id = f.faces_id AND s.same_as = f.track_id WHERE s.kind = 'merge'
+    ), names AS (
+        SELECT video_id, faces_id, track_id, arg_max(value, created_utc) AS name, max(created_utc) AS named_utc
+        FROM said WHERE kind = 'name' GROUP BY ALL
     ), links AS (
-        SELECT video_id, faces_id, track_id AS a, same_as AS b FROM said WHERE same_as IS NOT NULL
-        UNION SELECT video_id, faces_id, same_as, track_id FROM said WHERE same_as IS NOT NULL
+        SELECT video_id, faces_id, track_id AS a, same_as AS b FROM merges
+        UNION SELECT video_id, faces_id, same_as, track_id FROM merges
     ), known AS (
-        SELECT video_id, faces_id, track_id FROM said UNION SELECT video_id, faces_id, a FROM links
+        SELECT video_id, faces_id, track_id FROM names UNION SELECT video_id, faces_id, a FROM links
     ), together AS (
         SELECT video_id, faces_id, track_id, track_id AS other FROM known
         UNION SELECT t.video_id, t.faces_id, t.track_id, l.b
         FROM together t JOIN links l ON t.video_id = l.video_id AND t.faces_id = l.faces_id AND t.other = l.a
     )
     SELECT f.file_name, t.track_id,
-           coalesce(min(t.other) FILTER (s.same_as IS NULL), min(t.other)) AS person,
-           coalesce(any_value(s.name) FILTER (t.other = t.track_id), arg_max(s.name, s.named_utc)) AS name,
+           coalesce(min(t.other) FILTER (m.track_id IS NULL), min(t.other)) AS person,
+           coalesce(any_value(n.name) FILTER (t.other = t.track_id), arg_max(n.name, n.named_utc)) AS name,
            t.video_id, t.faces_id
     FROM together t JOIN raw.finished f ON t.video_id = f.video_id AND t.faces_id = f.faces_id AND f.chosen
-         LEFT JOIN said s ON t.video_id = s.video_id AND t.faces_id = s.faces_id AND t.other = s.track_id
+         LEFT JOIN (SELECT DISTINCT video_id, faces_id, track_id FROM merges) m
+         ON t.video_id = m.video_id AND t.faces_id = m.faces_id AND t.other = m.track_id
+         LEFT JOIN names n ON t.video_id = n.video_id AND t.faces_id = n.faces_id AND t.other = n.track_id
     GROUP BY f.file_name, t.track_id, t.video_id, t.faces_id
 """
 

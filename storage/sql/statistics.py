@@ -7,6 +7,7 @@ The dashboard and the report keep a video's faces in memory and get their number
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import dataclass
 from functools import cache
 
@@ -19,7 +20,7 @@ from storage.schema import EXPRESSIONS
 from storage.sql.table_functions import DRAW_SQL, REPLICATES, SHORTEST_S, create_function
 from storage.stitch import SPAN_MAX_GAP_S
 
-__all__ = ["Estimate", "baseline", "bootstrap_means", "smooth"]
+__all__ = ["Estimate", "baseline", "bootstrap_difference", "bootstrap_means", "smooth"]
 
 
 @dataclass(frozen=True)
@@ -122,20 +123,57 @@ def bootstrap_means(values: np.ndarray, group: str = "", *, seed: int = 0, level
     Returns:
         Arrays of shape [...]; the interval is NaN where fewer than two videos have a value.
     """
-    values = values[~np.isnan(values.reshape(len(values), -1)).all(1)]
-    n = len(values)
-    there = ~np.isnan(values)
-    filled, counted = np.where(there, values, 0.0), there.sum(0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean = filled.sum(0) / counted
-        if n < 2:
-            unknown = np.full(mean.shape, np.nan)
-            return Estimate(mean, unknown, unknown, n)
-        drawn = _draws(n, group, seed, REPLICATES)
-        times = np.stack([np.bincount(row, minlength=n) for row in drawn]).astype(np.float64)  # [replicates,V]
-        means = (times @ filled.reshape(n, -1)) / (times @ there.reshape(n, -1).astype(np.float64))
-    few = counted < 2
-    means[:, few.reshape(-1)] = 0.0  # hidden below
-    low, high = np.nanquantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    hide = np.where(few, np.nan, 0.0)
-    return Estimate(mean, low.reshape(mean.shape) + hide, high.reshape(mean.shape) + hide, n)
+    found = _Replicates.of(values, group, seed)
+    low, high = _interval(found.means, level)
+    return Estimate(found.mean, low, high, found.n)
+
+
+def bootstrap_difference(
+    first: np.ndarray, second: np.ndarray, groups: tuple[str, str], *, seed: int = 0, level: float = 0.95
+) -> Estimate:
+    """The mean of a first group of videos minus that of a second, with its percentile bootstrap interval.
+
+    Args:
+        first, second: float64 [V,...] each, as in ``bootstrap_means``; each group's videos are drawn by themselves.
+        groups: their names, which differ.
+        seed, level: as in ``bootstrap_means``.
+
+    Returns:
+        Arrays of shape [...]; ``n`` counts the videos of both.
+    """
+    one, other = (_Replicates.of(values, name, seed) for values, name in zip((first, second), groups, strict=True))
+    low, high = _interval(one.means - other.means, level)
+    return Estimate(one.mean - other.mean, low, high, one.n + other.n)
+
+
+@dataclass(frozen=True)
+class _Replicates:
+    """The mean [...] over n videos, and that of each bootstrap replicate [replicates,...]; NaN where unknown."""
+
+    mean: np.ndarray
+    means: np.ndarray
+    n: int
+
+    @classmethod
+    def of(cls, values: np.ndarray, group: str, seed: int) -> _Replicates:
+        values = values[~np.isnan(values.reshape(len(values), -1)).all(1)]
+        n = len(values)
+        there = ~np.isnan(values)
+        filled, counted = np.where(there, values, 0.0), there.sum(0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            mean = filled.sum(0) / counted
+            if n < 2:
+                return cls(mean, np.full((1, *mean.shape), np.nan), n)
+            drawn = _draws(n, group, seed, REPLICATES)
+            times = np.stack([np.bincount(row, minlength=n) for row in drawn]).astype(np.float64)  # [replicates,V]
+            means = (times @ filled.reshape(n, -1)) / (times @ there.reshape(n, -1).astype(np.float64))
+        means[:, (counted < 2).reshape(-1)] = np.nan
+        return cls(mean, means.reshape(-1, *mean.shape), n)
+
+
+def _interval(means: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
+    """Quantiles over the first axis, NaN where every replicate is."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of slices that are all NaN
+        low, high = np.nanquantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return low, high

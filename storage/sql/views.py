@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import duckdb
@@ -26,6 +26,7 @@ __all__ = [
     "MEMORY_MB",
     "TIMEOUT_S",
     "VIEWS",
+    "QueryStop",
     "View",
     "connect",
     "note_of",
@@ -326,6 +327,22 @@ TIMEOUT_S = 300.0
 MEMORY_MB = 4096
 
 
+class QueryStop:
+    """Stops a query that runs in another thread, or will run, at once."""
+
+    def __init__(self) -> None:
+        self.is_set = False
+        self._interrupt: Callable[[], None] = lambda: None
+
+    def set(self) -> None:
+        self.is_set = True
+        self._interrupt()
+
+    def watch(self, con: duckdb.DuckDBPyConnection) -> None:
+        """Let ``set`` interrupt what this connection does from now on."""
+        self._interrupt = con.interrupt
+
+
 def run_sql(
     lake: Lake,
     query: str,
@@ -335,6 +352,8 @@ def run_sql(
     max_rows: int | None = MAX_ROWS,
     timeout_s: float | None = TIMEOUT_S,
     memory_mb: int = MEMORY_MB,
+    first_rows: bool = False,
+    stop: QueryStop | None = None,
 ) -> pa.Table:
     """Answer one query of a user, who can read this lake's views and nothing else.
 
@@ -349,6 +368,8 @@ def run_sql(
         max_rows: rows of the answer beyond which there is none: half an answer would look like a whole one. None: all.
         timeout_s: seconds after which the query is stopped; None: never.
         memory_mb: what the query may take, beside the answer itself.
+        first_rows: answer with the first ``max_rows`` rows where there are more, in place of refusing.
+        stop: lets another thread stop the query.
 
     Returns:
         The answer. ``note_of`` says whether its rows may come from more than one model.
@@ -368,12 +389,18 @@ def run_sql(
         timer = threading.Timer(timeout_s, con.interrupt) if timeout_s is not None else None
         if timer:
             timer.start()
+        if stop:
+            stop.watch(con)
         try:
+            if stop and stop.is_set:
+                raise duckdb.InterruptException("before it began")
             with read_errors(lake.location):
-                answer = _answer(con, query, max_rows)
+                answer = _answer(con, query, max_rows, first_rows)
                 note = mixture_note(con) if _OF_MODELS.search(query) else ""
                 return answer.replace_schema_metadata({**(answer.schema.metadata or {}), _NOTE: note})
         except duckdb.InterruptException as error:
+            if stop and stop.is_set:
+                raise LakeError("the query was cancelled", "sql_stopped") from error
             message = f"the query took longer than {timeout_s:g} s and was stopped; ask for less, or allow more time"
             raise LakeError(message, "sql_stopped") from error
         except (duckdb.OutOfMemoryException, MemoryError) as error:
@@ -391,7 +418,7 @@ def note_of(answer: pa.Table) -> str:
     return (answer.schema.metadata or {}).get(_NOTE, b"").decode()
 
 
-def _answer(con: duckdb.DuckDBPyConnection, query: str, max_rows: int | None) -> pa.Table:
+def _answer(con: duckdb.DuckDBPyConnection, query: str, max_rows: int | None, first_rows: bool) -> pa.Table:
     if max_rows is None:
         return rows_of(con, query)
     reader: pa.RecordBatchReader = con.sql(query).to_arrow_reader()
@@ -399,9 +426,12 @@ def _answer(con: duckdb.DuckDBPyConnection, query: str, max_rows: int | None) ->
     for batch in reader:
         batches.append(batch)
         n_rows += len(batch)
-        if n_rows > max_rows:
-            message = f"the answer has more than {max_rows} rows and was stopped; add a LIMIT, or allow more rows"
-            raise LakeError(message, "sql_stopped")
+        if n_rows <= max_rows:
+            continue
+        if first_rows:
+            return pa.Table.from_batches(batches, schema=reader.schema).slice(0, max_rows)
+        message = f"the answer has more than {max_rows} rows and was stopped; add a LIMIT, or allow more rows"
+        raise LakeError(message, "sql_stopped")
     return pa.Table.from_batches(batches, schema=reader.schema)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from dashboards.outputs.report import write_report
 from dashboards.web.curves import read_curves
-from dashboards.web.groups import by_condition, read_figures
+from dashboards.web.groups import by_condition, read_means
 from dashboards.web.source import LakeSource
 from storage.lake import Lake
 from storage.schema import EXPRESSIONS
@@ -65,14 +65,14 @@ def test_the_reports_shares_and_intervals_are_those_of_sql(lake: Lake, tmp_path:
 
 
 def test_compares_intervals_are_those_of_sql(lake: Lake) -> None:
-    figures = read_figures(LakeSource(lake))
-    groups = by_condition(figures, {path: path.split("/")[2] for path in figures.paths})
+    videos = read_means(LakeSource(lake))
+    groups = by_condition(videos, {path: path.split("/")[2] for path in videos.paths})
     sql = f"SELECT * FROM expression_shares(group_pattern := '{PATTERN}')"
     asked = {(row["group_name"], row["expression"]): row for row in run_sql(lake, sql).to_pylist()}
     shares = run_sql(lake, f"FROM video_shares(group_pattern := '{PATTERN}')").to_pylist()
     share_of = {(row["video_id"], row["expression"]): row["share"] for row in shares}
     for name, chosen in groups.items():
-        ids = [figures.video_ids[k] for k in chosen]
+        ids = [videos.video_ids[k] for k in chosen]
         found = statistics.bootstrap_means(np.array([[share_of[v, e] for e in EXPRESSIONS] for v in ids]), name)
         for k, expression in enumerate(EXPRESSIONS):
             row = asked[name, expression]

@@ -94,20 +94,21 @@
           text: mfer.plain(this.name(track.track_id)), x: 0.002, y: top, xref: "paper", yref: "paper", xanchor: "left",
           yanchor: "bottom", showarrow: false, font: { size: 12, color: INK },
         });
+        const all = { raw: this.allValues(track.raw), smooth: this.allValues(track.smooth) };
         this.facts.classes.forEach((name, k) => {
           if (!this.options.curves.includes(name) || track.smooth[name].every((p) => p === null)) return;
           const usual = this.options.baseline ? this.own.baseline[track.track_id][k] : 0;
           const less = (values) => (usual ? values.map((p) => (p === null ? null : p - usual)) : values);
           const line = { color: this.facts.colours[name], width: 1 };
           const common = { type: "scatter", mode: "lines", yaxis: axis, connectgaps: false, name };
+          const smooth = this.options.show.includes("smooth");
+          const hover = (text) => ({ text, hovertemplate: `<b>${name} %{y:.1%}</b> at %{x:.2f} s<br>%{text}<extra></extra>` });
           if (this.options.show.includes("raw")) {
-            traces.push({ ...common, x: track.raw_s, y: less(track.raw[name]), line, opacity: 0.4, hoverinfo: "skip" });
+            const own = smooth ? { hoverinfo: "skip" } : hover(all.raw);
+            traces.push({ ...common, x: track.raw_s, y: less(track.raw[name]), line, opacity: smooth ? 0.4 : 1, ...own });
           }
-          if (this.options.show.includes("smooth")) {
-            traces.push({
-              ...common, x: track.smooth_s, y: less(track.smooth[name]), line: { ...line, width: 2.2 },
-              hovertemplate: `${name} %{y:.1%} at %{x:.2f} s<extra></extra>`,
-            });
+          if (smooth) {
+            traces.push({ ...common, x: track.smooth_s, y: less(track.smooth[name]), line: { ...line, width: 2.2 }, ...hover(all.smooth) });
           }
           const twin = this.other && this.other.tracks.find((t) => t.track_id === track.track_id);
           if (twin) {
@@ -119,10 +120,26 @@
         });
         track.uncertain.forEach(([a, b]) => layout.shapes.push(this.band(a, b, domain, "rgba(255,255,255,0.13)", 0)));
       });
-      if (!traces.length) traces.push({ type: "scatter", x: [this.from, this.to], y: [null, null], hoverinfo: "skip" });
+      if (!traces.length) traces.push(...this.drawNothing(layout));
       this.addEdits(layout, shown, height);
       window.dash_clientside.set_props("timeline", { figure: { data: traces, layout } });
       this.listen();
+    }
+
+    /* The eight values of each point, the highest first. */
+    allValues(values) {
+      const n = values[this.facts.classes[0]].length;
+      return Array.from({ length: n }, (_, i) => this.facts.classes.map((name) => [name, values[name][i]])
+        .filter(([, p]) => p !== null).sort((a, b) => b[1] - a[1]).map(([name, p]) => `${name} ${(100 * p).toFixed(1)} %`).join("<br>"));
+    }
+
+    /* Without a curve there is nothing to measure: no axes, and why there is no curve. */
+    drawNothing(layout) {
+      layout.xaxis.visible = false;
+      layout.yaxis = { visible: false, range: [0, 1], fixedrange: true };
+      const why = this.facts.tracks.length ? "no face or no expression is chosen" : "no face was found in this video";
+      layout.annotations.push({ text: why, x: 0.5, y: 0.5, xref: "paper", yref: "paper", showarrow: false, font: { size: 14, color: FAINT } });
+      return [{ type: "scatter", x: [this.from, this.to], y: [null, null], hoverinfo: "skip" }];
     }
 
     band(a, b, domain, colour, width) {
@@ -134,21 +151,24 @@
 
     addEdits(layout, shown, height) {
       this.edits.edits.forEach((edit) => {
-        const row = shown.findIndex((t) => t.track_id === edit.track_id);
-        const top = 1 - row * (height + GAP);
-        const domain = edit.track_id === null ? [0, 1] : [Math.max(0, top - height), top];
-        if (edit.track_id !== null && row < 0) return;
-        const from = edit.start_s === null ? 0 : edit.start_s;
-        const to = edit.end_s === null ? this.facts.duration_s : edit.end_s;
-        if (edit.kind === "exclude") {
-          layout.shapes.push({ ...this.band(from, to, domain, "rgba(0,0,0,0.62)", 1), layer: "above" });
-          layout.annotations.push(this.note("excluded", (Math.max(from, this.from) + Math.min(to, this.to)) / 2, domain[0], from, to));
-        } else if (edit.kind === "event") {
-          layout.shapes.push({
-            type: "line", xref: "x", yref: "paper", x0: from, x1: from, y0: 0, y1: 1, line: { color: INK, width: 1, dash: "dot" },
-          });
-          layout.annotations.push(this.note(edit.value, from, 0, from, from));
-        }
+        if (edit.kind !== "exclude" && edit.kind !== "event") return;
+        edit.shown.forEach((span) => {
+          const row = shown.findIndex((t) => t.track_id === span.track_id);
+          if (span.track_id !== null && row < 0) return;
+          const top = 1 - row * (height + GAP);
+          const domain = span.track_id === null ? [0, 1] : [Math.max(0, top - height), top];
+          const from = span.start_s === null ? 0 : span.start_s;
+          const to = span.end_s === null ? this.facts.duration_s : span.end_s;
+          if (edit.kind === "exclude") {
+            layout.shapes.push({ ...this.band(from, to, domain, "rgba(0,0,0,0.62)", 1), layer: "above" });
+            layout.annotations.push(this.note("excluded", (Math.max(from, this.from) + Math.min(to, this.to)) / 2, domain[0], from, to));
+          } else {
+            layout.shapes.push({
+              type: "line", xref: "x", yref: "paper", x0: from, x1: from, y0: 0, y1: 1, line: { color: INK, width: 1, dash: "dot" },
+            });
+            layout.annotations.push(this.note(edit.value, from, 0, from, from));
+          }
+        });
       });
       layout.annotations = layout.annotations.filter(Boolean);
     }

@@ -3,7 +3,7 @@
   "use strict";
   const mfer = window.mfer;
   const CONTROLS = { curves: "curve-options", show: "show-options", overlay: "overlay-options" };
-  const CHUNK_S = 10, FRAME_SLACK_S = 0.004, OFFSET_SLACK_S = 0.25, MAX_PANELS = 6;
+  const CHUNK_S = 10, FRAME_SLACK_S = 0.004, OFFSET_SLACK_S = 0.25, MAX_PANELS = 6, TAG_PX = 20, ADDRESS_MS = 300;
   let page = null;
 
   const element = (tag, className, text) => {
@@ -33,6 +33,8 @@
       if (start) this.seek(start);
       this.update();
     }
+
+    get stem() { return this.facts.file_name.replace(/\.[^.]*$/, ""); } // what downloads are called after
 
     get alive() { return document.body.contains(this.canvas); }
 
@@ -159,8 +161,20 @@
       this.frame = this.frameAt(shown);
       this.drawBoxes();
       this.showMoment(now);
+      if (this.still || this.video.paused) this.followInAddress(now);
       this.timeline.place(now);
       if (!this.video.paused && !this.still) this.timeline.follow(now);
+    }
+
+    /* The address names the moment, so that it can be sent to somebody; not at every frame of a playing video. */
+    followInAddress(now) {
+      clearTimeout(this.soon);
+      this.soon = setTimeout(() => {
+        if (!this.alive) return;
+        const address = new URL(window.location);
+        if (now > 0) address.searchParams.set("t", now.toFixed(2)); else address.searchParams.delete("t");
+        if (address.href !== window.location.href) window.history.replaceState(window.history.state, "", address);
+      }, ADDRESS_MS);
     }
 
     top(prob) {
@@ -181,7 +195,7 @@
       const pen = canvas.getContext("2d");
       pen.setTransform(dense, 0, 0, dense, 0, 0);
       pen.clearRect(0, 0, width, height);
-      const drawn = [];
+      const drawn = [], tags = [];
       // The player fits the picture of this moment into its box; the lake fits it into width_px x height_px in the
       // same way. The two differ where a file changes its picture's size in the middle.
       const wide_px = picture.videoWidth || this.facts.width_px, high_px = picture.videoHeight || this.facts.height_px;
@@ -205,14 +219,25 @@
         if (!words.length) return;
         pen.font = "600 13px system-ui, sans-serif";
         const text = words.join(" · "), wide = pen.measureText(text).width + 10;
-        const x = Math.max(0, Math.min(x1, width - wide)), y = y1 >= 22 ? y1 - 22 : Math.min(y2 + 2, height - 20);
+        const x = Math.max(0, Math.min(x1, width - wide));
+        const y = this.freeHeight(tags, x, wide, [y1 - TAG_PX - 2, y2 + 2, y1 + 2, y2 - TAG_PX - 2], height);
+        if (y === null) return; // a crowd: the panel beside the picture has it
+        tags.push([x, y, x + wide, y + TAG_PX]);
         pen.fillStyle = "rgba(10,12,16,0.78)";
-        pen.fillRect(x, y, wide, 20);
+        pen.fillRect(x, y, wide, TAG_PX);
         pen.fillStyle = "#ffffff";
         pen.fillText(text, x + 5, y + 14.5);
       });
+      canvas.dataset.tags = JSON.stringify(tags);
       canvas.dataset.frame = this.frame ? this.frame.index : "";
       canvas.dataset.boxes = JSON.stringify(drawn);
+    }
+
+    /* Where a tag hides no other: at the first of the heights that is free, else the nearest one above or below. */
+    freeHeight(tags, x, wide, wanted, height) {
+      const free = (y) => y >= 0 && y + TAG_PX <= height && tags.every(([a, b, c, d]) => x + wide <= a || x >= c || y + TAG_PX <= b || y >= d);
+      const steps = Array.from({ length: 8 }, (_, k) => (k % 2 ? -1 : 1) * Math.ceil((k + 1) / 2) * (TAG_PX + 2));
+      return [...wanted, ...steps.map((step) => wanted[0] + step)].find(free) ?? null;
     }
 
     showMoment(now) {
@@ -253,6 +278,19 @@
         row.append(button);
         return row;
       }));
+    }
+
+    /* The faces to choose from, under the names that people gave them. */
+    listFaces() {
+      const option = (value, text) => { const made = element("option", "", text); made.value = value; return made; };
+      const faces = this.facts.tracks.map(([track]) => option(track, this.timeline.name(track)));
+      [["edit-face", option("", "whole picture")], ["edit-other", option("", "choose a face")]].forEach(([id, none]) => {
+        const list = byId(id), chosen = list.value;
+        list.replaceChildren(none, ...faces.map((face) => face.cloneNode(true)));
+        list.value = chosen;
+      });
+      const options = this.facts.tracks.map(([track, lasts]) => ({ label: `${this.timeline.name(track)} (${lasts})`, value: track }));
+      window.dash_clientside.set_props("track-options", { options });
     }
 
     chip(name, text) {
@@ -301,15 +339,18 @@
       if (!same) this.timeline.draw();
       this.update();
       this.listEpisodes();
+      this.listFaces();
       const list = byId("edit-list");
       list.replaceChildren();
       edits.edits.forEach((edit) => {
-        const face = edit.track_id === null ? "" : ` face ${edit.track_id}`;
+        const faces = edit.shown.filter((span) => span.track_id !== null).map((span) => ` face ${span.track_id}`).join(",");
+        const other = edit.shown.length ? "" : " (of faces found with other settings)";
         const when = edit.start_s === null ? "" : ` ${mfer.clock(edit.start_s)}` + (edit.end_s === null ? "" : ` to ${mfer.clock(edit.end_s)}`);
         const row = element("li");
         const undo = element("button", "small", "undo");
         undo.onclick = () => this.edit({ undo: edit.edit_id }, "Taken back.");
-        row.append(element("span", "", `${edit.kind}${face}${when}${edit.value ? ": " + edit.value : ""}`), undo);
+        const value = { split: ` (face ${edit.value} from there on)`, merge: ` with face ${edit.value}` }[edit.kind] || (edit.value ? `: ${edit.value}` : "");
+        row.append(element("span", "", `${edit.kind}${faces}${when}${value}${other}`), undo);
         list.append(row);
       });
       if (!edits.edits.length) list.append(element("li", "faint", "nothing yet"));
@@ -327,12 +368,13 @@
 
     nameFace() {
       if (this.face() === null) { this.say("Choose a face first."); return; }
-      this.edit(this.ofFace({ kind: "name", value: byId("edit-text").value }), "Named.");
+      this.edit(this.ofFace({ kind: "name", value: byId("edit-name").value }), "Named.");
     }
 
     mergeFace() {
-      if (this.face() === null) { this.say("Choose a face first."); return; }
-      this.edit(this.ofFace({ kind: "merge", value: byId("edit-text").value.trim() }), "The two faces are one person now.");
+      const other = byId("edit-other").value;
+      if (this.face() === null || other === "") { this.say("Choose two faces first: of whom, and the same person as whom."); return; }
+      this.edit(this.ofFace({ kind: "merge", value: other }), "The two faces are one person now.");
     }
 
     splitFace() {
@@ -341,7 +383,7 @@
     }
 
     markEvent() {
-      const value = byId("edit-text").value.trim() || "event";
+      const value = byId("edit-event").value.trim() || "event";
       this.edit(this.ofFace({ kind: "event", value, start_s: this.now }), `Marked: ${value}.`);
     }
 
@@ -365,7 +407,7 @@
         if (!answer.ok) throw new Error((await mfer.reason(answer)) || "it failed");
         const link = element("a");
         link.href = URL.createObjectURL(await answer.blob());
-        link.download = `clip_${this.facts.video_id}_${from.toFixed(1)}_${to.toFixed(1)}.mp4`;
+        link.download = `${this.stem}_clip_${from.toFixed(1)}_${to.toFixed(1)}.mp4`;
         link.click();
         this.say(`The clip is in your downloads: ${link.download}`);
         setTimeout(() => URL.revokeObjectURL(link.href), 60000);
@@ -437,6 +479,8 @@
   document.addEventListener("keydown", (event) => {
     const typing = event.target.closest("input:not([type=checkbox]):not([type=radio]), textarea, select, [contenteditable], dialog");
     if (!page || !page.alive || typing || event.ctrlKey || event.metaKey || event.altKey) return;
+    const control = event.target.closest("button, a, input, summary, [role=button], [role=combobox], [tabindex]:not([tabindex='-1'])");
+    if (control && event.key === " ") return; // it is for the control that has the focus
     page.key(event);
   });
 
@@ -447,7 +491,7 @@
     if (!does) return;
     const name = does.dataset.does;
     if (name === "png") {
-      window.Plotly.downloadImage(page.timeline.plot, { format: "png", filename: `curves_${page.facts.video_id}`, width: 1400, height: page.timeline.plot.clientHeight });
+      window.Plotly.downloadImage(page.timeline.plot, { format: "png", filename: `${page.stem}_curves`, width: 1400, height: page.timeline.plot.clientHeight });
     } else if (name === "keys") byId("key-help").showModal();
     else if (name === "whole") page.timeline.zoom(0, page.facts.duration_s);
     else page[name]();

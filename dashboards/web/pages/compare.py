@@ -12,11 +12,11 @@ from dash import Dash, Input, Output, State, dcc, html
 
 from dashboards.outputs.palette import EXPRESSION_COLOURS
 from dashboards.web.data import folder_of
-from dashboards.web.groups import Figures, by_condition, read_conditions, read_figures
+from dashboards.web.groups import VideoMeans, by_condition, read_conditions, read_means, videos_without_face
 from dashboards.web.shell import DARK_PLOT, chip, plain_text, table
 from dashboards.web.source import LakeSource
 from storage.schema import EXPRESSIONS
-from storage.sql.statistics import bootstrap_means
+from storage.sql.statistics import Estimate, bootstrap_difference, bootstrap_means
 
 __all__ = ["layout", "register"]
 
@@ -26,10 +26,22 @@ _LINES = [(shade, dash) for shade in ("#ffffff", "#8b95a5") for dash in ("solid"
 _PATTERNS = ("", "/", "x", ".", "\\", "-", "|", "+")
 #: Intervals are white: on bars that are less than opaque they have a contrast of three or more.
 _BAR_OPACITY = "8c"
+#: Without a group there is nothing to measure: no axes.
+_NO_GROUP: dict[str, Any] = {
+    "data": [],
+    "layout": {
+        **DARK_PLOT,
+        "height": 160,
+        "xaxis": {"visible": False},
+        "yaxis": {"visible": False},
+        "annotations": [{"text": "no video with a face in these groups", "showarrow": False, "font": {"size": 14}}],
+    },
+}
+_MAX_NAMED = 200
 
 
 def layout(source: LakeSource) -> list[Any]:
-    figures = read_figures(source)
+    videos = read_means(source)
     return [
         html.H1("Compare"),
         html.P(
@@ -50,6 +62,11 @@ def layout(source: LakeSource) -> list[Any]:
             className="buttons",
         ),
         html.P(id="compare-note", className="faint"),
+        dcc.Checklist(
+            [{"label": "reweighted: every class counts as if it were less rare (docs/analysis.md)", "value": "yes"}],
+            [],
+            id="compare-reweighted",
+        ),
         html.Label(["Groups", dcc.Dropdown([], [], id="compare-groups", multi=True)]),
         html.Div(
             dcc.Graph(id="compare-bars", config={"displaylogo": False, "displayModeBar": False}), className="plot"
@@ -70,7 +87,8 @@ def layout(source: LakeSource) -> list[Any]:
             dcc.Graph(id="compare-curves", config={"displaylogo": False, "displayModeBar": False}), className="plot"
         ),
         html.Div(id="compare-table"),
-        dcc.Store(id="compare-conditions", data={path: folder_of(path) for path in figures.paths}),
+        html.Div(id="compare-left-out"),
+        dcc.Store(id="compare-conditions", data={path: folder_of(path) for path in videos.paths}),
     ]
 
 
@@ -81,11 +99,11 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
     return {name: os.path.relpath(name, common) if name in paths else name for name in names}
 
 
-def bars(figures: Figures, groups: dict[str, np.ndarray]) -> dict[str, Any]:
+def bars(videos: VideoMeans, groups: dict[str, np.ndarray]) -> dict[str, Any]:
     """Figure of the mean probability of each expression in each group."""
     traces, shown = [], short_names(list(groups))
     for k, (name, rows) in enumerate(groups.items()):
-        found, label = bootstrap_means(figures.mean[rows], name), plain_text(shown[name])
+        found, label = bootstrap_means(videos.mean[rows], name), plain_text(shown[name])
         traces.append(
             {
                 "type": "bar",
@@ -114,23 +132,34 @@ def bars(figures: Figures, groups: dict[str, np.ndarray]) -> dict[str, Any]:
                 "hovertemplate": "%{x} %{y:.1%}<extra>" + label + "</extra>",
             }
         )
+    if not traces:
+        return _NO_GROUP
     y = {**DARK_PLOT["yaxis"], "tickformat": ".0%", "rangemode": "tozero", "title": {"text": "mean probability"}}
     return {"data": traces, "layout": {**DARK_PLOT, "yaxis": y, "height": 380, "barmode": "group", "showlegend": True}}
 
 
-def curves(figures: Figures, groups: dict[str, np.ndarray], expression: str) -> dict[str, Any]:
+def curves(videos: VideoMeans, groups: dict[str, np.ndarray], expression: str) -> dict[str, Any]:
     """Figure of one expression over the share of the video that has passed, with bands."""
-    across = ((np.arange(figures.parts.shape[1]) + 0.5) / figures.parts.shape[1]).tolist()
+    across = ((np.arange(videos.parts.shape[1]) + 0.5) / videos.parts.shape[1]).tolist()
     traces: list[dict[str, Any]] = []
     shown = short_names(list(groups))
     for k, (name, rows) in enumerate(groups.items()):
-        found = bootstrap_means(figures.parts[rows, :, EXPRESSIONS.index(expression)], name)
+        found = bootstrap_means(videos.parts[rows, :, EXPRESSIONS.index(expression)], name)
         label = plain_text(shown[name])
-        line = {"color": _LINES[k][0], "width": 2.2, "dash": _LINES[k][1]}
+        line: dict[str, Any] = {"color": _LINES[k][0], "width": 2.2, "dash": _LINES[k][1]}
         if not k:
             line["color"] = EXPRESSION_COLOURS[expression]
-        edge = {"type": "scatter", "mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
-        fill = "rgba(255,255,255,0.10)" if k else "rgba(255,255,255,0.16)"
+        edge = {
+            "type": "scatter",
+            "mode": "lines",
+            "line": {**line, "width": 0.7},
+            "opacity": 0.7,
+            "hoverinfo": "skip",
+            "showlegend": False,
+            "legendgroup": name,
+        }
+        red, green, blue = (int(line["color"][at : at + 2], 16) for at in (1, 3, 5))
+        fill = f"rgba({red},{green},{blue},0.14)"
         traces += [
             {**edge, "x": across, "y": _plain(found.high)},
             {**edge, "x": across, "y": _plain(found.low), "fill": "tonexty", "fillcolor": fill},
@@ -138,12 +167,15 @@ def curves(figures: Figures, groups: dict[str, np.ndarray], expression: str) -> 
                 "type": "scatter",
                 "mode": "lines",
                 "name": f"{label} (n = {found.n})",
+                "legendgroup": name,  # its band comes and goes with the line
                 "x": across,
                 "y": _plain(found.mean),
                 "line": line,
                 "hovertemplate": "%{y:.1%} at %{x:.0%} of the video<extra>" + label + "</extra>",
             },
         ]
+    if not traces:
+        return _NO_GROUP
     axes = {
         "xaxis": {
             **DARK_PLOT["xaxis"],
@@ -167,16 +199,42 @@ def _plain(values: np.ndarray) -> list[float | None]:
     return [None if value != value else round(value, 5) for value in values.tolist()]
 
 
-def _rows(figures: Figures, groups: dict[str, np.ndarray]) -> list[list[Any]]:
-    rows, shown = [], short_names(list(groups))
-    for name, chosen in groups.items():
-        found = bootstrap_means(figures.mean[chosen], name)
-        cells = [
-            "" if m != m else [f"{m:.1%}", *([html.Br(), html.Small(f"{lo:.1%} to {hi:.1%}")] if lo == lo else [])]
-            for m, lo, hi in zip(found.mean, found.low, found.high, strict=True)
-        ]
-        rows.append([html.Span(shown[name], title=name), str(found.n), *cells])
+def _rows(videos: VideoMeans, groups: dict[str, np.ndarray]) -> list[list[Any]]:
+    """A row per group, and one for the difference of each other group from the first."""
+    shown = short_names(list(groups))
+    rows = [
+        [html.Span(shown[name], title=name), str(len(chosen)), *_cells(bootstrap_means(videos.mean[chosen], name))]
+        for name, chosen in groups.items()
+    ]
+    first, *others = groups or [""]
+    for name in others:
+        found = bootstrap_difference(videos.mean[groups[name]], videos.mean[groups[first]], (name, first))
+        rows.append([f"{shown[name]} minus {shown[first]}", str(found.n), *_cells(found, "+.1%")])
     return rows
+
+
+def _cells(found: Estimate, form: str = ".1%") -> list[Any]:
+    return [
+        "" if m != m else [f"{m:{form}}", *([html.Br(), html.Small(f"{lo:{form}} to {hi:{form}}")] if lo == lo else [])]
+        for m, lo, hi in zip(found.mean, found.low, found.high, strict=True)
+    ]
+
+
+def left_out(source: LakeSource, videos: VideoMeans, groups: dict[str, np.ndarray]) -> dict[str, str]:
+    """Paths of the videos of the lake that are in no group that is shown, and why."""
+    used = {videos.paths[k] for rows in groups.values() for k in rows}
+    return videos_without_face(source) | {
+        path: "in no group that is shown" for path in videos.paths if path not in used
+    }
+
+
+def _left_out(found: dict[str, str]) -> Any:
+    if not found:
+        return None
+    named = [html.Li([path, html.Small(f" ({why})", className="faint")]) for path, why in found.items()]
+    more = [html.Li(f"and {len(found) - _MAX_NAMED} more")] if len(found) > _MAX_NAMED else []
+    title = f"{len(found)} video{'s' * (len(found) != 1)} left out"
+    return html.Details([html.Summary(title), html.Ul([*named[:_MAX_NAMED], *more])])
 
 
 def register(app: Dash, source: LakeSource) -> None:
@@ -191,7 +249,7 @@ def register(app: Dash, source: LakeSource) -> None:
     def group(contents: str | None, _: int | None, name: str | None) -> Any:
         from dash import ctx, no_update
 
-        paths = read_figures(source).paths
+        paths = read_means(source).paths
         if ctx.triggered_id == "compare-folders" or not contents:
             return {path: folder_of(path) for path in paths}, "groups by folder"
         try:
@@ -215,18 +273,23 @@ def register(app: Dash, source: LakeSource) -> None:
         Output("compare-bars", "figure"),
         Output("compare-curves", "figure"),
         Output("compare-table", "children"),
+        Output("compare-left-out", "children"),
         Input("compare-groups", "value"),
         Input("compare-expression", "value"),
+        Input("compare-reweighted", "value"),
         State("compare-conditions", "data"),
     )
-    def show(chosen: list[str] | None, expression: str, conditions: dict[str, str]) -> Any:
-        figures = read_figures(source)
-        groups = by_condition(figures, conditions)
+    def show(
+        chosen: list[str] | None, expression: str, reweighted: list[str] | None, conditions: dict[str, str]
+    ) -> Any:
+        videos = read_means(source, reweighted=bool(reweighted))
+        groups = by_condition(videos, conditions)
         groups = {name: groups[name] for name in (chosen or [])[:_MAX_GROUPS] if name in groups}
         listed = table(
             ["group", "videos", *EXPRESSIONS],
-            _rows(figures, groups),
+            _rows(videos, groups),
             numbers=tuple(range(1, 2 + len(EXPRESSIONS))),
             empty="No video with a face in these groups.",
         )
-        return bars(figures, groups), curves(figures, groups, expression), listed
+        left = _left_out(left_out(source, videos, groups))
+        return bars(videos, groups), curves(videos, groups, expression), listed, left

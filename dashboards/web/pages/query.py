@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
+import re
+import tempfile
+import uuid
+from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -16,12 +22,15 @@ from dashboards.web.source import LakeSource
 from storage.errors import LakeError
 from storage.schema import EXPRESSIONS
 from storage.sql.column_docs import column_meaning
-from storage.sql.views import VIEWS, run_sql
+from storage.sql.own_tables import READERS, read_own_table
+from storage.sql.views import VIEWS, QueryStop, note_of, run_sql
 
 __all__ = ["EXAMPLES", "MAX_ROWS_SHOWN", "TIMEOUT_S", "draw", "layout", "register"]
 
 MAX_ROWS_SHOWN, _MAX_SAVED_ROWS, TIMEOUT_S = 500, 200_000, 60.0
 _MAX_COLOURS = 12
+#: Bytes of a table that somebody adds: the browser sends it with every query.
+_MAX_TABLE_BYTES = 5_000_000
 
 EXAMPLES = {
     "Time per expression and video": """SELECT file_name, expression, round(sum(duration_s), 2) AS seconds
@@ -68,8 +77,6 @@ ORDER BY files DESC""",
 @cache
 def _schema() -> list[Any]:
     """Each view with its columns and what they mean; made once, from the same text as docs/tables.md."""
-    import tempfile
-
     from storage.lake import Lake
     from storage.sql.views import connect
 
@@ -113,6 +120,7 @@ def layout() -> list[Any]:
         html.Div(
             [
                 html.Button("Run", id="query-run", className="main"),
+                html.Button("Cancel", id="query-cancel", disabled=True),
                 dcc.Input(id="query-name", type="text", placeholder="name to save it under"),
                 html.Button("Save", id="query-save"),
                 html.Button("Forget the saved one", id="query-forget"),
@@ -120,7 +128,21 @@ def layout() -> list[Any]:
             ],
             className="buttons",
         ),
-        dcc.Loading(html.Div(id="query-result"), delay_show=300),
+        html.Div(
+            [
+                dcc.Upload(
+                    html.Button("Add a table of your own"),
+                    id="query-upload",
+                    accept=",".join(READERS),
+                    max_size=_MAX_TABLE_BYTES,
+                ),
+                html.Button("Remove them", id="query-remove"),
+                html.Span(id="query-own", className="faint"),
+            ],
+            className="buttons",
+        ),
+        html.Div([html.P("Running, 60 s at most:"), html.Pre(id="query-asked")], id="query-running", hidden=True),
+        html.Div(id="query-result"),
         html.Div(
             [
                 html.Div(
@@ -153,6 +175,9 @@ def layout() -> list[Any]:
         ),
         dcc.Store(id="query-kept", storage_type="local", data={}),
         dcc.Store(id="query-rows"),
+        dcc.Store(id="query-tables", data={}),
+        dcc.Store(id="query-client", data=uuid.uuid4().hex),
+        html.Div(id="query-sink", hidden=True),
         dcc.Download(id="query-download"),
     ]
     return [
@@ -204,19 +229,30 @@ def draw(rows: dict[str, list[Any]], kind: str, x: str, ys: list[str], colour: s
     return {"data": traces, "layout": {**DARK_PLOT, **axes, "height": 380, "showlegend": len(traces) > 1}}
 
 
-def _answer(source: LakeSource, query: str) -> tuple[list[Any], dict[str, Any] | None]:
-    """What is shown of the answer, and its rows for the chart."""
+def _answer(
+    source: LakeSource, query: str, tables: Mapping[str, pa.Table], stop: QueryStop
+) -> tuple[list[Any], dict[str, Any] | None]:
+    """What is shown of the answer, under the query that it answers, and its rows for the chart."""
+    asked = html.Pre(query, className="asked")
     try:
-        answer = run_sql(source.lake, query, max_rows=MAX_ROWS_SHOWN + 1, timeout_s=TIMEOUT_S)
+        answer = run_sql(
+            source.lake,
+            query,
+            tables=tables,
+            max_rows=MAX_ROWS_SHOWN + 1,
+            timeout_s=TIMEOUT_S,
+            first_rows=True,
+            stop=stop,
+        )
     except LakeError as error:
-        return [html.P(str(error), className="error")], None
+        return [asked, html.P(str(error), className="error")], None
     shown = answer.slice(0, MAX_ROWS_SHOWN)
     columns = [column.to_pylist() for column in shown.columns]
     cells = [[_cell(value) for value in row] for row in zip(*columns, strict=True)]
     numbers = tuple(k for k, field in enumerate(shown.schema) if _is_number(field.type))
     more = len(answer) > MAX_ROWS_SHOWN
     note = (
-        f"the first {MAX_ROWS_SHOWN} rows; Download CSV gives more"
+        f"the first {MAX_ROWS_SHOWN} rows; Download CSV gives up to {_MAX_SAVED_ROWS:,}"
         if more
         else f"{len(answer)} row{'s' * (len(answer) != 1)}"
     )
@@ -225,14 +261,12 @@ def _answer(source: LakeSource, query: str) -> tuple[list[Any], dict[str, Any] |
         for k, (name, values) in enumerate(zip(shown.column_names, columns, strict=True))
     }
     told = {"rows": rows, "numbers": [shown.column_names[k] for k in numbers]}
-    return [
-        html.P(note, className="faint"),
-        table(list(shown.column_names), cells, numbers=numbers, empty="no rows"),
-    ], told
+    notes = [html.P(text, className="faint") for text in (note, note_of(answer)) if text]
+    return [asked, *notes, table(list(shown.column_names), cells, numbers=numbers, empty="no rows")], told
 
 
-def _csv_text(source: LakeSource, query: str) -> str:
-    answer = run_sql(source.lake, query, max_rows=_MAX_SAVED_ROWS, timeout_s=TIMEOUT_S)
+def _csv_text(source: LakeSource, query: str, tables: Mapping[str, pa.Table]) -> str:
+    answer = run_sql(source.lake, query, tables=tables, max_rows=_MAX_SAVED_ROWS, timeout_s=TIMEOUT_S)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(answer.column_names)
@@ -240,16 +274,90 @@ def _csv_text(source: LakeSource, query: str) -> str:
     return text.getvalue()
 
 
+def _own_table(file_name: str, content: str) -> pa.Table:
+    """A table that the browser sent as a data URL. Raises LakeError where it cannot be read."""
+    with tempfile.TemporaryDirectory(prefix="mfer-") as folder:
+        file = Path(folder) / f"table{Path(file_name).suffix.lower()}"
+        file.write_bytes(base64.b64decode(content.partition(",")[2]))
+        try:
+            return read_own_table(file)
+        except LakeError as error:
+            raise LakeError(str(error).replace(str(file), file_name), error.code) from error
+
+
+def _table_name(file_name: str) -> str:
+    """What a file's table is called in a query: its name as one word."""
+    word = re.sub(r"\W+", "_", Path(file_name).stem, flags=re.ASCII).strip("_")
+    return word if word and not word[0].isdigit() else f"t_{word}"
+
+
+def _own_tables(kept: Mapping[str, list[str]] | None) -> dict[str, pa.Table]:
+    return {name: _own_table(file_name, content) for name, (file_name, content) in (kept or {}).items()}
+
+
 def register(app: Dash, source: LakeSource) -> None:
+    running: dict[str, QueryStop] = {}
+
+    app.clientside_callback(
+        "(n, query) => query || ''",
+        Output("query-asked", "children"),
+        Input("query-run", "n_clicks"),
+        State("query-text", "value"),
+        prevent_initial_call=True,
+    )
+
     @app.callback(
         Output("query-result", "children"),
         Output("query-rows", "data"),
         Input("query-run", "n_clicks"),
         State("query-text", "value"),
+        State("query-tables", "data"),
+        State("query-client", "data"),
+        running=[
+            (Output("query-run", "disabled"), True, False),
+            (Output("query-cancel", "disabled"), False, True),
+            (Output("query-running", "hidden"), False, True),
+            (Output("query-result", "hidden"), True, False),
+        ],
         prevent_initial_call=True,
     )
-    def run(_: int | None, query: str | None) -> Any:
-        return _answer(source, query or "")
+    def run(_: int | None, query: str | None, kept: dict[str, list[str]] | None, client: str) -> Any:
+        stop = running[client] = QueryStop()
+        try:
+            return _answer(source, query or "", _own_tables(kept), stop)
+        finally:
+            running.pop(client, None)
+
+    @app.callback(
+        Output("query-sink", "children"),
+        Input("query-cancel", "n_clicks"),
+        State("query-client", "data"),
+        prevent_initial_call=True,
+    )
+    def cancel(_: int | None, client: str) -> Any:
+        if client in running:
+            running[client].set()
+        return no_update
+
+    @app.callback(
+        Output("query-tables", "data"),
+        Output("query-own", "children"),
+        Input("query-upload", "contents"),
+        Input("query-remove", "n_clicks"),
+        State("query-upload", "filename"),
+        State("query-tables", "data"),
+        prevent_initial_call=True,
+    )
+    def add(content: str | None, _: int | None, file_name: str | None, kept: dict[str, list[str]] | None) -> Any:
+        if ctx.triggered_id == "query-remove" or content is None:
+            return {}, ""
+        try:
+            read = _own_table(file_name or "", content)
+        except LakeError as error:
+            return no_update, str(error)
+        kept = {**(kept or {}), _table_name(file_name or ""): [file_name or "", content]}
+        columns = ", ".join(read.column_names)
+        return kept, f"{', '.join(kept)}; the last one has {len(read)} rows of {columns}"
 
     @app.callback(
         Output("query-x", "options"),
@@ -290,11 +398,13 @@ def register(app: Dash, source: LakeSource) -> None:
         Output("query-result", "children", allow_duplicate=True),
         Input("query-csv", "n_clicks"),
         State("query-text", "value"),
+        State("query-tables", "data"),
         prevent_initial_call=True,
     )
-    def download(_: int | None, query: str | None) -> Any:
+    def download(_: int | None, query: str | None, kept: dict[str, list[str]] | None) -> Any:
         try:
-            return {"content": _csv_text(source, query or ""), "filename": "answer.csv", "type": "text/csv"}, no_update
+            text = _csv_text(source, query or "", _own_tables(kept))
+            return {"content": text, "filename": "answer.csv", "type": "text/csv"}, no_update
         except LakeError as error:
             return no_update, [html.P(str(error), className="error")]
 

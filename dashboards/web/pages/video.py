@@ -29,7 +29,7 @@ _KEYS = {
     "p, n": "previous, next episode",
     "b": "boxes on, off",
     "z": "whole video in the curves",
-    "e": "mark an event here (its text is in the field)",
+    "e": "mark an event here (its text is in the field beside the button)",
     "x": "begin to exclude here; again: until here",
     "u": "take the last edit back",
     "?": "this list",
@@ -82,7 +82,7 @@ def layout(source: LakeSource, video_id: str, *, can_explain: bool = False) -> l
                             className="faint",
                         ),
                         _controls(facts, can_explain),
-                        html.Div([_edits(facts), _episodes(facts)], className="columns"),
+                        html.Div([_edits(), _episodes(facts)], className="columns"),
                     ],
                     className="video-main",
                 ),
@@ -105,11 +105,25 @@ def layout(source: LakeSource, video_id: str, *, can_explain: bool = False) -> l
 
 def _told(facts: dict[str, Any]) -> dict[str, Any]:
     """What the page's script needs to know."""
-    kept = ("video_id", "analysis_id", "faces_id", "start_s", "duration_s", "width_px", "height_px", "codec")
+    kept = (
+        "video_id",
+        "file_name",
+        "analysis_id",
+        "faces_id",
+        "start_s",
+        "duration_s",
+        "width_px",
+        "height_px",
+        "codec",
+    )
     starts = sorted({episode["start_s"] for episode in facts["episodes"]})
     return {name: facts[name] for name in kept} | {
         "classes": list(EXPRESSIONS),
         "colours": EXPRESSION_COLOURS,
+        "tracks": [
+            [track["track_id"], seconds_text(track["end_s"] - track["start_s"])]
+            for track in facts["tracks"][:_MAX_FACES]
+        ],
         "episode_starts": starts,
         "episodes": [list(episode.values()) for episode in facts["episodes"][:_MAX_EPISODES]],
     }
@@ -239,41 +253,35 @@ def _controls(facts: dict[str, Any], can_explain: bool) -> html.Div:
     )
 
 
-def _edits(facts: dict[str, Any]) -> html.Section:
-    faces = [html.Option("whole picture", value="")] + [
-        html.Option(f"face {track['track_id']}", value=str(track["track_id"])) for track in facts["tracks"][:_MAX_FACES]
+def _edits() -> html.Section:
+    """What people say. The page's script fills the lists of faces, since their names change."""
+
+    def field(label: str, part: Any) -> html.Label:
+        return html.Label([label, part], className="inline")
+
+    def button(text: str, does: str) -> html.Button:
+        return html.Button(text, **{"data-does": does})
+
+    def text(name: str, placeholder: str) -> dcc.Input:
+        return dcc.Input(id=name, type="text", placeholder=placeholder)
+
+    rows = [
+        [
+            field("Of", html.Select([html.Option("whole picture", value="")], id="edit-face")),
+            button("somebody else from here on", "splitFace"),
+            button("exclude from / to here (x)", "exclude"),
+        ],
+        [field("Name", text("edit-name", "who it is")), button("name the face", "nameFace")],
+        [
+            field("Same person as", html.Select([], id="edit-other")),
+            button("join the two faces", "mergeFace"),
+        ],
+        [field("Event", text("edit-event", "what happens here")), button("mark an event (e)", "markEvent")],
     ]
     return html.Section(
         [
             html.H2("What you say about it"),
-            html.Div(
-                [
-                    html.Label(["Of", html.Select(faces, id="edit-face")], className="inline"),
-                    html.Label(
-                        [
-                            "Text",
-                            dcc.Input(
-                                id="edit-text",
-                                type="text",
-                                placeholder="a name, an event, or a face's number",
-                                style={"width": "20rem"},
-                            ),
-                        ],
-                        className="inline",
-                    ),
-                ],
-                className="buttons",
-            ),
-            html.Div(
-                [
-                    html.Button("name the face", **{"data-does": "nameFace"}),
-                    html.Button("same person as face number", **{"data-does": "mergeFace"}),
-                    html.Button("somebody else from here on", **{"data-does": "splitFace"}),
-                    html.Button("mark an event (e)", **{"data-does": "markEvent"}),
-                    html.Button("exclude from / to here (x)", **{"data-does": "exclude"}),
-                ],
-                className="buttons",
-            ),
+            *(html.Div(row, className="buttons") for row in rows),
             html.Ul(id="edit-list"),
             html.P(
                 "Kept beside the scores, never in them. scores, episodes and seconds leave excluded spans out; a "

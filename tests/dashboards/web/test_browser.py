@@ -20,6 +20,7 @@ from pipelines.settings import AnalysisSettings, DetectorSettings
 from pipelines.video.decode import open_video
 from pipelines.video.encode import write_video
 from storage.lake import Lake
+from storage.schema import EXPRESSIONS
 from storage.sql.views import run_sql
 from tests.clips import read_number, write_clip
 from tests.faces import carphone_faces, carphone_frames
@@ -267,12 +268,25 @@ def test_keys_mark_exclude_name_and_undo(page: Page) -> None:
     assert run_sql(page.lake, counted)["n"][0].as_py() == 0
     page.until(lambda: "excluded" in page.find("#timeline").text, "the band")
     page.driver.execute_script("const s = document.getElementById('edit-face'); s.value = '0'")
-    page.find("#edit-text").send_keys("<b>Ann</b>")
+    page.find("#edit-name").send_keys("<b>Ann</b>")
     page.find("[data-does=nameFace]").click()
     page.until(lambda: "<b>Ann</b> (face 0)" in page.find("#timeline").text, "the name over the curves")
     assert edits()[1]["value"] == "<b>Ann</b>"
+    assert "<b>Ann</b> (face 0)" in page.find("#edit-face").text
+    assert "<b>Ann</b> (face 0)" in page.find("#edit-other").text
+    page.until(lambda: "<b>Ann</b> (face 0) (0:04)" in page.find("#track-options").text, "the name in the face list")
+    page.find("#edit-event").send_keys("a smile")
+    page.find("[data-does=markEvent]").click()
+    page.until(lambda: len(edits()) == 3, "the event")
+    assert edits()[2] | {"start_s": None} == {
+        "kind": "event",
+        "value": "a smile",
+        "track_id": 0,
+        "start_s": None,
+        "end_s": None,
+    }
     page.find("h1").click()
-    for left in (1, 0):
+    for left in (2, 1, 0):
         page.key("u")
         page.until(lambda left=left: len(edits()) == left, "the undo")
     page.until(lambda: "excluded" not in page.find("#timeline").text, "the band to go")
@@ -296,6 +310,25 @@ def test_a_face_is_split_at_the_cursor_and_made_one_again(page: Page) -> None:
     page.until(lambda: f"face {new}" in page.find("#moment-bars").text, "its bars")
     page.driver.execute_script("window.mfer.page.seek(1.0)")
     page.until(lambda: "face 0" in page.find("#moment-bars").text, "those of the face before")
+    page.driver.execute_script("document.getElementById('edit-face').value = arguments[0]", str(new))
+    for at_s in (2.5, 3.0):
+        page.driver.execute_script("window.mfer.page.seek(arguments[0])", at_s)
+        page.find("[data-does=exclude]").click()
+    page.until(lambda: "excluded" in page.find("#timeline").text, "the band")
+    layout = page.js("JSON.parse(JSON.stringify(document.querySelector('#timeline .js-plotly-plot').layout))")
+    row = next(k for k, n in enumerate(layout["annotations"]) if n["text"] == f"face {new}")
+    (band,) = [shape for shape in layout["shapes"] if shape["layer"] == "above"]
+    assert [band["y0"], band["y1"]] == pytest.approx(layout["yaxis" + (str(row + 1) if row else "")]["domain"])
+    assert (band["x0"], band["x1"]) == pytest.approx((2.5, 3.0), abs=0.05)
+    assert f"exclude face {new}" in page.find("#edit-list").text
+    page.driver.execute_script("document.getElementById('edit-other').value = '0'")
+    page.find("[data-does=mergeFace]").click()
+    page.until(lambda: f"face {new} = face 0" in page.find("#timeline").text, "the two as one person")
+    assert f"merge face {new} with face 0" in page.find("#edit-list").text
+    page.find("h1").click()
+    for gone in (f"face {new} = face 0", "excluded"):
+        page.key("u")
+        page.until(lambda gone=gone: gone not in page.find("#timeline").text, "the undo")
     page.find("h1").click()
     page.key("u")
     page.until(lambda: run_sql(page.lake, tracks)["track_id"].to_pylist() == before, "the undo")
@@ -334,7 +367,7 @@ def test_the_view_is_downloaded_as_a_clip_that_lasts_as_long(page: Page) -> None
     page.ready()
     page.driver.execute_script("window.mfer.page.timeline.zoom(1.0, 2.0)")
     page.find("[data-does=clip]").click()
-    file = page.until(lambda: next(page.downloads.glob("clip_*.mp4"), None), "the download")
+    file = page.until(lambda: next(page.downloads.glob("carphone_clip_*.mp4"), None), "the download")
     clip = open_video(file)
     assert clip.info.duration_s == pytest.approx(1.0, abs=0.1)
     assert "in your downloads" in page.find("#video-message").text
@@ -430,6 +463,125 @@ def test_queries_can_only_read(page: Page) -> None:
     editor.send_keys("DROP TABLE scores")
     editor.send_keys(Keys.CONTROL, Keys.ENTER)
     page.until(lambda: "is allowed" in page.find("#query-result").text, "the refusal")
+
+
+def ask(page: Page, query: str) -> None:
+    editor = page.find("#query-text")
+    editor.send_keys(Keys.CONTROL, "a")
+    editor.send_keys(query)
+    editor.send_keys(Keys.CONTROL, Keys.ENTER)
+
+
+def test_a_long_answer_is_cut_with_a_note_and_a_long_query_is_shown_and_cancelled(page: Page) -> None:
+    page.open("/query")
+    ask(page, "SELECT a.frame_index FROM frames a, frames b")
+    page.until(lambda: "the first 500 rows; Download CSV" in page.find("#query-result").text, "the note")
+    assert page.js("document.querySelectorAll('#query-result tbody tr').length") == 500
+    endless = (
+        "SELECT count(*) FROM frames a, frames b, frames c, frames d, frames e WHERE a.time_s + b.time_s > e.time_s"
+    )
+    ask(page, endless)
+    page.until(lambda: page.find("#query-asked").is_displayed(), "the query that runs")
+    assert page.find("#query-asked").text == page.find("#query-text").get_attribute("value") == endless
+    page.find("#query-cancel").click()
+    page.until(lambda: "the query was cancelled" in page.find("#query-result").text, "the end")
+    assert endless in page.find("#query-result .asked").text
+    assert not page.find("#query-running").is_displayed()
+
+
+def test_a_table_of_ones_own_is_joined_with_the_views(page: Page, tmp_path: Path) -> None:
+    table = tmp_path / "my participants.csv"
+    table.write_text("file;age\ncarphone.mp4;44\n", encoding="utf-16")
+    page.open("/query")
+    page.find("#query-upload input[type=file]").send_keys(str(table))
+    page.until(lambda: "my_participants; the last one has 1 rows of file, age" in page.find("#page").text, "the table")
+    ask(page, "SELECT DISTINCT age FROM scores JOIN my_participants ON file = file_name")
+    page.until(lambda: page.find("#query-result").text.endswith("age\n44"), "the answer")
+    page.find("#query-remove").click()
+    page.until(lambda: not page.find("#query-own").text, "the table to go")
+    ask(page, "SELECT * FROM my_participants")
+    page.until(lambda: "my_participants" in page.find("#query-result .error").text, "the refusal")
+    table.with_suffix(".pdf").write_text("no table")
+    page.find("#query-upload input[type=file]").send_keys(str(table.with_suffix(".pdf")))
+
+
+def test_a_key_is_for_the_control_that_has_the_focus(page: Page) -> None:
+    page.open_video()
+    page.ready()
+    page.find("[data-does=keys]").send_keys(Keys.SPACE)
+    assert page.js("document.getElementById('key-help').open")
+    page.key(Keys.ESCAPE)
+    box = page.find("#curve-options input")
+    was = page.js("document.querySelector('#curve-options input').checked")
+    box.send_keys(Keys.SPACE)
+    assert page.js("document.querySelector('#curve-options input').checked") != was
+    assert page.js("window.mfer.page.video.paused")
+    box.send_keys(Keys.SPACE)
+
+
+def test_the_address_follows_the_cursor_and_leads_back_to_it(page: Page) -> None:
+    page.open_video()
+    page.ready()
+    page.driver.execute_script("window.mfer.page.seek(1.5)")
+    page.until(lambda: page.driver.current_url.endswith("&t=1.50"), "the moment in the address")
+    page.driver.refresh()
+    page.until(lambda: page.js("Math.abs(window.mfer?.page?.now - 1.5) < 0.01"), "the moment")
+
+
+def test_a_point_of_a_curve_tells_all_eight_values(page: Page) -> None:
+    page.open_video()
+    told = page.js(
+        "document.querySelector('#timeline .js-plotly-plot').data.filter((t) => t.hovertemplate).map((t) => t.text[5])"
+    )
+    assert len(told) == 8
+    lines = [line.rsplit(" ", 2) for line in told[0].split("<br>")]
+    assert {name for name, _, _ in lines} == set(EXPRESSIONS)
+    shares = [float(value) for _, value, _ in lines]
+    assert shares == sorted(shares, reverse=True)
+    assert sum(shares) == pytest.approx(100, abs=1)
+
+
+def test_tags_of_a_crowd_do_not_cover_each_other(page: Page) -> None:
+    page.open_video()
+    page.ready()
+    page.until(lambda: page.js("window.mfer.page.frame?.faces.length === 1"), "the face")
+    page.driver.execute_script("""
+        const page = window.mfer.page, one = page.frame.faces[0];
+        const aside = (k) => one.box.map((x, i) => x + (i % 2 ? 0 : 4 * k));
+        const faces = [0, 1, 2, 3, 4, 5].map((k) => ({ ...one, track: k, box: aside(k) }));
+        page.frame = { ...page.frame, faces };
+        page.drawBoxes();""")
+    tags = json.loads(page.js("document.getElementById('overlay').dataset.tags"))
+    assert len(tags) >= 5
+    for k, (a1, b1, a2, b2) in enumerate(tags):
+        assert all(a2 <= c1 or c2 <= a1 or b2 <= d1 or d2 <= b1 for c1, d1, c2, d2 in tags[k + 1 :])
+
+
+def test_a_video_without_a_face_has_no_axes(page: Page) -> None:
+    page.open(f"/video?id={page.video_id('late_sound.mp4')}")
+    page.until(lambda: "no face was found in this video" in page.find("#timeline").text, "the reason")
+    assert page.js("document.querySelectorAll('#timeline .xtick, #timeline .ytick').length") == 0
+
+
+@pytest.mark.parametrize("path", ["/", "/video", "/compare", "/query", "/label", "/models", "/settings"])
+def test_a_narrow_screen_has_a_menu_that_folds_and_nothing_beyond_its_edge(page: Page, path: str) -> None:
+    narrow = {"width": 420, "height": 900, "deviceScaleFactor": 1, "mobile": True}
+    page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", narrow)
+    try:
+        if path == "/video":
+            page.open_video()
+        else:
+            page.open(path)
+        assert not page.find("header nav").is_displayed()
+        page.find("#menu").click()
+        assert page.find("header nav").is_displayed()
+        assert page.find("#menu").get_attribute("aria-expanded") == "true"
+        assert page.js("document.documentElement.scrollWidth") <= 420
+        page.find("header nav a[href='/settings']").click()
+        page.until(lambda: page.find("#page h1").text == "Settings", "the page")
+        page.until(lambda: not page.find("header nav").is_displayed(), "the menu to fold")
+    finally:
+        page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 def test_a_video_that_the_browser_cannot_play_is_shown_as_single_frames(page: Page) -> None:

@@ -20,7 +20,7 @@ from click.testing import CliRunner
 from dashboards.web.app import create_app, is_loopback
 from dashboards.web.curves import Curves, view_of
 from dashboards.web.data import health, library, mean_expressions, remedies, strips, trusted_shares, video_facts
-from dashboards.web.groups import by_condition, read_conditions, read_figures
+from dashboards.web.groups import by_condition, read_conditions, read_means
 from dashboards.web.pages import compare, label, query, video
 from dashboards.web.pages import health as health_page
 from dashboards.web.pages import library as library_page
@@ -159,17 +159,56 @@ def test_strip_follows_the_leading_expression_and_is_empty_where_no_face_was(
 
 
 def test_groups_are_of_videos_and_not_frames(source: LakeSource) -> None:
-    figures = read_figures(source)
-    groups = by_condition(figures, {path: path.split("/")[2] for path in figures.paths})
+    videos = read_means(source)
+    groups = by_condition(videos, {path: path.split("/")[2] for path in videos.paths})
     assert {name: len(rows) for name, rows in groups.items()} == {"a": 3, "b": 3}
-    assert compare.bars(figures, groups)["data"][0]["name"] == "a (n = 3)"
-    assert len(compare.curves(figures, groups, "fear")["data"]) == 6
+    assert compare.bars(videos, groups)["data"][0]["name"] == "a (n = 3)"
+    assert len(compare.curves(videos, groups, "fear")["data"]) == 6
+    differences = compare._rows(videos, groups)[2]
+    assert differences[:2] == ["b minus a", "6"]
+    mean = videos.mean[groups["b"]].mean(0) - videos.mean[groups["a"]].mean(0)
+    assert [cell[0] for cell in differences[2:]] == [f"{m:+.1%}" for m in mean]
+
+
+def test_a_groups_band_has_its_look_and_goes_with_its_line(source: LakeSource) -> None:
+    videos = read_means(source)
+    groups = by_condition(videos, {path: path.split("/")[2] for path in videos.paths})
+    curves = compare.curves(videos, groups, "fear")["data"]
+    assert [curve["legendgroup"] for curve in curves] == ["a"] * 3 + ["b"] * 3
+    assert len({curve["fillcolor"] for curve in curves if "fillcolor" in curve}) == 2
+    assert [curve["line"]["dash"] for curve in curves] == ["solid"] * 3 + ["dash"] * 3
+
+
+def test_videos_that_are_left_out_are_named_with_the_reason(source: LakeSource, tmp_path: Path) -> None:
+    videos = read_means(source)
+    groups = by_condition(videos, dict.fromkeys(videos.paths[:4], "calm"))
+    found = compare.left_out(source, videos, groups)
+    broken = "/films/<b>broken</b>.mp4"
+    assert found == {broken: "empty_file", **dict.fromkeys(videos.paths[4:], "in no group that is shown")}
+    lake = Lake.open(tmp_path / "lake", create=True)
+    add_video(lake, 1, face_rows(50, without_face=tuple(range(50))), path="/films/nobody.mp4")
+    own = LakeSource(lake)
+    assert compare.left_out(own, read_means(own), {}) == {"/films/nobody.mp4": "no face"}
+    for figure in (compare.bars(read_means(own), {}), compare.curves(read_means(own), {}, "fear")):
+        assert not figure["layout"]["xaxis"]["visible"]
+        assert not figure["data"]
+
+
+def test_reweighted_groups_are_means_of_the_sql_function(shared: Lake, source: LakeSource) -> None:
+    videos = read_means(source, reweighted=True)
+    names = ", ".join(f"sum(p_{name} * duration_s) / sum(duration_s) AS {name}" for name in EXPRESSIONS)
+    rows = run_sql(shared, f"SELECT path, {names} FROM reweighted() GROUP BY path ORDER BY path").to_pylist()
+    assert [row["path"] for row in rows] == list(videos.paths)
+    expected = np.array([[row[name] for name in EXPRESSIONS] for row in rows], dtype=float)
+    assert np.isfinite(expected).any()
+    np.testing.assert_allclose(videos.mean, expected, atol=1e-9)
+    assert (np.abs(videos.mean - read_means(source).mean) > 0.001).any()
 
 
 def test_eight_groups_can_be_told_apart_without_colour(source: LakeSource) -> None:
-    figures = read_figures(source)
+    videos = read_means(source)
     groups = {f"/films/{name}": np.arange(k % 3, 6, 3) for k, name in enumerate("abcdefgh")}
-    bars, curves = (found["data"] for found in (compare.bars(figures, groups), compare.curves(figures, groups, "fear")))
+    bars, curves = (found["data"] for found in (compare.bars(videos, groups), compare.curves(videos, groups, "fear")))
     assert len({bar["marker"]["pattern"]["shape"] for bar in bars}) == 8
     lines = [(curve["line"]["color"], curve["line"]["dash"]) for curve in curves if "name" in curve]
     assert len({*lines}) == 8
@@ -390,6 +429,34 @@ def test_a_split_face_is_two_in_the_page_and_its_curves_until_it_is_taken_back(
     web.post(f"/api/video/{name}/edits", json={"undo": said["edits"][0]["edit_id"]})
     curves = web.get(f"/api/video/{name}/curves?from=0&to=1{tracks}").get_json()["tracks"]
     assert {curve["track_id"]: len(curve["raw_s"]) for curve in curves} == {0: 10}
+
+
+def test_edits_come_with_the_faces_that_they_belong_to(film: tuple[Lake, Path, str]) -> None:
+    lake, _, name = film
+    web = client(lake)
+
+    def say(kind: str, faces_id: str = FACES, **parts: object) -> list[dict[str, object]]:
+        told = {"kind": kind, "track_id": 0, "faces_id": faces_id, **parts}
+        answer = web.post(f"/api/video/{name}/edits", json=told)
+        assert answer.status_code == 200, answer.text
+        return answer.get_json()["edits"][-1]["shown"]
+
+    assert say("split", start_s=0.2) == [{"track_id": 0, "start_s": 0.2, "end_s": None}]
+    whole = say("exclude", track_id=1)
+    assert whole == [{"track_id": 1, "start_s": 0.2, "end_s": None}]
+    assert say("exclude", track_id=1, start_s=0.24, end_s=0.3) == [{"track_id": 1, "start_s": 0.24, "end_s": 0.3}]
+    assert say("exclude", start_s=0.04, end_s=0.3) == [{"track_id": 0, "start_s": 0.04, "end_s": 0.2}]
+    assert say("split", track_id=1, start_s=0.32) == [{"track_id": 1, "start_s": 0.32, "end_s": None}]
+    later = web.get(f"/api/video/{name}/edits").get_json()["edits"][1]["shown"]
+    assert later == [{"track_id": 1, "start_s": 0.2, "end_s": 0.32}, {"track_id": 2, "start_s": 0.32, "end_s": None}]
+    assert say("event", track_id=2, value="smile", start_s=0.1) == [{"track_id": 2, "start_s": 0.1, "end_s": None}]
+    other = face_rows(5, fps=25)
+    add_video(lake, 0, other, video_id=name, analysis_id=ANALYSIS_B, faces_id="f" * 16, model_id=MODEL_B)
+    assert say("exclude", "f" * 16) == []
+    refused = web.post(
+        f"/api/video/{name}/edits", json={"kind": "merge", "track_id": 0, "faces_id": FACES, "value": "7"}
+    )
+    assert (refused.status_code, "no face 7" in refused.text) == (400, True)
 
 
 def test_a_clip_of_the_view_is_a_video_of_that_length(film: tuple[Lake, Path, str], tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from storage.annotations.edits import add_edit, add_label, undo_edit
 from storage.lake import Lake
 from storage.sql.views import VIEWS, connect, run_sql
-from tests.storage.lake_rows import FACES, add_video, face_rows, video_id
+from tests.storage.lake_rows import ANALYSIS_B, FACES, add_video, face_rows, video_id
 
 VIDEO = video_id(1)
 
@@ -57,6 +57,7 @@ def test_excluded_span_leaves_scores_and_what_follows_from_them(lake: Lake) -> N
 def test_one_face_can_be_excluded_and_overlapping_spans_count_once(lake: Lake) -> None:
     for start_s, end_s in ((0.0, 2.0), (1.0, 3.0)):
         add_edit(lake, VIDEO, "exclude", faces_id=FACES, track_id=1, start_s=start_s, end_s=end_s)
+    add_video(lake, 1, face_rows(50, n_faces=2), analysis_id=ANALYSIS_B, faces_id="f" * 16, model_id="other@1")
     add_edit(lake, VIDEO, "exclude", faces_id="f" * 16, track_id=0)  # tracks of other settings: not these
     times = seen(lake)
     assert len(times[0]) == 100
@@ -72,13 +73,47 @@ def test_names_and_merges_are_one_person(lake: Lake) -> None:
     assert ask(lake, "SELECT track_id, person, name FROM people ORDER BY 1") == [(0, 0, "Ann"), (1, 0, "Ann")]
 
 
-def test_merges_over_several_steps_are_one_person_and_a_circle_ends(lake: Lake) -> None:
-    for track_id, other in ((1, "0"), (2, "1"), (7, "8"), (8, "7")):
-        add_edit(lake, VIDEO, "merge", faces_id=FACES, track_id=track_id, value=other)
-    add_edit(lake, VIDEO, "name", faces_id=FACES, track_id=2, value="Ann")
-    people = "SELECT track_id, person, name FROM people ORDER BY 1"
-    circle = [(7, 7, None), (8, 7, None)]
-    assert ask(lake, people) == [(0, 0, "Ann"), (1, 0, "Ann"), (2, 0, "Ann"), *circle]
+PEOPLE = "SELECT track_id, person, name FROM people ORDER BY 1"
+
+
+@pytest.fixture
+def crowd(tmp_path: Path) -> Lake:
+    """Six faces in one video."""
+    lake = Lake.open(tmp_path / "crowd", create=True)
+    add_video(lake, 1, face_rows(25, n_faces=6))
+    return lake
+
+
+def merge(lake: Lake, track_id: int, other: str) -> str:
+    return add_edit(lake, VIDEO, "merge", faces_id=FACES, track_id=track_id, value=other)
+
+
+def test_merges_over_several_steps_are_one_person_and_a_circle_ends(crowd: Lake) -> None:
+    for track_id, other in ((1, "0"), (2, "1"), (4, "5"), (5, "4")):
+        merge(crowd, track_id, other)
+    add_edit(crowd, VIDEO, "name", faces_id=FACES, track_id=2, value="Ann")
+    circle = [(4, 4, None), (5, 4, None)]
+    assert ask(crowd, PEOPLE) == [(0, 0, "Ann"), (1, 0, "Ann"), (2, 0, "Ann"), *circle]
+
+
+def test_several_merges_of_one_face_hold_together_until_each_is_taken_back(crowd: Lake) -> None:
+    merge(crowd, 3, "1")
+    second = merge(crowd, 3, " 4 ")
+    add_edit(crowd, VIDEO, "name", faces_id=FACES, track_id=4, value="Ann")
+    assert ask(crowd, PEOPLE) == [(1, 1, "Ann"), (3, 1, "Ann"), (4, 1, "Ann")]
+    undo_edit(crowd, VIDEO, second)
+    assert ask(crowd, PEOPLE) == [(1, 1, None), (3, 1, None), (4, 4, "Ann")]
+
+
+def test_a_face_whose_split_was_taken_back_is_nobody(lake: Lake) -> None:
+    split = add_edit(lake, VIDEO, "split", faces_id=FACES, track_id=0, start_s=2.0)
+    add_edit(lake, VIDEO, "name", faces_id=FACES, track_id=2, value="Bea")
+    merge(lake, 1, "2")
+    assert ask(lake, PEOPLE) == [(1, 2, "Bea"), (2, 2, "Bea")]
+    undo_edit(lake, VIDEO, split)
+    assert ask(lake, PEOPLE) == []
+    with pytest.raises(ValueError, match="no face 2: its faces are 0, 1"):
+        merge(lake, 1, "2")
 
 
 def test_a_split_track_is_two_in_every_view_until_it_is_taken_back(lake: Lake) -> None:
@@ -147,6 +182,16 @@ def test_what_was_summed_at_commit_is_what_the_faces_add_up_to(lake: Lake) -> No
         ("name", {"track_id": 0, "value": "Ann"}, "faces_id"),
         ("name", {"track_id": 0, "faces_id": FACES, "value": " "}, "text"),
         ("merge", {"track_id": 0, "faces_id": FACES, "value": "0"}, "another track"),
+        ("merge", {"track_id": 0, "faces_id": FACES, "value": "9"}, "no face 9: its faces are 0, 1"),
+        ("merge", {"track_id": 9, "faces_id": FACES, "value": "0"}, "no face 9"),
+        ("merge", {"track_id": 0, "faces_id": "f" * 16, "value": "1"}, "none with these settings"),
+        ("merge", {"track_id": 0, "faces_id": FACES, "value": "99999999999"}, "no face 99999999999"),
+        ("merge", {"track_id": 0, "faces_id": FACES, "value": "²"}, "another track"),
+        ("merge", {"track_id": 0, "faces_id": FACES, "value": "-1"}, "another track"),
+        ("merge", {"track_id": 0, "faces_id": FACES, "value": 1}, "is text"),
+        ("name", {"track_id": 9, "faces_id": FACES, "value": "Ann"}, "no face 9"),
+        ("event", {"track_id": 9, "faces_id": FACES, "value": "smile", "start_s": 1.0}, "no face 9"),
+        ("exclude", {"track_id": 9, "faces_id": FACES}, "no face 9"),
         ("event", {"value": "smile"}, "start_s"),
         ("exclude", {"start_s": 2.0, "end_s": 1.0}, "not after"),
         ("split", {"track_id": 0, "faces_id": FACES}, "start_s"),
