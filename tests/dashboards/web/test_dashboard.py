@@ -34,7 +34,17 @@ from storage.lake import Lake
 from storage.records import RunManifest, VideoOutcome
 from storage.schema import EXPRESSIONS
 from storage.sql.views import run_sql
-from tests.storage.lake_rows import ANALYSIS_A, ANALYSIS_B, FACES, MODEL_A, MODEL_B, add_video, face_rows, video_id
+from tests.storage.lake_rows import (
+    ANALYSIS_A,
+    ANALYSIS_B,
+    FACES,
+    MODEL_A,
+    MODEL_B,
+    SETTINGS,
+    add_video,
+    face_rows,
+    video_id,
+)
 
 TOKEN = "correct horse battery staple"
 
@@ -194,13 +204,21 @@ def test_videos_that_are_left_out_are_named_with_the_reason(source: LakeSource, 
         assert not figure["data"]
 
 
-def test_reweighted_groups_are_means_of_the_sql_function(shared: Lake, source: LakeSource) -> None:
+def test_reweighted_groups_are_means_of_the_sql_function(tmp_path: Path) -> None:
+    lake = Lake.open(tmp_path / "lake", create=True)
+    shares = dict(zip(EXPRESSIONS, (0.35, 0.25, 0.12, 0.12, 0.08, 0.01, 0.06, 0.01), strict=True))
+    for number in (1, 2):
+        settings = SETTINGS | {"class_shares": shares}
+        add_video(
+            lake, number, face_rows(100, seed=number), path=f"/films/{number}.mp4", duration_s=4.0, settings=settings
+        )
+    source = LakeSource(lake)
     videos = read_means(source, reweighted=True)
     names = ", ".join(f"sum(p_{name} * duration_s) / sum(duration_s) AS {name}" for name in EXPRESSIONS)
-    rows = run_sql(shared, f"SELECT path, {names} FROM reweighted() GROUP BY path ORDER BY path").to_pylist()
+    rows = run_sql(lake, f"SELECT path, {names} FROM reweighted() GROUP BY path ORDER BY path").to_pylist()
     assert [row["path"] for row in rows] == list(videos.paths)
     expected = np.array([[row[name] for name in EXPRESSIONS] for row in rows], dtype=float)
-    assert np.isfinite(expected).any()
+    assert np.isfinite(expected).all()
     np.testing.assert_allclose(videos.mean, expected, atol=1e-9)
     assert (np.abs(videos.mean - read_means(source).mean) > 0.001).any()
 
