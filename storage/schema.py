@@ -357,7 +357,7 @@ DRIFT = LakeTable(
             _field("reference", _TEXT, "", "what recent scores are compared with"),
             _field("window_start_utc", _TIME, "UTC", "start of the recent window"),
             _field("window_end_utc", _TIME, "UTC", "end of the recent window"),
-            _field("measure", _TEXT, "", "name of the measure, such as psi"),
+            _field("measure", _TEXT, "", "name of the measure, such as ks"),
             _field("column_name", _TEXT, "", "column that was compared"),
             _field("value", _F64, "", "the measure"),
             _field("threshold", _F64, "", "value from which it counts as drift"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import importlib
 import os
 import re
 import subprocess
@@ -21,6 +22,7 @@ from mfer.recipe import Optimisation
 from pipelines.settings import AnalysisSettings, DetectorSettings, QualitySettings, TrackerSettings
 from storage.errors import LAKE_CODES
 from storage.records import VIDEO_CODES
+from storage.sql.views import VIEWS
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -54,6 +56,20 @@ def test_commands_in_the_documentation_exist_with_their_options() -> None:
             assert wanted <= known | {"--help"}, f"{document.name}: {line}"
             n_found += 1
     assert n_found > 100
+
+
+def test_the_help_of_sql_names_every_view() -> None:
+    named = re.search(r"Views: ([\w,\s]+)\.", main.commands["sql"].help or "")
+    assert named
+    assert set(re.split(r",\s+", named[1])) == set(VIEWS)
+
+
+def test_errors_that_the_documentation_names_exist() -> None:
+    """A dotted name of ours in backticks, such as `storage.errors.LakeError`, can be imported."""
+    for document in [*DOCS.rglob("*.md"), ROOT / "README.md"]:
+        for name in re.findall(r"`((?:mfer|storage|pipelines|flows)\.[\w.]+\.[A-Z]\w+)`", document.read_text("utf-8")):
+            module, _, attribute = name.rpartition(".")
+            assert hasattr(importlib.import_module(module), attribute), f"{document.name}: {name}"
 
 
 def section(document: str, title: str) -> str:

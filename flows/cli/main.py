@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 import click
 
@@ -18,9 +18,6 @@ from flows.cli.lake import lake as lake_commands
 from flows.cli.models import models
 from flows.cli.options import CommentsAllowed, lake_option, plain_errors, resumable, scores_option, tell
 from flows.cli.output import export, render, report
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["main"]
 
@@ -98,8 +95,8 @@ def sql(
     """Ask the lake one SELECT.
 
     \b
-    Views: scores, scores_all, frames, tracks, seconds, episodes, videos, runs, analyses, labels, edits, people, models,
-    drift.
+    Views: scores, scores_all, frames, tracks, seconds, spans, episodes, videos, runs, analyses, labels, edits, people,
+    models, drift.
     mfer sql "SHOW TABLES"    mfer sql "DESCRIBE scores"    mfer sql -f query.sql
     mfer sql "SELECT * FROM tracks JOIN participants USING (file_name)" --table participants=participants.csv
     docs/tables.md says what every column means. The query reads the lake and the tables given, nothing else; at a limit
