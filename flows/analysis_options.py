@@ -69,77 +69,77 @@ class AnalysisOptions:
     every: int = _option(1, "Analyse every n-th frame.", kind="whole", least=1)
     min_face: str | int = _option(
         "20",
-        "Smallest face looked for: its side in pixels, or 5% of the frame's shorter side. Larger is much faster.",
+        "Smallest face to detect: its side in pixels, or 5% of the frame's shorter side. Larger is faster.",
         kind="pixels_or_share",
     )
     rotate: Rotation | None = _option(  # noqa: RUF009 - it is dataclasses.field
         None,
-        "Degrees clockwise by which frames are turned before faces are looked for, for files in which people lie on"
-        " their side; auto: by which most faces of a few frames stand upright.",
+        "Turn frames clockwise by these degrees before faces are detected, for people who lie on their side; auto takes"
+        " the turn in which a few frames show most upright faces.",
         choices=ROTATIONS,
     )
-    detector: str = _option(DEFAULT_DETECTOR, "What finds faces.", choices=tuple(DETECTORS))
+    detector: str = _option(DEFAULT_DETECTOR, "The face detector.", choices=tuple(DETECTORS))
     detect: DetectMode = _option(  # noqa: RUF009
         "tracked",
-        "tracked detects now and then and follows faces in between; exact detects on every frame, the reference.",
+        "tracked detects at intervals and follows faces in between; exact detects on every frame.",
         choices=DETECT_MODES,
     )
     detect_every_s: float = _option(
         1.0,
-        "Seconds between two detections of `tracked`; cuts and lost faces bring one sooner.",
+        "Seconds between two detections of `tracked`; after a cut or a lost face it detects sooner.",
         kind="number",
         flag="--detect-every",
         least=0,
     )
     runtime: str = _option(
-        "auto", "What runs the model: auto is ONNX Runtime on a CPU and PyTorch on a GPU.", choices=RUNTIMES
+        "auto", "Runtime of the model: auto is ONNX Runtime on a CPU and PyTorch on a GPU.", choices=RUNTIMES
     )
     device: str = _option("auto", "auto, cpu, cuda or cuda:N.")
     decoder: str = _option(
         "auto",
-        "auto is pyav. decord, and torchcodec, which decodes on a GPU, read only files that a scan verified.",
+        "auto is pyav. decord, and torchcodec, which can decode on a GPU, read only files that a scan verified.",
         choices=("auto", *DECODERS),
     )
     workers: int | None = _option(
         None,
-        "Videos at a time, each in a process of its own.",
+        "Videos to analyse at a time, each in its own process.",
         kind="whole",
         least=1,
-        default_text="cores; with ray all of its cluster",
+        default_text="cores; with ray, all of the cluster's",
     )
     networks: str = _option(
         "auto",
-        "own: in each worker; shared: in one process for all workers; auto shares them on a GPU.",
+        "own: networks in each worker; shared: in one inference server; auto: shared on a GPU, else own.",
         choices=NETWORKS,
     )
     segment_s: float = _option(
         300.0,
-        "Seconds of video that are committed at a time: what a crash costs. Another length is another analysis.",
+        "Seconds of video per commit, which is what a crash can lose. Another length is another analysis.",
         kind="number",
         flag="--segment",
         above=0,
     )
     stall_s: float = _option(
         120.0,
-        "Seconds without progress after which a video's process is killed, and the video tried once more.",
+        "Seconds without progress after which a worker is killed and its video tried once more.",
         kind="number",
         flag="--stall",
         above=0,
     )
     memory_mb: int | None = _option(
         None,
-        "Memory at which a video's process is killed.",
+        "Memory in MB at which a worker is killed.",
         kind="whole",
         least=1,
-        default_text="80% of the machine's, shared among the workers",
+        default_text="80% of the machine's, divided among the workers",
     )
     engine: str = _option(
         "local",
-        "ray: on a Ray cluster, which shares long videos out by segments; see docs/scaling.md.",
+        "ray: a Ray cluster, which divides long videos by segments; see docs/scaling.md.",
         choices=ENGINES,
     )
     ray_address: str | None = _option(
-        None, "The cluster: auto, or HOST:PORT.", default_text="a new one on this machine"
+        None, "The Ray cluster: auto, or HOST:PORT.", default_text="a new one on this machine"
     )
 
     def run(self, paths: Sequence[str], lake: str) -> FolderRun:

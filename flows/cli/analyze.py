@@ -22,17 +22,17 @@ __all__ = ["analyze"]
 @click.argument("paths", nargs=-1, required=True, type=click.Path())
 @lake_option
 @analysis_options
-@click.option("--profile", is_flag=True, help="Say where the CPU time went, by stage.")
+@click.option("--profile", is_flag=True, help="Print the CPU time of each stage.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 @resumable
 def analyze(paths: tuple[str, ...], lake: str, profile: bool, as_json: bool, **chosen: Any) -> None:
     """Analyse videos and folders of videos into a lake.
 
     Folders are searched for video files, and so are s3://BUCKET/PREFIX and quoted patterns such as
-    '2026-*/**/*.mp4'; what is named itself is always tried. A video that was analysed before with the same
-    settings and model is skipped, and one that was begun goes on with its first missing segment, so an
-    interrupted run is simply started again. Ctrl-C ends the run when the segments at work are done; a second
-    one ends it at once. Exit code 0: all well; 1: a video failed or could not be read completely; 2: the run
+    '2026-*/**/*.mp4'; a file that is named itself is always tried. Videos that were analysed before with the
+    same settings and model are skipped. To resume an interrupted run, give the same command again: a video
+    resumes at its first missing segment. Ctrl-C ends the run after the present segments; a second Ctrl-C ends
+    it at once. Exit code 0: all well; 1: a video failed or could not be read completely; 2: the run
     could not begin or had to stop; 130: Ctrl-C.
     """
     from flows.analyze import analyze_folder

@@ -20,9 +20,14 @@ _LEAST_TOKEN = 16
 
 @click.command()
 @lake_option
-@click.option("--port", type=click.IntRange(0, 65535), default=8050, show_default=True, help="0: any free one.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Other machines can only ask with a --token.")
-@click.option("--token", envvar="MFER_TOKEN", help="What every request has to show; at least 16 characters.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8050, show_default=True, help="0 takes any free port.")
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen on; other than this machine needs --token.",
+)
+@click.option("--token", envvar="MFER_TOKEN", help="Token that every request must carry; at least 16 characters.")
 @plain_errors
 def dashboard(lake: str, port: int, host: str, token: str | None) -> None:
     """Show the lake in the browser: videos with their curves, groups, queries, labels and models.

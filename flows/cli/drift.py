@@ -1,4 +1,4 @@
-"""``mfer drift``: have recent videos become other than earlier ones?"""
+"""``mfer drift``: do recent videos differ from earlier ones?"""
 
 from __future__ import annotations
 
@@ -13,12 +13,16 @@ __all__ = ["drift"]
 
 
 @click.command()
-@click.option("--recent-days", type=float, default=7, show_default=True, help="Length of the recent window.")
-@click.option("--reference-days", type=float, default=56, show_default=True, help="Length of the window before it.")
+@click.option("--recent-days", type=float, default=7, show_default=True, help="Days in the recent window.")
+@click.option(
+    "--reference-days", type=float, default=56, show_default=True, help="Days in the reference window before it."
+)
 @click.option("--until", type=click.DateTime(), help="End of the recent window, in UTC.  [default: now]")
-@click.option("--min-effect", type=float, default=0.3, show_default=True, help="D from which a change matters.")
-@click.option("--alpha", type=float, default=0.05, show_default=True, help="How often a check may find what is chance.")
-@click.option("--min-videos", type=int, default=8, show_default=True, help="On either side, to be judged.")
+@click.option(
+    "--min-effect", type=float, default=0.3, show_default=True, help="Smallest statistic D that counts as drift."
+)
+@click.option("--alpha", type=float, default=0.05, show_default=True, help="Rate of false alarms, per check.")
+@click.option("--min-videos", type=int, default=8, show_default=True, help="Minimum videos per window.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 @lake_option
 @plain_errors
@@ -34,8 +38,8 @@ def drift(
 ) -> None:
     """Compare recent videos with earlier ones: faces found, their size and sharpness, the model's scores.
 
-    A Kolmogorov-Smirnov test over videos, for each folder and for all together; what is measured is written into the
-    lake's table drift. docs/operations.md says why it is videos that are compared. Exit code 1: something has drifted.
+    A Kolmogorov-Smirnov test over videos, for each folder and for all together; the results are written into the
+    lake's table drift. docs/operations.md says why videos are compared, not frames. Exit code 1: something has drifted.
     """
     import json
     from dataclasses import asdict

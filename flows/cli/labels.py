@@ -1,4 +1,4 @@
-"""``mfer labels``: judgements of people on faces, as files and back, and which faces to ask about next."""
+"""``mfer labels``: import and export people's labels, and suggest faces to label next."""
 
 from __future__ import annotations
 
@@ -19,16 +19,18 @@ _FACE = ("video_id", "faces_id", "frame_index", "time_s", "face_index", "track_i
 
 @click.group()
 def labels() -> None:
-    """What people say of faces: import, export, list, and which faces to ask about."""
+    """People's labels of faces: import, export, list, and suggest faces to label."""
 
 
 @labels.command("import")
 @click.argument("place", type=click.Path(path_type=Path))
-@click.option("--rater", default=getpass.getuser, show_default="your user name", help="Who judged, where no row says.")
+@click.option(
+    "--rater", default=getpass.getuser, show_default="your user name", help="The rater of rows that name none."
+)
 @lake_option
 @plain_errors
 def import_labels(place: Path, rater: str, lake: str) -> None:
-    """Write judgements from a CSV, TSV, JSON, Excel or Parquet file, or a folder of such files.
+    """Import labels from a CSV, TSV, JSON, Excel or Parquet file, or a folder of such files.
 
     \b
     Columns: video (path, file name or video_id) or video_id, frame_index or time_s, expression (an expression,
@@ -59,13 +61,13 @@ def import_labels(place: Path, rater: str, lake: str) -> None:
     type=click.Choice(["entropy", "margin", "random"]),
     default="entropy",
     show_default=True,
-    help="What least sure means: entropy of the probabilities, or the two highest close together; or any face.",
+    help="Order: entropy (highest first), margin (the two highest probabilities closest first), or random.",
 )
 @click.option("--output", "-o", type=click.Path(dir_okay=False), help="CSV to fill in and import.")
 @lake_option
 @plain_errors
 def suggest(number: int, order: str, output: str | None, lake: str) -> None:
-    """List the faces that the model is least sure of and nobody has judged, in turns from every video and track.
+    """List the unlabelled faces that the model is least sure of, in turns from every video and track.
 
     With --output, a CSV whose empty column `expression` a person fills in; `mfer labels import` reads it.
     The dashboard's page Label shows such faces with their pictures.
@@ -91,7 +93,7 @@ def suggest(number: int, order: str, output: str | None, lake: str) -> None:
 @lake_option
 @plain_errors
 def list_labels(lake: str) -> None:
-    """Count the judgements by expression and rater, and say which faces can be learned from."""
+    """Count the labels by expression and rater, and the faces that can be learned from."""
     from storage.annotations.labels import read_labels
     from storage.lake import Lake
     from storage.sql.views import run_sql
@@ -118,7 +120,7 @@ def list_labels(lake: str) -> None:
 @lake_option
 @plain_errors
 def export_labels(output: str, lake: str) -> None:
-    """Write every standing judgement as CSV, in the columns that `mfer labels import` reads."""
+    """Export every current label as CSV, in the columns that `mfer labels import` reads."""
     from storage.lake import Lake
     from storage.sql.views import run_sql
 

@@ -1,4 +1,4 @@
-"""``mfer lake``: look after the tables."""
+"""``mfer lake``: maintain the tables."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ __all__ = ["lake"]
 
 @click.group()
 def lake() -> None:
-    """Look after the tables: check, repair, compact, forget a video, history."""
+    """Maintain the tables: check, repair, compact, forget a video, history."""
 
 
 @lake.command()
 @lake_option
-@click.option("--repair", is_flag=True, help="Take out what is broken; the next analysis does those videos again.")
+@click.option("--repair", is_flag=True, help="Remove what is broken; the next analysis analyses those videos again.")
 @plain_errors
 def check(lake: str, repair: bool) -> None:
     """Read every file and compare every count.
 
     Every file that a table names is read to its end, the rows are counted against the table of videos,
-    and every finished video must have all its segments. Leftovers of killed runs are named and are no
-    fault. Exit code 1: something is wrong (with --repair: still wrong afterwards).
+    and every finished video must have all its segments. Leftovers of killed runs are listed, but
+    are not errors. Exit code 1: something is wrong (with --repair: still wrong afterwards).
 
     --repair moves broken files to the folder `damaged` inside the lake and takes their videos out of
-    the tables; analyse their folder again to have them back. What people entered (labels, edits)
-    cannot be made again: restore such files from a copy first.
+    the tables; analyse their folder again to have them back. Labels and edits
+    that people made cannot be computed again: restore such files from a copy first.
     """
     from storage.identity import printable
     from storage.lake import Lake
@@ -57,7 +57,7 @@ def check(lake: str, repair: bool) -> None:
 @lake_option
 @plain_errors
 def compact(lake: str) -> None:
-    """Rewrite many small files as few, so that queries stay fast.
+    """Merge small files into large ones, so that queries stay fast.
 
     No answer changes. May run beside readers and writers, and be stopped at any moment. Files that no
     version of the last week needs, and what killed runs left behind, are deleted.
@@ -71,7 +71,7 @@ def compact(lake: str) -> None:
 @lake.command()
 @click.argument("video")
 @lake_option
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @plain_errors
 def forget(video: str, lake: str, yes: bool) -> None:
     """Erase a video from every version of every table.
@@ -100,10 +100,10 @@ def forget(video: str, lake: str, yes: bool) -> None:
 
 @lake.command()
 @lake_option
-@click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="Latest changes to show.")
+@click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="Number of changes to show.")
 @plain_errors
 def history(lake: str, limit: int) -> None:
-    """List what was done to the tables, latest first."""
+    """List the changes of the tables, latest first."""
     from storage.delta.log import history as changes
     from storage.lake import Lake
 

@@ -1,4 +1,4 @@
-"""The ``mfer`` command: every journey without a server. Heavy imports wait inside the commands: help is quick."""
+"""The ``mfer`` command. Heavy imports wait inside the commands, so that help is quick."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ __all__ = ["main"]
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="mfer")
 def main() -> None:
-    """Folders of video to a table of apparent facial expressions that SQL can query.
+    """Turn folders of video into tables of apparent facial expressions.
 
     \b
     mfer analyze VIDEOS --lake LAKE        faces and eight expression probabilities of every frame
-    mfer sql "SELECT * FROM videos"        ask the tables
-    mfer inspect VIDEO --at 3.5            why a moment has the score it has, or none
+    mfer sql "SELECT * FROM videos"        query the tables
+    mfer inspect VIDEO --at 3.5            why a moment has its score, or has none
     mfer dashboard                         look at videos, curves and groups in the browser
-    mfer demo                              all of it on real material, offline
+    mfer demo                              try all of it on real material, offline
 
     A score is how a face looks to people (apparent expression), not what a person feels.
     """
@@ -63,7 +63,7 @@ main.add_command(drift)
     "own_tables",
     multiple=True,
     metavar="NAME=FILE",
-    help="A table of your own to join with: CSV, TSV, JSON, Parquet or Excel; can be given again.",
+    help="A table of your own to join with: CSV, TSV, JSON, Parquet or Excel. [repeatable]",
 )
 @scores_option
 @lake_option
@@ -77,8 +77,10 @@ main.add_command(drift)
 )
 @click.option("--output", "-o", type=click.Path(dir_okay=False), help="Write to a file instead of the terminal.")
 @click.option("--limit-rows", type=click.IntRange(1), help="Refuse longer answers.  [default: 5 million]")
-@click.option("--timeout", type=click.FloatRange(0, min_open=True), help="Seconds to work at it.  [default: 300]")
-@click.option("--memory-mb", type=click.IntRange(64), help="Memory to work with.  [default: 4096]")
+@click.option(
+    "--timeout", type=click.FloatRange(0, min_open=True), help="Seconds that the query may take.  [default: 300]"
+)
+@click.option("--memory-mb", type=click.IntRange(64), help="Memory that the query may use.  [default: 4096]")
 @plain_errors
 def sql(
     query: str | None,
@@ -92,15 +94,15 @@ def sql(
     timeout: float | None,
     memory_mb: int | None,
 ) -> None:
-    """Ask the lake one SELECT.
+    """Run one SELECT on the lake.
 
     \b
     Views: scores, scores_all, frames, tracks, seconds, spans, episodes, videos, runs, analyses, labels, edits, people,
     models, drift.
     mfer sql "SHOW TABLES"    mfer sql "DESCRIBE scores"    mfer sql -f query.sql
     mfer sql "SELECT * FROM tracks JOIN participants USING (file_name)" --table participants=participants.csv
-    docs/tables.md says what every column means. The query reads the lake and the tables given, nothing else; at a limit
-    it ends with an error and never with half an answer.
+    docs/tables.md describes every column. The query can read the lake and the given tables, nothing else. At a limit
+    it ends with an error, never with part of an answer.
     """
     from flows.cli.results import write_result
     from storage.lake import Lake
@@ -136,7 +138,7 @@ def sql(
 @lake_option
 @plain_errors
 def inspect(video: str, at_s: float | None, lake: str) -> None:
-    """Say what is known of a video, and why a moment has a score or none.
+    """Show what is known of a video, and why a moment has its score or has none.
 
     VIDEO is a path, or a file name or video_id that the lake knows. Exit code 1: there is no such video, or the lake
     has not that moment of it.
@@ -158,10 +160,10 @@ def inspect(video: str, at_s: float | None, lake: str) -> None:
 @lake_option
 @plain_errors
 def explain(video: str, at_s: float, model: str, output: Path, lake: str) -> None:
-    """Draw where in the faces of one moment the model found their expression (Grad-CAM).
+    """Show where in the faces of one moment the model found the expression (Grad-CAM).
 
-    VIDEO is a path, or a file name or video_id that the lake knows. Faces are those of the lake, with their numbers
-    there; where it has not that frame, they are looked for.
+    VIDEO is a path, or a file name or video_id that the lake knows. Faces and their numbers are the lake's; in a
+    frame that the lake lacks they are detected.
     """
     from flows.cli.inspect import open_lake
     from flows.explain import explain_moment
@@ -177,13 +179,15 @@ def explain(video: str, at_s: float, model: str, output: Path, lake: str) -> Non
     "--data", required=True, type=click.Path(path_type=Path), help="Labelled faces; docs/training.md lists layouts."
 )
 @click.option(
-    "--out", required=True, type=click.Path(path_type=Path), help="Folder of the run; started again, it resumes."
+    "--out", required=True, type=click.Path(path_type=Path), help="Folder of the run; the same command resumes it."
 )
 @click.option("--name", help="Name of the model; default: architecture.data_v1.")
 @click.option("--initial", help="A model to start from: its name, id or folder; see `mfer models list`.")
-@click.option("--teacher", "teachers", multiple=True, help="A model to learn from beside the labels. [repeatable]")
+@click.option("--teacher", "teachers", multiple=True, help="A model to distil from, beside the labels. [repeatable]")
 @click.option(
-    "--unlabelled", type=click.Path(path_type=Path), help="Faces of which only the teachers' word is learned."
+    "--unlabelled",
+    type=click.Path(path_type=Path),
+    help="Faces without labels; only the teachers' predictions are learned.",
 )
 @click.option("--epochs", type=click.IntRange(1), help="Instead of the recipe's.")
 @click.option("--batch-size", type=click.IntRange(2), help="Instead of the recipe's.")
@@ -207,10 +211,10 @@ def train(
     device: str,
     threads: int,
 ) -> None:
-    """Train a model from labelled faces by a recipe.
+    """Train a model on labelled faces by a recipe.
 
-    The outcome is a folder that --model can name, with weights and card. A killed run goes on from
-    its last state with the same command, to the same result.
+    The result is a folder with weights and card, which --model accepts. The same command resumes a killed run,
+    with the same result.
     """
     from flows.cli.progress import training_progress
     from flows.training import train_model
@@ -244,7 +248,9 @@ def train(
 )
 @click.option("--split", type=click.Choice(["all", "selection", "report", "train"]), default="all", show_default=True)
 @click.option("--flip", is_flag=True, help="Average each face with its mirror image.")
-@click.option("--talk", multiple=True, help="Clips of people who talk with a neutral face: what is read in them?")
+@click.option(
+    "--talk", multiple=True, help="Clips of people who talk with a neutral face; the predicted expressions are listed."
+)
 @click.option("--report", type=click.Path(path_type=Path), help="Folder for an HTML page with pictures.")
 @click.option("--confusion", type=click.Path(path_type=Path), help="PNG of the confusion matrix.")
 @click.option("--device", default="auto", show_default=True)
@@ -266,7 +272,7 @@ def evaluate(
     """Measure a model on labelled faces.
 
     Accuracy, mean and per-class recall, confusion matrix, calibration error and likelihood, with
-    bootstrap intervals. Of a validation set, --split report is the half that chose nothing.
+    bootstrap intervals. --split report is the half of a validation set on which nothing was chosen.
     """
     from flows.cli.inspect import open_lake
     from flows.cli.progress import training_progress
@@ -301,7 +307,7 @@ def evaluate(
 @click.option("--out", type=click.Path(path_type=Path), default=Path("demo_out"), show_default=True)
 @plain_errors
 def demo(out: Path) -> None:
-    """Analyse a talking face and a photograph, ask three questions in SQL and draw a timeline.
+    """Analyse a talking face and a photograph, run three SQL queries and draw a timeline.
 
     Everything comes with installed packages; nothing is downloaded.
     """
@@ -312,12 +318,12 @@ def demo(out: Path) -> None:
 
 @main.command()
 @lake_option
-@click.option("--inbox", type=click.Path(), help="Folder to analyse on a schedule; what is done is skipped.")
-@click.option("--cron", default="0 * * * *", show_default=True, help="When to look into the inbox.")
-@click.option("--every", "every_s", type=float, help="Seconds from one look into the inbox to the next, instead.")
+@click.option("--inbox", type=click.Path(), help="Folder to analyse on a schedule; finished videos are skipped.")
+@click.option("--cron", default="0 * * * *", show_default=True, help="When to analyse the inbox.")
+@click.option("--every", "every_s", type=float, help="Analyse the inbox every so many seconds, instead of --cron.")
 @click.option("--data", type=click.Path(), help="Base set to refresh the production model with on a schedule.")
 @click.option("--refresh-cron", default="0 3 * * 0", show_default=True, help="When to refresh it.")
-@click.option("--drift-cron", default="0 6 * * 1", show_default=True, help="When to look for drift.")
+@click.option("--drift-cron", default="0 6 * * 1", show_default=True, help="When to check for drift.")
 @plain_errors
 def serve(
     lake: str,

@@ -1,4 +1,4 @@
-"""``mfer models``: what there is, which is in production, and the next one."""
+"""``mfer models``: list, publish, promote and refresh models."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def models() -> None:
 @lake_option
 @plain_errors
 def list_models(lake: str) -> None:
-    """List what --model can name."""
+    """List the models that --model accepts."""
     from flows.cli.inspect import models_table
 
     click.echo(models_table(lake))
@@ -46,7 +46,7 @@ def show_model(name: str, lake: str, as_json: bool) -> None:
 @lake_option
 @plain_errors
 def export_model(name: str, form: str, output: str, lake: str) -> None:
-    """Write a model for another runtime, checked against this one on real faces."""
+    """Export a model for another runtime, and compare both on real faces."""
     from flows.cli.inspect import open_lake
     from flows.training import export_onnx
     from pipelines.scoring.lookup import find_model
@@ -60,7 +60,7 @@ def export_model(name: str, form: str, output: str, lake: str) -> None:
 @lake_option
 @plain_errors
 def publish_model(folder: Path, lake: str) -> None:
-    """Copy a trained model into the lake, where its name works; never overwrites one."""
+    """Copy a trained model into the lake, so that its name works there; nothing is overwritten."""
     from mfer.card import verify_model
     from storage.lake import Lake
     from storage.models import WEIGHTS, ModelStore
@@ -75,7 +75,7 @@ def publish_model(folder: Path, lake: str) -> None:
 @lake_option
 @plain_errors
 def promote_model(name: str, lake: str) -> None:
-    """Put a model into production: from now on `default` means it, and the views show its scores where it has any.
+    """Put a model into production: `default` then means it, and the views prefer its scores.
 
     NAME is one of the lake's or the package's, or a model's folder, which are published first.
     """
@@ -116,7 +116,7 @@ def rollback_model(lake: str) -> None:
 @lake_option
 @plain_errors
 def model_history(lake: str) -> None:
-    """List what happened to the lake's models, latest last, with what the gate said of each candidate."""
+    """List the events of the lake's models, latest last, with the gate's decision on each candidate."""
     from storage.lake import Lake
     from storage.models import ModelStore
 
@@ -131,12 +131,20 @@ def model_history(lake: str) -> None:
 @click.option("--epochs", type=click.IntRange(1), help="Instead of the recipe's.")
 @click.option("--learning-rate", type=float, help="Instead of the recipe's.")
 @click.option("--seed", type=int, help="Instead of the recipe's.")
-@click.option("--golden", multiple=True, type=click.Path(), help="Clip or folder on which both models should agree.")
+@click.option(
+    "--golden", multiple=True, type=click.Path(), help="Clip or folder of clips on which both models should agree."
+)
 @click.option("--rules", type=click.Path(path_type=Path), help="TOML file with rules of the promotion gate.")
-@click.option("--min-new", type=click.IntRange(1), default=1, show_default=True, help="Newly labelled faces to begin.")
+@click.option(
+    "--min-new",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Newly labelled faces that are needed to begin.",
+)
 @click.option("--publish-only", is_flag=True, help="Do not promote, whatever the gate says.")
-@click.option("--force", is_flag=True, help="Train also where nothing is new.")
-@click.option("--reanalyze", is_flag=True, help="Score with the promoted model what the old one scored.")
+@click.option("--force", is_flag=True, help="Train although no label is new.")
+@click.option("--reanalyze", is_flag=True, help="Score the old model's videos with the promoted model.")
 @click.option("--device", default="auto", show_default=True)
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="CPU threads.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
@@ -159,12 +167,12 @@ def refresh(
     as_json: bool,
     lake: str,
 ) -> None:
-    """Let the production model learn from the lake's labels, and promote the candidate if it is no worse.
+    """Train the production model on the lake's labels, and promote the candidate if it passes the gate.
 
     The candidate starts from the model in production and learns from the base set and the labelled faces of the lake.
     Both are measured on the same test faces, which no model learns from. The candidate is always published; the
-    promotion gate (docs/operations.md) says whether it goes into production. A killed run goes on where it was with
-    the same command. Nothing new to learn from, and a candidate that is refused, are normal ends: exit code 0.
+    promotion gate (docs/operations.md) decides whether it goes into production. The same command resumes a killed
+    run. Exit code 0 also when no label is new or the candidate is refused.
     """
     import json
 
@@ -199,9 +207,9 @@ def refresh(
 @lake_option
 @resumable
 def reanalyze_model(old: str, model: str, device: str, lake: str) -> None:
-    """Score with one model every video that the model OLD (its model_id) has scored, the shortest first.
+    """Score every video of the model OLD (a model_id) with another model, the shortest first.
 
-    Stored faces are used again and no old row is touched. What is done is skipped. Exit code 1: some videos could not
+    Stored faces are reused, old scores are kept, and finished videos are skipped. Exit code 1: some videos could not
     be scored.
     """
     from flows.cli.progress import make_progress

@@ -62,11 +62,11 @@ def lake_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def scores_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """``--model`` of the commands that ask the lake."""
+    """``--model`` of the commands that query the lake."""
     return click.option(
         "--model",
-        help="Take the scores of this model alone: its name, model_id or folder; default is the one in production."
-        "  [default: of each video those of the model in production, else what there is]",
+        help="Use only the scores of this model: its name, model_id or folder; `default` is the one in production."
+        "  [default: for each video the model in production, else any other]",
     )(command)
 
 
@@ -77,7 +77,7 @@ def tell(note: str) -> None:
 
 
 def plain_errors(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What a person has to correct is one line on stderr and exit code 2; a fault of ours keeps its traceback.
+    """What a person has to correct is one line on stderr and exit code 2; a bug keeps its traceback.
 
     Ctrl-C ends with exit code 130, as shells have it.
     """
@@ -86,7 +86,7 @@ def plain_errors(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def resumable(command: Callable[..., Any]) -> Callable[..., Any]:
     """``plain_errors`` of a command that keeps what it has done when it is stopped."""
-    return _with_plain_errors(command, "stopped; what is finished is kept, and the same command goes on from there")
+    return _with_plain_errors(command, "stopped; finished work is kept, and the same command resumes")
 
 
 def _with_plain_errors(command: Callable[..., Any], when_stopped: str) -> Callable[..., Any]:

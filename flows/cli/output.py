@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["export", "render", "report"]
 
 as_found_option = click.option(
-    "--as-found", is_flag=True, help="Leave out what people said: names, merges, splits and exclusions."
+    "--as-found", is_flag=True, help="Ignore people's edits: names, merges, splits and exclusions."
 )
 _FORMATS = ("csv", "parquet", "fex", "openface", "fer", "elan", "srt")
 
@@ -32,7 +32,7 @@ _FORMATS = ("csv", "parquet", "fex", "openface", "fer", "elan", "srt")
 @lake_option
 @plain_errors
 def export(videos: tuple[str, ...], form: str, output: Path, as_found: bool, model: str | None, lake: str) -> None:
-    """Write what the lake holds as files of other programs.
+    """Export results as files for other programs.
 
     VIDEOS are paths, folders, file names or video_ids that the lake knows; without any, all.
 
@@ -44,7 +44,7 @@ def export(videos: tuple[str, ...], form: str, output: Path, as_found: bool, mod
     elan          a file per video (.eaf): a tier per person, an annotation per episode
     srt           a file per video: subtitles with the leading expression
 
-    What people excluded counts as not seen; split and merged faces have their person's name or number.
+    Excluded spans count as not seen. Split and merged faces have their person's name or number.
 
     \b
     mfer export --format fex -o scores.csv
@@ -68,7 +68,7 @@ def export(videos: tuple[str, ...], form: str, output: Path, as_found: bool, mod
     "--output", "-o", type=click.Path(dir_okay=False, path_type=Path), default=Path("report.html"), show_default=True
 )
 @click.option("--blur", is_flag=True, help="Hide the faces in the pictures.")
-@click.option("--moments", type=click.IntRange(0), default=6, show_default=True, help="Pictures per video, at most.")
+@click.option("--moments", type=click.IntRange(0), default=6, show_default=True, help="Maximum pictures per video.")
 @click.option("--title", default="Apparent expressions", show_default=True)
 @as_found_option
 @scores_option
@@ -87,8 +87,7 @@ def report(
     """Write one HTML file with timelines, key moments, data quality, model card and method.
 
     VIDEOS are paths, folders, file names or video_ids that the lake knows; without any, all. The file
-    opens from disk and loads nothing. Pictures are cut from the videos, which must still be where they
-    were analysed.
+    is self-contained. Its pictures are cut from the videos, which must still be where they were analysed.
 
     \b
     mfer report holiday.mp4 -o holiday.html
@@ -121,9 +120,9 @@ def report(
 @click.command()
 @click.argument("video", type=click.Path())
 @click.option("--output", "-o", type=click.Path(dir_okay=False, path_type=Path), required=True, help="mp4, mov or mkv.")
-@click.option("--blur", is_flag=True, help="Hide every face that the lake has of the video.")
+@click.option("--blur", is_flag=True, help="Hide every detected face.")
 @click.option("--no-plot", is_flag=True, help="Draw on the picture only, without bars and plot below it.")
-@click.option("--no-sound", is_flag=True, help="Leave the sound out.")
+@click.option("--no-sound", is_flag=True, help="Write no sound.")
 @click.option("--from", "from_s", type=click.FloatRange(0), help="Begin at this second of the video.")
 @click.option("--to", "to_s", type=click.FloatRange(0, min_open=True), help="End at this second.")
 @as_found_option
@@ -145,12 +144,12 @@ def render(
     """Write a video with boxes, track numbers, expressions, bars and a running plot.
 
     VIDEO is a path, file name or video_id that the lake knows. Every frame keeps its time, also at a
-    variable rate. The sound is copied, or encoded again where the result cannot hold it. Small videos are
-    enlarged, to be readable. With --from and --to a part is written, whose first frame is at 0.
+    variable rate. The sound is copied, or re-encoded if the output format cannot hold it. Small videos are
+    enlarged. --from and --to write a part, whose first frame is at 0.
 
     With --blur, a face is hidden where it was found, through misses of up to a second, and 0.4 s before and
-    after. A face that the detector never found is not hidden: look at the result before you share it,
-    and analyse every frame (no --fps) first.
+    after. A face that the detector never found is not hidden: analyse every frame first (no --fps), and
+    check the result before you share it.
     """
     from dashboards.outputs.render import render_video
     from flows.cli.progress import training_progress

@@ -47,11 +47,11 @@ def refresh_model_flow(
     threads: PositiveInt = 1,
     work: str | None = None,
 ) -> State[Any]:
-    """Let the production model learn from the lake's labels, and promote the candidate if the gate passes.
+    """Train the production model on the lake's labels, and promote the candidate if it passes the gate.
 
     The final state is Completed (nothing was new, or the candidate is in production), CandidateRefused (of type
     Completed: it is published and the message says which check failed), or Failed where the run could not begin or had
-    to stop. A run that was killed is simply started again. docs/operations.md says what the gate asks.
+    to stop. A run that was killed is simply started again. docs/operations.md describes the gate.
 
     Args:
         data: the base set of labelled faces; docs/training.md lists layouts.
@@ -63,7 +63,7 @@ def refresh_model_flow(
         rules: rules of the promotion gate that differ from the defaults.
         min_new_faces: newly labelled faces that are needed to begin.
         promote: false publishes only.
-        force: train also where nothing is new.
+        force: train although no label is new.
         reanalyze: score with the promoted model what the old one scored.
         device: auto, cpu, cuda or cuda:N.
         threads: threads for training on a CPU.

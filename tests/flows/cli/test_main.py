@@ -264,7 +264,7 @@ def test_ctrl_c_claims_that_something_is_kept_only_where_it_is(lake: Path, monke
     monkeypatch.setattr("storage.sql.sandbox.run_sql_sandboxed", stop)
     monkeypatch.setattr("flows.refresh.refresh_model", stop)
     assert mfer("sql", "SELECT 1", "--lake", lake, code=130).stderr == "mfer: stopped\n"
-    assert "what is finished is kept" in mfer("models", "refresh", "--data", "x", "--lake", lake, code=130).stderr
+    assert "finished work is kept" in mfer("models", "refresh", "--data", "x", "--lake", lake, code=130).stderr
 
 
 def test_runs_name_the_version_of_the_program(lake: Path) -> None:
