@@ -240,7 +240,7 @@ def test_rows_that_wait_for_their_commit_are_not_lost_with_the_files_that_nobody
 
 
 @pytest.mark.full
-def test_who_wants_to_be_alone_waits_for_a_living_one_and_not_for_a_dead_one(
+def test_a_lease_is_respected_until_it_expires_and_then_taken_over(
     lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows.add_video(lake, VIDEO)
