@@ -6,7 +6,7 @@ import getpass
 import os
 import socket
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, unquote
 
 import flask
 from dash import Dash, Input, Output, dcc, html
@@ -23,6 +23,8 @@ from storage.lake import Lake
 
 __all__ = ["create_app", "create_server", "is_loopback"]
 
+_MODEL_COOKIE = "mfer_model"
+
 
 def create_app(lake: Lake, *, token: str | None = None, explain: Explain | None = None) -> Dash:
     """Assemble the dashboard of a lake.
@@ -35,7 +37,7 @@ def create_app(lake: Lake, *, token: str | None = None, explain: Explain | None 
     Returns:
         The app; ``app.server`` is its Flask server.
     """
-    source = LakeSource(lake)
+    source = LakeSource(lake, _wanted_model)
     server = flask.Flask(__name__, static_folder=None)
     app = Dash(
         __name__,
@@ -91,6 +93,11 @@ def create_server(app: Dash, host: str, port: int) -> BaseWSGIServer:
         return make_server(host, port, app.server, threaded=True, request_handler=Handler, fd=bound.fileno())
 
 
+def _wanted_model() -> str | None:
+    """The model that this viewer chose at the head of a page; kept in a cookie."""
+    return unquote(flask.request.cookies.get(_MODEL_COOKIE, "")) or None if flask.has_request_context() else None
+
+
 def _author() -> str:
     try:
         return getpass.getuser()
@@ -106,7 +113,7 @@ def _pages(app: Dash, source: LakeSource, author: str, *, has_token: bool, can_e
             "/": lambda: library.layout(source),
             "/compare": lambda: compare.layout(source),
             "/query": query.layout,
-            "/label": lambda: label.layout(author),
+            "/label": lambda: label.layout(source, author),
             "/models": lambda: health.layout(source),
             "/settings": lambda: settings.layout(source, author, has_token=has_token, can_explain=can_explain),
         }
@@ -120,11 +127,13 @@ def _pages(app: Dash, source: LakeSource, author: str, *, has_token: bool, can_e
     def show(path: str | None, search: str | None) -> tuple[Any, Any]:
         path = path or "/"
         asked = {name: values[-1] for name, values in parse_qs((search or "").lstrip("?")).items()}
+        active, lake = "/" if path == "/video" else path if path in PAGES else "", str(source.lake.location)
         try:
-            page: Any = content(path, asked)
+            note = source.mixture_note()
+            notes = [html.P(note, className="faint")] if note else []
+            return head(active, lake, source.models(), source.model), [*notes, *content(path, asked)]
         except LakeError as error:
-            page = [html.H1("The lake cannot be read"), html.P(str(error), className="error")]
-        return head("/" if path == "/video" else path if path in PAGES else "", str(source.lake.location)), page
+            return head(active, lake), [html.H1("The lake cannot be read"), html.P(str(error), className="error")]
 
     library.register(app, source)
     video.register(app)

@@ -39,7 +39,9 @@ def cut_clip(source: LakeSource, video_id: str, from_s: float, to_s: float, *, b
     try:
         with tempfile.TemporaryDirectory() as folder:
             output = Path(folder) / "clip.mp4"
-            render_video(source.lake, video_id, output, file=file, blur=blur, between_s=(from_s, to_s))
+            render_video(
+                source.lake, video_id, output, file=file, blur=blur, model=source.model, between_s=(from_s, to_s)
+            )
             return output.read_bytes()
     except (ValueError, VideoError) as error:  # ConfigError is a ValueError
         raise BadRequest(str(error)) from error

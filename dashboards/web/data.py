@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -16,12 +17,14 @@ from storage.annotations.track_splits import shown_spans, splits_of
 from storage.schema import EXPRESSIONS
 
 __all__ = [
+    "Agreement",
     "Strip",
     "VideoTracks",
     "folder_of",
     "health",
     "library",
     "mean_expressions",
+    "rater_agreement",
     "remedies",
     "strips",
     "tracks_of",
@@ -162,6 +165,45 @@ def video_edits(source: LakeSource, video_id: str) -> dict[str, Any]:
         for edit in edits:
             edit["shown"] = shown_spans(edit, pieces) if edit.pop("faces_id") in (None, faces_id) else []
     return {"edits": edits, "people": people}
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far two raters agree on the ``n`` faces that both judged: the share of equal verdicts, and Cohen's kappa
+    (None where chance alone would make every verdict equal)."""
+
+    raters: tuple[str, str]
+    n: int
+    share: float
+    kappa: float | None
+
+
+def rater_agreement(source: LakeSource) -> list[Agreement]:
+    """Every two raters who have judged the same faces, most faces first."""
+    rows = source.dicts("""
+        WITH judged AS (
+            SELECT video_id, faces_id, frame_index, face_index, rater,
+                   CASE WHEN verdict = 'expression' THEN expression ELSE verdict END AS verdict FROM labels
+        )
+        SELECT a.rater, b.rater AS other, a.verdict, b.verdict AS other_verdict, count(*) AS n
+        FROM judged a JOIN judged b USING (video_id, faces_id, frame_index, face_index)
+        WHERE a.rater < b.rater GROUP BY ALL
+    """)
+    pairs: dict[tuple[str, str], Counter[tuple[str, str]]] = {}
+    for row in rows:
+        counts = pairs.setdefault((row["rater"], row["other"]), Counter())
+        counts[row["verdict"], row["other_verdict"]] = row["n"]
+    found = []
+    for raters, counts in pairs.items():
+        n = counts.total()
+        share = sum(k for (one, other), k in counts.items() if one == other) / n
+        ones, others = Counter[str](), Counter[str]()
+        for (one, other), k in counts.items():
+            ones[one] += k
+            others[other] += k
+        chance = sum(ones[verdict] * others[verdict] for verdict in ones) / n**2
+        found.append(Agreement(raters, n, share, (share - chance) / (1 - chance) if chance < 1 else None))
+    return sorted(found, key=lambda pair: (-pair.n, pair.raters))
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from dash import dcc, html
@@ -32,8 +33,19 @@ DARK_PLOT: dict[str, Any] = {
 }
 
 
-def head(active: str, lake: str) -> html.Header:
-    """The navigation, with the lake that is shown."""
+def head(active: str, lake: str, models: Sequence[str] = (), chosen: str | None = None) -> html.Header:
+    """The navigation, with the lake that is shown and, where it has scores of several models, the choice of one."""
+    texts = {"": "in production, else what there is", **{model: model for model in models}}
+    choice = html.Label(
+        [
+            "Model",
+            html.Select(
+                [html.Option(text, value=value, selected=value == (chosen or "")) for value, text in texts.items()],
+                id="model-choice",
+            ),
+        ],
+        className="inline",
+    )
     links = [dcc.Link(title, href=path, className="active" if path == active else "") for path, title in PAGES.items()]
     menu = html.Button("Menu", id="menu", **{"aria-expanded": "false", "aria-controls": "pages"})  # on narrow screens
     return html.Header(
@@ -41,6 +53,7 @@ def head(active: str, lake: str) -> html.Header:
             html.Strong("mfer"),
             menu,
             html.Nav(links, id="pages", **{"aria-label": "pages"}),
+            *([choice] if len(models) > 1 else []),
             html.Span(lake, className="lake", title=lake),
         ]
     )

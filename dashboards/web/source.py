@@ -17,6 +17,7 @@ from storage.delta.tables import data_files, open_table
 from storage.lake import Lake
 from storage.originals import FILES_SQL, content_of, find_original
 from storage.schema import TABLES
+from storage.sql.model_choice import mixture_note
 from storage.sql.views import connect
 
 __all__ = ["LakeSource"]
@@ -31,15 +32,20 @@ _LOOK_AGAIN_S = 5.0
 
 
 class LakeSource:
-    """Answers from one lake, safe for many threads; what it said is remembered until something changes."""
+    """Answers from one lake, safe for many threads; what it said is remembered until something changes.
 
-    def __init__(self, lake: Lake) -> None:
+    ``wanted_model`` says whose scores the viewer of the moment asks for; None: those that the views choose.
+    """
+
+    def __init__(self, lake: Lake, wanted_model: Callable[[], str | None] = lambda: None) -> None:
         self.lake = lake
+        self._wanted_model = wanted_model
         self._lock = threading.RLock()
         self._version: tuple[int, ...] = ()
         self._looked_s = 0.0
+        self._models: list[str] | None = None
         self._many_files = False
-        self._connections: OrderedDict[str, Any] = OrderedDict()
+        self._connections: OrderedDict[tuple[str | None, str], Any] = OrderedDict()
         self._kept: dict[str, OrderedDict[tuple[str, ...], Any]] = {}
         self._making: dict[tuple[str, ...], threading.RLock] = {}
         self._hashed: dict[tuple[str, int, int], str] = {}
@@ -49,17 +55,45 @@ class LakeSource:
 
         Raises LakeError where the lake is damaged.
         """
-        with self._lock:
-            self._renew()
-            video_id = video_id if self._many_files else ""
-            if video_id not in self._connections:
-                self._connections[video_id] = connect(self.lake, [video_id] if video_id else None)
-                self._shorten(self._connections)
-            self._connections.move_to_end(video_id)
-            cursor = self._connections[video_id].cursor()
+        cursor = self._cursor(self.model, video_id)
         with read_errors(self.lake.location), cursor:
             cursor.execute("SET TimeZone = 'UTC'")
             return cursor.sql(sql, params=list(values)).to_arrow_table()
+
+    def _cursor(self, model: str | None, video_id: str = "") -> Any:
+        with self._lock:
+            self._renew()
+            key = model, video_id if self._many_files else ""
+            if key not in self._connections:
+                self._connections[key] = connect(self.lake, [video_id] if key[1] else None, model=model)
+                self._shorten(self._connections)
+            self._connections.move_to_end(key)
+            return self._connections[key].cursor()
+
+    @property
+    def model(self) -> str | None:
+        """The model_id that the viewer of the moment has chosen, where the lake has scores of it."""
+        wanted = self._wanted_model()
+        return wanted if wanted in self.models() else None
+
+    def models(self) -> list[str]:
+        """The models that have scored a video of the lake."""
+        with self._lock:
+            self._renew()
+            if self._models is None:
+                with read_errors(self.lake.location), self._cursor(None) as cursor:
+                    asked = cursor.execute("SELECT DISTINCT model_id FROM raw.videos ORDER BY 1").fetchall()
+                self._models = [model_id for (model_id,) in asked]
+            return self._models
+
+    def mixture_note(self) -> str:
+        """A sentence where the pages show scores of more than one model."""
+
+        def ask() -> str:
+            with read_errors(self.lake.location), self._cursor(self.model) as cursor:
+                return mixture_note(cursor, remedy="the choice of a model above")
+
+        return self.kept(("mixture",), ask)
 
     def dicts(self, sql: str, values: Sequence[Any] = (), *, video_id: str = "") -> list[dict[str, Any]]:
         return self.rows(sql, values, video_id=video_id).to_pylist()
@@ -70,6 +104,7 @@ class LakeSource:
         Of the keys that begin with the same word, the ``at_most`` that were asked for last are kept. A page asks for
         its curves and its faces at once: whoever comes second waits for what the first one makes.
         """
+        key = (*key, self.model or "")
         with self._lock:
             self._renew()
             making = self._making.setdefault(key, threading.RLock())
@@ -111,6 +146,7 @@ class LakeSource:
     def _renew(self) -> None:
         version = self._look()
         if version != self._version:
+            self._models = None
             self._connections.clear()  # cursors in use keep their database alive
             self._kept.clear()
             self._making.clear()

@@ -7,7 +7,9 @@ from typing import Any
 from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
 
 from dashboards.outputs.palette import EXPRESSION_COLOURS
-from dashboards.web.shell import chip
+from dashboards.web.data import rater_agreement
+from dashboards.web.shell import chip, table
+from dashboards.web.source import LakeSource
 from storage.schema import EXPRESSIONS
 
 __all__ = ["layout", "register"]
@@ -19,7 +21,7 @@ _ORDERS = {
 }
 
 
-def layout(author: str) -> list[Any]:
+def layout(source: LakeSource, author: str) -> list[Any]:
     """The page; its script fetches the queue and posts each judgement."""
     keys = [
         html.Button([html.Kbd(str(k + 1)), chip(name)], **{"data-label": name}) for k, name in enumerate(EXPRESSIONS)
@@ -84,8 +86,28 @@ def layout(author: str) -> list[Any]:
             ],
             className="label-page",
         ),
+        *_agreement(source),
         dcc.Store(id="label-facts", data={"classes": list(EXPRESSIONS), "colours": EXPRESSION_COLOURS}),
         html.Div(id="label-sink", hidden=True),
+    ]
+
+
+def _agreement(source: LakeSource) -> list[Any]:
+    rows = [
+        [
+            ", ".join(pair.raters),
+            str(pair.n),
+            f"{pair.share:.0%}",
+            "" if pair.kappa is None else f"{pair.kappa:.2f}",
+        ]
+        for pair in rater_agreement(source)
+    ]
+    if not rows:
+        return []
+    return [
+        html.H2("Agreement between raters"),
+        table(["raters", "faces that both judged", "same verdict", "Cohen's kappa"], rows, numbers=(1, 2, 3)),
+        html.P("Kappa is the agreement beyond what chance would give: 0 none, 1 all.", className="faint"),
     ]
 
 

@@ -238,6 +238,7 @@ def _answer(
         answer = run_sql(
             source.lake,
             query,
+            model=source.model,
             tables=tables,
             max_rows=MAX_ROWS_SHOWN + 1,
             timeout_s=TIMEOUT_S,
@@ -266,7 +267,9 @@ def _answer(
 
 
 def _csv_text(source: LakeSource, query: str, tables: Mapping[str, pa.Table]) -> str:
-    answer = run_sql(source.lake, query, tables=tables, max_rows=_MAX_SAVED_ROWS, timeout_s=TIMEOUT_S)
+    answer = run_sql(
+        source.lake, query, model=source.model, tables=tables, max_rows=_MAX_SAVED_ROWS, timeout_s=TIMEOUT_S
+    )
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(answer.column_names)

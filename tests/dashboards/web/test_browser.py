@@ -505,6 +505,19 @@ def test_a_table_of_ones_own_is_joined_with_the_views(page: Page, tmp_path: Path
     page.find("#query-upload input[type=file]").send_keys(str(table.with_suffix(".pdf")))
 
 
+def test_a_model_is_chosen_at_the_head_and_every_page_shows_its_scores(page: Page) -> None:
+    video_id = page.open_video()
+    models = f"SELECT DISTINCT model_id FROM scores_all WHERE video_id = '{video_id}' ORDER BY 1"
+    for model in run_sql(page.lake, models)["model_id"].to_pylist():
+        page.find(f"#model-choice option[value='{model}']").click()
+        page.until(lambda model=model: f"model {model}" in page.find("#page").text, "its scores")
+        page.open("/query")
+        ask(page, "SELECT DISTINCT model_id FROM scores")
+        page.until(lambda model=model: page.find("#query-result").text.endswith(f"model_id\n{model}"), "the answer")
+        page.open_video()
+    page.driver.delete_cookie("mfer_model")
+
+
 def test_a_key_is_for_the_control_that_has_the_focus(page: Page) -> None:
     page.open_video()
     page.ready()

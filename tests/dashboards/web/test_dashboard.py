@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shutil
@@ -11,15 +12,27 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import quote
 
 import flask.testing
 import numpy as np
+import pyarrow as pa
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from dashboards.web.app import create_app, is_loopback
 from dashboards.web.curves import Curves, view_of
-from dashboards.web.data import health, library, mean_expressions, remedies, strips, trusted_shares, video_facts
+from dashboards.web.data import (
+    health,
+    library,
+    mean_expressions,
+    rater_agreement,
+    remedies,
+    strips,
+    trusted_shares,
+    video_facts,
+)
 from dashboards.web.groups import by_condition, read_conditions, read_means
 from dashboards.web.pages import compare, label, query, video
 from dashboards.web.pages import health as health_page
@@ -28,12 +41,14 @@ from dashboards.web.shell import plain_text
 from dashboards.web.source import LakeSource
 from flows.cli.main import main
 from pipelines.video.decode import open_video
+from storage.annotations.edits import add_label
 from storage.annotations.labels import least_certain_faces, uncertain_seconds
 from storage.identity import video_id_of
 from storage.lake import Lake
 from storage.records import RunManifest, VideoOutcome
 from storage.schema import EXPRESSIONS
 from storage.sql.views import run_sql
+from tests.clips import write_clip
 from tests.storage.lake_rows import (
     ANALYSIS_A,
     ANALYSIS_B,
@@ -286,7 +301,7 @@ def test_chart_of_an_answer_has_a_series_per_colour() -> None:
 def test_every_page_has_a_layout_and_shows_failures_with_their_remedy(shared: Lake, source: LakeSource) -> None:
     text = str(library_page.layout(source))
     assert "Copy or record it again" in text
-    for page in (compare.layout(source), query.layout(), label.layout("ann"), health_page.layout(source)):
+    for page in (compare.layout(source), query.layout(), label.layout(source, "ann"), health_page.layout(source)):
         assert page
     shown = str(video.layout(source, video_id(0)))
     assert "clip 0.mp4" in shown
@@ -475,6 +490,87 @@ def test_edits_come_with_the_faces_that_they_belong_to(film: tuple[Lake, Path, s
         f"/api/video/{name}/edits", json={"kind": "merge", "track_id": 0, "faces_id": FACES, "value": "7"}
     )
     assert (refused.status_code, "no face 7" in refused.text) == (400, True)
+
+
+def test_a_viewer_chooses_whose_scores_every_page_shows(shared: Lake) -> None:
+    web = client(shared)
+
+    def shown(path: str, model: str | None = None) -> str:
+        if model is not None:
+            web.set_cookie("mfer_model", quote(model))
+        search = f"?id={video_id(0)}" if path == "/video" else ""
+        told = {
+            "output": "..head.children...page.children..",
+            "outputs": [{"id": "head", "property": "children"}, {"id": "page", "property": "children"}],
+            "inputs": [
+                {"id": "url", "property": "pathname", "value": path},
+                {"id": "url", "property": "search", "value": search},
+            ],
+            "changedPropIds": [],
+        }
+        answer = web.post("/_dash-update-component", json=told)
+        assert answer.status_code == 200, answer.text
+        return str(answer.text)
+
+    note = "scores of 2 models are mixed here"
+    assert note in shown("/")
+    assert f"model {MODEL_B}" in shown("/video")  # the later analysis
+    page = shown("/video", MODEL_A)
+    assert f"model {MODEL_A}" in page
+    assert note not in page
+    (chosen,) = re.findall(r'\{"children":"([^"]*)","selected":true', page.replace(", ", ",").replace(": ", ":"))
+    assert chosen == MODEL_A
+    assert note not in shown("/", MODEL_B)
+    assert note in shown("/", "a model of another lake")
+
+
+def test_two_raters_who_judged_the_same_faces_are_compared(lake_of_raters: Lake) -> None:
+    (pair,) = rater_agreement(LakeSource(lake_of_raters))
+    assert (pair.raters, pair.n, pair.share) == (("ann", "bob"), 4, 0.75)
+    assert pair.kappa == pytest.approx((0.75 - 0.25) / (1 - 0.25))
+    text = str(label.layout(LakeSource(lake_of_raters), "ann"))
+    assert "Agreement between raters" in text
+    assert "'75%'" in text
+
+
+@pytest.fixture
+def lake_of_raters(tmp_path: Path) -> Lake:
+    """Four faces that two raters judged, three of them alike, one that only one judged."""
+    lake = Lake.open(tmp_path / "raters", create=True)
+    add_video(lake, 1, face_rows(10))
+    judged = {
+        "ann": ["fear", "fear", "neutral", "not_a_face", "anger"],
+        "bob": ["fear", "surprise", "neutral", "not_a_face"],
+    }
+    for rater, verdicts in judged.items():
+        for k, verdict in enumerate(verdicts):
+            face = {"video_id": video_id(1), "faces_id": FACES, "frame_index": k, "time_s": k / 25, "face_index": 0}
+            of_class = verdict in EXPRESSIONS
+            kind = "expression" if of_class else verdict
+            add_label(lake, face | {"track_id": 0}, kind, verdict if of_class else None, rater)
+    return lake
+
+
+def test_downloads_are_called_after_the_video(film: tuple[Lake, Path, str]) -> None:
+    lake, _, name = film
+    answer = client(lake).get(f"/api/video/{name}/scores.csv?from=0&to=1")
+    assert answer.headers["Content-Disposition"] == "attachment; filename=talk_scores.csv"
+
+
+def test_the_thumbnail_is_the_frame_with_the_best_face(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "numbers.mp4", n_frames=50)
+    lake, name, status = Lake.open(tmp_path / "lake", create=True), video_id_of(path), path.stat()
+    rows = face_rows(50, without_face=tuple(range(10)))
+    width = rows.column("box_x1_px").to_numpy() + 20
+    width[40] += 60
+    rows = rows.set_column(rows.column_names.index("box_x2_px"), "box_x2_px", pa.array(width, pa.float32()))
+    changes = {"size_bytes": status.st_size, "mtime_ns": status.st_mtime_ns, "duration_s": 2.0, "path": str(path)}
+    add_video(lake, 0, rows, video_id=name, **changes)
+    picture = client(lake).get(f"/picture/thumbnail/{name}.jpg").data
+    still = client(lake).get(f"/picture/still/{name}.jpg?t=1.6").data
+    small, large = (np.asarray(Image.open(io.BytesIO(data)).convert("L"), float) for data in (picture, still))
+    again = np.asarray(Image.fromarray(large.astype(np.uint8)).resize(small.shape[::-1]), float)
+    assert np.abs(small - again).mean() < 6
 
 
 def test_a_clip_of_the_view_is_a_video_of_that_length(film: tuple[Lake, Path, str], tmp_path: Path) -> None:
