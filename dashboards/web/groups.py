@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from dashboards.web.data import library
 from dashboards.web.source import LakeSource
 from storage.schema import EXPRESSIONS
+from storage.sql.selection import composed
 
-__all__ = ["VideoMeans", "by_condition", "read_conditions", "read_means", "videos_without_face"]
+__all__ = ["VideoMeans", "by_condition", "left_out", "read_conditions", "read_means"]
 
 #: Parts into which each video is cut for the curves, whatever its length.
 N_PARTS = 40
@@ -24,86 +26,115 @@ N_PARTS = 40
 
 @dataclass(frozen=True)
 class VideoMeans:
-    """V videos: their paths, mean probabilities float64 [V,8], and the same over their parts float64 [V,N_PARTS,8],
-    NaN where no face was seen; weighted by time over all their faces."""
+    """V videos in the order of video_id: the paths of each, its mean probabilities float64 [V,8], and the same over its
+    parts float64 [V,N_PARTS,8], NaN where no face was seen; weighted by time over all its faces."""
 
     video_ids: tuple[str, ...]
-    paths: tuple[str, ...]
+    paths: tuple[tuple[str, ...], ...]
     mean: np.ndarray
     parts: np.ndarray
 
 
-#: The rows of ``seconds`` made from reweighted probabilities; their sums are not kept, so every face is read.
-_REWEIGHTED_SECONDS = f"""
-    SELECT path, video_id, CAST(floor(time_s) AS INTEGER) AS second, sum(duration_s) AS screen_time_s,
-           {", ".join(f"sum(p_{name} * duration_s) AS sum_p_{name}_s" for name in EXPRESSIONS)}
-    FROM reweighted() GROUP BY ALL
+_SUMS = ", ".join(f"sum(sum_p_{name}_s) AS {name}" for name in EXPRESSIONS)
+#: Sums of the faces of each video and part. A video with fewer seconds than parts shows each part its second.
+_FROM_SECONDS = f"""
+    WITH lasting AS (
+        SELECT video_id, greatest(any_value(duration_s), 0.001) AS lasts_s
+        FROM videos WHERE analysis_id IS NOT NULL GROUP BY video_id
+    ), parted AS (
+        SELECT CAST(floor((s.second + 0.5) * {N_PARTS} / lasts_s) AS INTEGER) AS part, s.*
+        FROM lasting l JOIN seconds s USING (video_id) WHERE lasts_s >= {N_PARTS}
+        UNION ALL
+        SELECT CAST(p.part AS INTEGER), s.*
+        FROM lasting l CROSS JOIN range({N_PARTS}) p(part)
+             JOIN seconds s ON s.video_id = l.video_id AND s.second = floor((p.part + 0.5) * lasts_s / {N_PARTS})
+        WHERE lasts_s < {N_PARTS}
+    )
+    SELECT video_id, least(part, {N_PARTS - 1}) AS part, sum(screen_time_s) AS seen_s, {_SUMS}
+    FROM parted GROUP BY ALL
 """
+#: ``seconds`` as it would be if the model's probabilities were the reweighted ones: a row a face is read for it.
+_REWEIGHTED = (
+    "WITH seconds AS (SELECT video_id, CAST(floor(time_s) AS INTEGER) AS second, sum(duration_s) AS screen_time_s, "
+    + ", ".join(f"sum(p_{name} * duration_s) AS sum_p_{name}_s" for name in EXPRESSIONS)
+    + f" FROM reweighted() GROUP BY ALL) FROM ({_FROM_SECONDS})"
+)
 
 
 def read_means(source: LakeSource, *, reweighted: bool = False) -> VideoMeans:
-    """The means of every finished video that shows a face; excluded spans are left out, as in the view ``seconds``.
+    """Means of every finished video that shows a face; excluded spans are left out, as in the view ``seconds``.
 
-    ``reweighted`` takes the probabilities of the SQL function of that name, with its default power.
+    With ``reweighted``, those of the table function of that name, without videos whose model does not say what it
+    learned from.
     """
 
     def read() -> VideoMeans:
-        sums = ", ".join(f"sum(sum_p_{name}_s) AS {name}" for name in EXPRESSIONS)
-        # a video with fewer seconds than parts shows each part its second
-        rows = source.rows(f"""
-            WITH seconds_used AS (
-                {_REWEIGHTED_SECONDS if reweighted else "SELECT * FROM seconds"}
-            ), lasting AS (
-                SELECT video_id, min(path) AS path, greatest(any_value(duration_s), 0.001) AS lasts_s
-                FROM videos WHERE analysis_id IS NOT NULL GROUP BY video_id
-            ), parted AS (
-                SELECT l.path, l.video_id, CAST(floor((s.second + 0.5) * {N_PARTS} / lasts_s) AS INTEGER) AS part,
-                       s.* EXCLUDE (path, video_id)
-                FROM lasting l JOIN seconds_used s USING (video_id) WHERE lasts_s >= {N_PARTS}
-                UNION ALL
-                SELECT l.path, l.video_id, CAST(p.part AS INTEGER), s.* EXCLUDE (path, video_id)
-                FROM lasting l CROSS JOIN range({N_PARTS}) p(part)
-                     JOIN seconds_used s ON s.video_id = l.video_id
-                          AND s.second = floor((p.part + 0.5) * lasts_s / {N_PARTS})
-                WHERE lasts_s < {N_PARTS}
-            )
-            SELECT path, video_id, least(part, {N_PARTS - 1}) AS part, sum(screen_time_s) AS seen_s, {sums}
-            FROM parted GROUP BY ALL ORDER BY path, part
-        """)
+        rows = source.rows(_REWEIGHTED if reweighted else _FROM_SECONDS)
         ids = rows["video_id"].to_pylist()
-        paths = dict(zip(ids, rows["path"].to_pylist(), strict=True))
-        row_of = {video_id: k for k, video_id in enumerate(paths)}
-        total = np.zeros((len(paths), N_PARTS, len(EXPRESSIONS)))
-        seen = np.zeros((len(paths), N_PARTS, 1))
+        row_of = {video_id: k for k, video_id in enumerate(sorted(set(ids)))}
+        total = np.zeros((len(row_of), N_PARTS, len(EXPRESSIONS)))
+        seen = np.zeros((len(row_of), N_PARTS, 1))
         at = (np.array([row_of[name] for name in ids], dtype=int), rows["part"].to_numpy())
         total[at] = np.stack([rows[name].to_numpy().astype(np.float64) for name in EXPRESSIONS], axis=1)
         seen[at] = rows["seen_s"].to_numpy()[:, None]
         with np.errstate(invalid="ignore", divide="ignore"):
-            return VideoMeans(tuple(paths), tuple(paths.values()), total.sum(1) / seen.sum(1), total / seen)
+            mean, parts = total.sum(1) / seen.sum(1), total / seen
+        known = ~np.isnan(mean).all(1)
+        paths: dict[str, list[str]] = {}
+        for row in library(source):
+            paths.setdefault(row["video_id"], []).append(row["path"])
+        kept = [video_id for video_id, k in row_of.items() if known[k]]
+        return VideoMeans(tuple(kept), tuple(tuple(sorted(paths[name])) for name in kept), mean[known], parts[known])
 
-    return source.kept(("means of videos", str(reweighted)), read)
+    return source.kept(("means by part", str(reweighted)), read)
 
 
-def by_condition(videos: VideoMeans, condition_of: Mapping[str, str]) -> dict[str, np.ndarray]:
-    """Rows of each condition, by its name, in the order of video_id; ``condition_of`` maps paths to conditions."""
+def _condition(paths: Sequence[str], condition_of: Mapping[str, str]) -> tuple[str, str] | None:
+    """The first of a video's paths that has a condition, and the condition; None where none has one."""
+    return next(((path, condition_of[path]) for path in paths if path in condition_of), None)
+
+
+def by_condition(means: VideoMeans, condition_of: Mapping[str, str]) -> dict[str, np.ndarray]:
+    """Rows of each condition, by its name; ``condition_of`` maps paths to conditions.
+
+    A video with several paths counts once, under the first of them that has a condition.
+    """
     rows: dict[str, list[int]] = {}
-    for k in sorted(range(len(videos.paths)), key=videos.video_ids.__getitem__):
-        path = videos.paths[k]
-        if path in condition_of:
-            rows.setdefault(condition_of[path], []).append(k)
+    for k, paths in enumerate(means.paths):
+        if found := _condition(paths, condition_of):
+            rows.setdefault(found[1], []).append(k)
     return {name: np.array(rows[name]) for name in sorted(rows)}
 
 
-def videos_without_face(source: LakeSource) -> dict[str, str]:
-    """Paths of the videos that no mean can be made of, and why: nothing was seen in them, or they were not analysed."""
-    return {
-        row["path"]: "no face" if row["analysis_id"] else row["code"] or "not analysed"
-        for row in source.dicts("""
-            SELECT min(path) AS path, any_value(analysis_id) AS analysis_id, any_value(code) AS code FROM videos
-            WHERE video_id IS NULL OR video_id NOT IN (SELECT video_id FROM seconds)
-            GROUP BY coalesce(video_id, path) ORDER BY 1
-        """)
-    }
+def left_out(
+    source: LakeSource, condition_of: Mapping[str, str], shown: Collection[str], *, reweighted: bool = False
+) -> dict[str, list[str]]:
+    """Paths of the lake that a comparison leaves out, by the reason; ``shown`` are the groups that it shows."""
+    means = read_means(source, reweighted=reweighted)
+    paths_of = dict(zip(means.video_ids, means.paths, strict=True))
+    plain = set(read_means(source).video_ids)
+    found: dict[str, list[str]] = {}
+    for row in library(source):
+        path, video_id = row["path"], row["video_id"]
+        counted = _condition(paths_of.get(video_id, ()), condition_of)
+        if row["analysis_id"] is None:
+            reason = f"not analysed ({row['code'] or row['status']})"
+        elif not row["n_faces"]:
+            reason = "no face was found"
+        elif video_id not in plain:
+            reason = "every face is excluded"
+        elif video_id not in paths_of:
+            reason = "the model does not say what it learned from, so its scores cannot be reweighted"
+        elif counted is None:
+            reason = "no condition"
+        elif counted[1] not in shown:
+            reason = "the group is not chosen"
+        elif condition_of.get(path, counted[1]) != counted[1]:
+            reason = f"the same video as {counted[0]}, where it is counted"
+        else:
+            continue
+        found.setdefault(reason, []).append(path)
+    return found
 
 
 def read_conditions(text: str, paths: Sequence[str]) -> tuple[dict[str, str], list[str]]:
@@ -133,13 +164,13 @@ def read_conditions(text: str, paths: Sequence[str]) -> tuple[dict[str, str], li
         )
     known: dict[str, list[str]] = {}
     for path in paths:
-        known.setdefault(path if key == "path" else path.rpartition("/")[2], []).append(path)
+        known.setdefault(composed(path if key == "path" else path.rpartition("/")[2]), []).append(path)
     found: dict[str, str] = {}
     unknown = []
     for row in reader:
         name, condition = (row[key] or "").strip(), (row["condition"] or "").strip()
-        if name in known and condition:
-            found |= dict.fromkeys(known[name], condition)
-        elif name:
+        if composed(name) in known and condition:
+            found |= dict.fromkeys(known[composed(name)], condition)
+        elif name and condition:
             unknown.append(name)
     return found, unknown

@@ -27,9 +27,9 @@ DARK_PLOT: dict[str, Any] = {
     "plot_bgcolor": _GROUND,
     "font": {"color": _INK, "family": "system-ui, sans-serif", "size": 12},
     "margin": {"l": 52, "r": 16, "t": 40, "b": 44},
-    "xaxis": {"gridcolor": _GRID, "zeroline": False},
+    "xaxis": {"gridcolor": _GRID, "zeroline": False, "automargin": True},
     "yaxis": {"gridcolor": _GRID, "zeroline": False},
-    "legend": {"orientation": "h", "y": 1.12, "x": 0, "traceorder": "normal"},
+    "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "traceorder": "normal"},  # grows upwards
 }
 
 

@@ -15,7 +15,7 @@ from storage.delta.relations import rows_of
 from storage.errors import LakeError
 from storage.identity import path_text, video_id_of
 
-__all__ = ["ChosenVideo", "choose_video", "choose_videos"]
+__all__ = ["ChosenVideo", "choose_video", "choose_videos", "composed"]
 
 _COLUMNS = (
     "video_id, path, file_name, faces_id, analysis_id, model_id, status, code, n_frames, n_frames_with_face,"
@@ -97,7 +97,7 @@ def _find(name: str, videos: list[ChosenVideo], copies: dict[str, str]) -> set[s
     below = path.rstrip("/") + "/"
     text = path_text(name)
     paths = [*copies.items(), *((video.path, video.video_id) for video in videos)]
-    for form in (str, _composed):  # a name as it is stored comes before one that only looks the same
+    for form in (str, composed):  # a name as it is stored comes before one that only looks the same
         same, start = form(path), form(below)
         same_path = {video_id for known, video_id in paths if form(known) == same or form(known).startswith(start)}
         if found := same_path & finished:
@@ -110,6 +110,6 @@ def _find(name: str, videos: list[ChosenVideo], copies: dict[str, str]) -> set[s
         return set()
 
 
-def _composed(text: str) -> str:
+def composed(text: str) -> str:
     """One form for names that look the same: Macs store accents apart from their letters, people type them as one."""
     return unicodedata.normalize("NFC", text)

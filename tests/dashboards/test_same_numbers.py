@@ -66,7 +66,7 @@ def test_the_reports_shares_and_intervals_are_those_of_sql(lake: Lake, tmp_path:
 
 def test_compares_intervals_are_those_of_sql(lake: Lake) -> None:
     videos = read_means(LakeSource(lake))
-    groups = by_condition(videos, {path: path.split("/")[2] for path in videos.paths})
+    groups = by_condition(videos, {path: path.split("/")[2] for paths in videos.paths for path in paths})
     sql = f"SELECT * FROM expression_shares(group_pattern := '{PATTERN}')"
     asked = {(row["group_name"], row["expression"]): row for row in run_sql(lake, sql).to_pylist()}
     shares = run_sql(lake, f"FROM video_shares(group_pattern := '{PATTERN}')").to_pylist()
@@ -79,3 +79,20 @@ def test_compares_intervals_are_those_of_sql(lake: Lake) -> None:
             assert (found.mean[k], found.low[k], found.high[k]) == pytest.approx(
                 (row["share"], row["low"], row["high"]), abs=1e-12
             )
+
+
+def test_differences_are_those_of_sql(lake: Lake) -> None:
+    shares = run_sql(lake, f"FROM video_shares(group_pattern := '{PATTERN}') ORDER BY video_id").to_pylist()
+    values: dict[str, dict[str, list[float]]] = {}
+    for row in shares:
+        values.setdefault(row["group_name"], {e: [] for e in EXPRESSIONS})[row["expression"]].append(row["share"])
+    arrays = {name: np.array([of_group[e] for e in EXPRESSIONS]).T for name, of_group in values.items()}
+    sql = run_sql(lake, f"FROM share_differences(group_pattern := '{PATTERN}')").to_pylist()
+    assert sql
+    for row in sql:
+        names = row["group_name"], row["other_group"]
+        found = statistics.bootstrap_difference(arrays[names[0]], arrays[names[1]], names)
+        k = EXPRESSIONS.index(row["expression"])
+        assert (found.mean[k], found.low[k], found.high[k]) == pytest.approx(
+            (row["difference"], row["low"], row["high"]), abs=1e-12
+        )

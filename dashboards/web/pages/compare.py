@@ -4,44 +4,49 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from dash import Dash, Input, Output, State, dcc, html
+from dash import Dash, Input, Output, State, ctx, dcc, html, no_update
 
 from dashboards.outputs.palette import EXPRESSION_COLOURS
-from dashboards.web.data import folder_of
-from dashboards.web.groups import VideoMeans, by_condition, read_conditions, read_means, videos_without_face
+from dashboards.web.data import folder_of, library
+from dashboards.web.groups import VideoMeans, by_condition, left_out, read_conditions, read_means
 from dashboards.web.shell import DARK_PLOT, chip, plain_text, table
 from dashboards.web.source import LakeSource
 from storage.schema import EXPRESSIONS
+from storage.sql.own_tables import decoded
 from storage.sql.statistics import Estimate, bootstrap_difference, bootstrap_means
+from storage.sql.table_functions import FUNCTIONS
 
 __all__ = ["layout", "register"]
 
 _MAX_GROUPS = 8
-#: Groups differ in line and pattern, as colours already stand for expressions: no two have the same.
-_LINES = [(shade, dash) for shade in ("#ffffff", "#8b95a5") for dash in ("solid", "dash", "dot", "dashdot")]
+#: Names of files that a reason for leaving out lists.
+_MAX_NAMED = 200
+#: Groups also differ in dash and pattern, for those who do not tell these colours apart: no two have the same. Beside
+#: bars, colours stand for expressions; these are paler than all of them.
+_LINES = [
+    ("#ffffff", "solid"),
+    ("#9ecbff", "dash"),
+    ("#ffc98a", "dot"),
+    ("#a9e5bb", "dashdot"),
+    ("#e0b8ff", "longdash"),
+    ("#ff9fb2", "longdashdot"),
+    ("#8fe3e0", "8px 2px"),
+    ("#d8d38a", "2px 6px"),
+]
+_SYMBOLS = ("circle", "square", "diamond", "cross", "triangle-up", "x", "star", "hexagon")
 _PATTERNS = ("", "/", "x", ".", "\\", "-", "|", "+")
+#: Opacity of bands: of eight that overlap, each still shows.
+_BAND_OPACITY = "2e"
 #: Intervals are white: on bars that are less than opaque they have a contrast of three or more.
 _BAR_OPACITY = "8c"
-#: Without a group there is nothing to measure: no axes.
-_NO_GROUP: dict[str, Any] = {
-    "data": [],
-    "layout": {
-        **DARK_PLOT,
-        "height": 160,
-        "xaxis": {"visible": False},
-        "yaxis": {"visible": False},
-        "annotations": [{"text": "no video with a face in these groups", "showarrow": False, "font": {"size": 14}}],
-    },
-}
-_MAX_NAMED = 200
 
 
 def layout(source: LakeSource) -> list[Any]:
-    videos = read_means(source)
+    power = FUNCTIONS["reweighted"].parameters["power"]
     return [
         html.H1("Compare"),
         html.P(
@@ -61,19 +66,26 @@ def layout(source: LakeSource) -> list[Any]:
             ],
             className="buttons",
         ),
-        html.P(id="compare-note", className="faint"),
+        html.Div(id="compare-note", className="faint"),
+        html.Label([f"Groups (at most {_MAX_GROUPS})", dcc.Dropdown([], [], id="compare-groups", multi=True)]),
         dcc.Checklist(
-            [{"label": "reweighted: every class counts as if it were less rare (docs/analysis.md)", "value": "yes"}],
+            [
+                {
+                    "label": "reweighted: rare expressions are read more often (each probability over the share of its"
+                    f" class in training, to the power {power})",
+                    "value": "reweighted",
+                }
+            ],
             [],
-            id="compare-reweighted",
+            id="compare-options",
         ),
-        html.Label(["Groups", dcc.Dropdown([], [], id="compare-groups", multi=True)]),
-        html.Div(
-            dcc.Graph(id="compare-bars", config={"displaylogo": False, "displayModeBar": False}), className="plot"
-        ),
+        html.Div(id="compare-left-out", className="faint"),
+        _plot("compare-bars"),
+        html.Div(id="compare-table"),
+        html.H2("Over time"),
         html.Label(
             [
-                "Over time",
+                "Expression",
                 dcc.Dropdown(
                     [{"label": chip(name), "value": name, "search": name} for name in EXPRESSIONS],
                     "happiness",
@@ -83,13 +95,22 @@ def layout(source: LakeSource) -> list[Any]:
                 ),
             ]
         ),
-        html.Div(
-            dcc.Graph(id="compare-curves", config={"displaylogo": False, "displayModeBar": False}), className="plot"
+        _plot("compare-curves"),
+        html.H2("Differences"),
+        html.P(
+            "How far each group's mean is above that of another group, with the 95 % interval from drawing the videos"
+            " of both again. Bold: the interval leaves out 0. One in twenty is bold by chance where nothing differs.",
+            className="faint",
         ),
-        html.Div(id="compare-table"),
-        html.Div(id="compare-left-out"),
-        dcc.Store(id="compare-conditions", data={path: folder_of(path) for path in videos.paths}),
+        html.Label(["Differences from", dcc.Dropdown([], None, id="compare-reference", clearable=False)]),
+        _plot("compare-differences"),
+        html.Div(id="compare-difference-table"),
+        dcc.Store(id="compare-conditions", data={row["path"]: folder_of(row["path"]) for row in library(source)}),
     ]
+
+
+def _plot(name: str) -> html.Div:
+    return html.Div(dcc.Graph(id=name, config={"displaylogo": False, "displayModeBar": False}), className="plot")
 
 
 def short_names(names: Sequence[str]) -> dict[str, str]:
@@ -99,11 +120,11 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
     return {name: os.path.relpath(name, common) if name in paths else name for name in names}
 
 
-def bars(videos: VideoMeans, groups: dict[str, np.ndarray]) -> dict[str, Any]:
+def bars(means: VideoMeans, groups: dict[str, np.ndarray]) -> dict[str, Any]:
     """Figure of the mean probability of each expression in each group."""
     traces, shown = [], short_names(list(groups))
     for k, (name, rows) in enumerate(groups.items()):
-        found, label = bootstrap_means(videos.mean[rows], name), plain_text(shown[name])
+        found, label = bootstrap_means(means.mean[rows], name), plain_text(shown[name])
         traces.append(
             {
                 "type": "bar",
@@ -121,61 +142,36 @@ def bars(videos: VideoMeans, groups: dict[str, np.ndarray]) -> dict[str, Any]:
                     },
                     "line": {"color": [EXPRESSION_COLOURS[e] for e in EXPRESSIONS], "width": 1.5},
                 },
-                "error_y": {
-                    "type": "data",
-                    "symmetric": False,
-                    "array": _plain(found.high - found.mean),
-                    "arrayminus": _plain(found.mean - found.low),
-                    "color": "#ffffff",
-                    "thickness": 1.4,
-                },
+                "error_y": _whiskers(found, "#ffffff"),
                 "hovertemplate": "%{x} %{y:.1%}<extra>" + label + "</extra>",
             }
         )
-    if not traces:
-        return _NO_GROUP
     y = {**DARK_PLOT["yaxis"], "tickformat": ".0%", "rangemode": "tozero", "title": {"text": "mean probability"}}
-    return {"data": traces, "layout": {**DARK_PLOT, "yaxis": y, "height": 380, "barmode": "group", "showlegend": True}}
+    return _figure(traces, {"yaxis": y, "height": 380, "barmode": "group"})
 
 
-def curves(videos: VideoMeans, groups: dict[str, np.ndarray], expression: str) -> dict[str, Any]:
-    """Figure of one expression over the share of the video that has passed, with bands."""
-    across = ((np.arange(videos.parts.shape[1]) + 0.5) / videos.parts.shape[1]).tolist()
+def curves(means: VideoMeans, groups: dict[str, np.ndarray], expression: str) -> dict[str, Any]:
+    """Figure of one expression over the share of the video that has passed: each group's line with its own band."""
+    across = ((np.arange(means.parts.shape[1]) + 0.5) / means.parts.shape[1]).tolist()
     traces: list[dict[str, Any]] = []
     shown = short_names(list(groups))
     for k, (name, rows) in enumerate(groups.items()):
-        found = bootstrap_means(videos.parts[rows, :, EXPRESSIONS.index(expression)], name)
-        label = plain_text(shown[name])
-        line: dict[str, Any] = {"color": _LINES[k][0], "width": 2.2, "dash": _LINES[k][1]}
-        if not k:
-            line["color"] = EXPRESSION_COLOURS[expression]
-        edge = {
-            "type": "scatter",
-            "mode": "lines",
-            "line": {**line, "width": 0.7},
-            "opacity": 0.7,
-            "hoverinfo": "skip",
-            "showlegend": False,
-            "legendgroup": name,
-        }
-        red, green, blue = (int(line["color"][at : at + 2], 16) for at in (1, 3, 5))
-        fill = f"rgba({red},{green},{blue},0.14)"
+        found = bootstrap_means(means.parts[rows, :, EXPRESSIONS.index(expression)], name)
+        label, (colour, dash) = plain_text(shown[name]), _LINES[k]
+        line = {"type": "scatter", "mode": "lines", "legendgroup": name, "x": across}
+        edge = {**line, "line": {"width": 0.8, "color": colour, "dash": dash}, "hoverinfo": "skip", "showlegend": False}
         traces += [
-            {**edge, "x": across, "y": _plain(found.high)},
-            {**edge, "x": across, "y": _plain(found.low), "fill": "tonexty", "fillcolor": fill},
+            {**edge, "y": _plain(found.high)},
+            {**edge, "y": _plain(found.low), "fill": "tonexty", "fillcolor": colour + _BAND_OPACITY},
             {
-                "type": "scatter",
-                "mode": "lines",
+                **line,
                 "name": f"{label} (n = {found.n})",
-                "legendgroup": name,  # its band comes and goes with the line
-                "x": across,
                 "y": _plain(found.mean),
-                "line": line,
-                "hovertemplate": "%{y:.1%} at %{x:.0%} of the video<extra>" + label + "</extra>",
+                "line": {"width": 2.4, "color": colour, "dash": dash},
+                "customdata": [_interval_text(low, high) for low, high in zip(found.low, found.high, strict=True)],
+                "hovertemplate": "%{y:.1%}%{customdata} at %{x:.0%} of the video<extra>" + label + "</extra>",
             },
         ]
-    if not traces:
-        return _NO_GROUP
     axes = {
         "xaxis": {
             **DARK_PLOT["xaxis"],
@@ -192,49 +188,121 @@ def curves(videos: VideoMeans, groups: dict[str, np.ndarray], expression: str) -
             "title": {"text": f"probability of {expression}"},
         },
     }
-    return {"data": traces, "layout": {**DARK_PLOT, **axes, "height": 340, "showlegend": True}}
+    return _figure(traces, {**axes, "height": 340})
+
+
+def differences(means: VideoMeans, groups: dict[str, np.ndarray], reference: str) -> dict[str, Estimate]:
+    """Mean probabilities of every other group minus those of one of them, by the other group's name."""
+    return {
+        name: bootstrap_difference(means.mean[rows], means.mean[groups[reference]], (name, reference))
+        for name, rows in groups.items()
+        if name != reference
+    }
+
+
+def difference_chart(found: Mapping[str, Estimate], groups: Sequence[str]) -> dict[str, Any]:
+    """Figure of the differences, a point with its interval for each expression and group; ``groups`` are all."""
+    shown = short_names(groups)
+    traces = [
+        {
+            "type": "scatter",
+            "mode": "markers",
+            "name": plain_text(shown[name]),
+            "x": list(EXPRESSIONS),
+            "y": _plain(one.mean),
+            "marker": {"color": _LINES[k][0], "symbol": _SYMBOLS[k], "size": 9},
+            "error_y": _whiskers(one, _LINES[k][0]),
+            "hovertemplate": "%{x} %{y:+.1%}<extra>" + plain_text(shown[name]) + "</extra>",
+        }
+        for k, name in enumerate(groups)
+        if (one := found.get(name)) is not None
+    ]
+    y = {
+        **DARK_PLOT["yaxis"],
+        "tickformat": "+.0%",
+        "zeroline": True,
+        "zerolinecolor": "#e6e9ee",
+        "title": {"text": "difference of means"},
+    }
+    return _figure(traces, {"yaxis": y, "height": 340, "scattermode": "group"})
+
+
+def _figure(traces: list[dict[str, Any]], layout: dict[str, Any]) -> dict[str, Any]:
+    """A figure, or a sentence without axes where there is nothing to draw."""
+    if traces:
+        return {"data": traces, "layout": {**DARK_PLOT, **layout, "showlegend": True}}
+    none = {"visible": False}
+    words = {"text": "nothing to show", "showarrow": False, "xref": "paper", "yref": "paper", "x": 0.5, "y": 0.5}
+    return {"data": [], "layout": {**DARK_PLOT, "xaxis": none, "yaxis": none, "height": 120, "annotations": [words]}}
+
+
+def _whiskers(found: Estimate, colour: str) -> dict[str, Any]:
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": _plain(found.high - found.mean),
+        "arrayminus": _plain(found.mean - found.low),
+        "color": colour,
+        "thickness": 1.4,
+    }
 
 
 def _plain(values: np.ndarray) -> list[float | None]:
     return [None if value != value else round(value, 5) for value in values.tolist()]
 
 
-def _rows(videos: VideoMeans, groups: dict[str, np.ndarray]) -> list[list[Any]]:
-    """A row per group, and one for the difference of each other group from the first."""
-    shown = short_names(list(groups))
-    rows = [
-        [html.Span(shown[name], title=name), str(len(chosen)), *_cells(bootstrap_means(videos.mean[chosen], name))]
-        for name, chosen in groups.items()
-    ]
-    first, *others = groups or [""]
-    for name in others:
-        found = bootstrap_difference(videos.mean[groups[name]], videos.mean[groups[first]], (name, first))
-        rows.append([f"{shown[name]} minus {shown[first]}", str(found.n), *_cells(found, "+.1%")])
+def _interval_text(low: float, high: float) -> str:
+    return "" if low != low else f" ({low:.1%} to {high:.1%})"
+
+
+def _rows(means: VideoMeans, groups: dict[str, np.ndarray]) -> list[list[Any]]:
+    rows, shown = [], short_names(list(groups))
+    for name, chosen in groups.items():
+        found = bootstrap_means(means.mean[chosen], name)
+        rows.append([html.Span(shown[name], title=name), str(found.n), *_cells(found, ".1%")])
     return rows
 
 
-def _cells(found: Estimate, form: str = ".1%") -> list[Any]:
-    return [
-        "" if m != m else [f"{m:{form}}", *([html.Br(), html.Small(f"{lo:{form}} to {hi:{form}}")] if lo == lo else [])]
-        for m, lo, hi in zip(found.mean, found.low, found.high, strict=True)
-    ]
+def _difference_rows(found: Mapping[str, Estimate], groups: Sequence[str]) -> list[list[Any]]:
+    shown = short_names(groups)
+    return [[html.Span(shown[name], title=name), *_cells(one, "+.1%")] for name, one in found.items()]
 
 
-def left_out(source: LakeSource, videos: VideoMeans, groups: dict[str, np.ndarray]) -> dict[str, str]:
-    """Paths of the videos of the lake that are in no group that is shown, and why."""
-    used = {videos.paths[k] for rows in groups.values() for k in rows}
-    return videos_without_face(source) | {
-        path: "in no group that is shown" for path in videos.paths if path not in used
-    }
+def _cells(found: Estimate, form: str) -> list[Any]:
+    """A cell for each expression: the value over its interval, bold where this leaves out 0."""
+    cells: list[Any] = []
+    for mean, low, high in zip(found.mean, found.low, found.high, strict=True):
+        value = f"{mean:{form}}" if mean == mean else ""
+        sure = form.startswith("+") and (low > 0 or high < 0)
+        interval = [html.Br(), html.Small(f"{low:{form}} to {high:{form}}")] if low == low else []
+        cells.append([html.Strong(value) if sure else value, *interval])
+    return cells
 
 
-def _left_out(found: dict[str, str]) -> Any:
-    if not found:
-        return None
-    named = [html.Li([path, html.Small(f" ({why})", className="faint")]) for path, why in found.items()]
-    more = [html.Li(f"and {len(found) - _MAX_NAMED} more")] if len(found) > _MAX_NAMED else []
-    title = f"{len(found)} video{'s' * (len(found) != 1)} left out"
-    return html.Details([html.Summary(title), html.Ul([*named[:_MAX_NAMED], *more])])
+def _named(reasons: Mapping[str, Sequence[str]], n_files: int) -> Any:
+    """Which files are left out and why, to open; nothing where none is."""
+    n = sum(map(len, reasons.values()))
+    if not n:
+        return ""
+    parts: list[Any] = [html.Summary(f"{n} of {n_files} files left out")]
+    for reason, paths in reasons.items():
+        more = [html.Li(f"and {len(paths) - _MAX_NAMED} more")] if len(paths) > _MAX_NAMED else []
+        parts += [html.P(f"{reason}: {len(paths)}"), html.Ul([*(html.Li(path) for path in paths[:_MAX_NAMED]), *more])]
+    return html.Details(parts)
+
+
+def _read_upload(source: LakeSource, contents: str, name: str | None) -> tuple[Any, Any]:
+    """Conditions from an uploaded CSV, and what became of its rows."""
+    paths = [row["path"] for row in library(source)]
+    try:
+        found, unknown = read_conditions(decoded(base64.b64decode(contents.partition(",")[2])), paths)
+    except ValueError as error:
+        return no_update, html.Span(f"{name}: {error}", className="error")
+    note: list[Any] = [f"{name}: {len(found)} of {len(paths)} files have a condition"]
+    if unknown:
+        names = html.Ul([html.Li(path) for path in unknown[:_MAX_NAMED]])
+        note.append(html.Details([html.Summary(f"{len(unknown)} names of the CSV are not in the lake"), names]))
+    return found, note
 
 
 def register(app: Dash, source: LakeSource) -> None:
@@ -247,49 +315,83 @@ def register(app: Dash, source: LakeSource) -> None:
         prevent_initial_call=True,
     )
     def group(contents: str | None, _: int | None, name: str | None) -> Any:
-        from dash import ctx, no_update
-
-        paths = read_means(source).paths
         if ctx.triggered_id == "compare-folders" or not contents:
-            return {path: folder_of(path) for path in paths}, "groups by folder"
-        try:
-            text = base64.b64decode(contents.partition(",")[2]).decode("utf-8")
-            found, unknown = read_conditions(text, paths)
-        except (ValueError, UnicodeDecodeError) as error:
-            return no_update, f"{name}: {error}"
-        missing = f"; not in the lake: {', '.join(unknown[:5])}{' and more' * (len(unknown) > 5)}" if unknown else ""
-        return found, f"{name}: {len(found)} of {len(paths)} videos have a condition{missing}"
+            return {row["path"]: folder_of(row["path"]) for row in library(source)}, "groups by folder"
+        return _read_upload(source, contents, name)
 
     @app.callback(
-        Output("compare-groups", "options"), Output("compare-groups", "value"), Input("compare-conditions", "data")
+        Output("compare-groups", "options"),
+        Output("compare-groups", "value"),
+        Input("compare-conditions", "data"),
+        Input("compare-options", "value"),
+        State("compare-groups", "value"),
     )
-    def offer(conditions: dict[str, str]) -> Any:
-        names = sorted(set(conditions.values()))
-        shown = short_names(names)
-        options = [{"label": html.Span(shown[name], title=name), "value": name, "search": name} for name in names]
-        return options, names[:_MAX_GROUPS]
+    def offer(conditions: dict[str, str], options: list[str] | None, chosen: list[str] | None) -> Any:
+        names = list(by_condition(read_means(source, reweighted=bool(options)), conditions))
+        kept = [name for name in chosen or [] if name in names] if ctx.triggered_id == "compare-options" else []
+        return _options(names), kept or names[:_MAX_GROUPS]
+
+    @app.callback(
+        Output("compare-reference", "options"),
+        Output("compare-reference", "value"),
+        Input("compare-groups", "value"),
+        State("compare-reference", "value"),
+    )
+    def refer(chosen: list[str] | None, reference: str | None) -> Any:
+        names = (chosen or [])[:_MAX_GROUPS]
+        return _options(names), reference if reference in names else next(iter(names), None)
+
+    def chosen_groups(
+        chosen: list[str] | None, conditions: dict[str, str], options: list[str] | None
+    ) -> tuple[VideoMeans, dict[str, np.ndarray]]:
+        means = read_means(source, reweighted=bool(options))
+        groups = by_condition(means, conditions)
+        return means, {name: groups[name] for name in (chosen or [])[:_MAX_GROUPS] if name in groups}
+
+    asked = (Input("compare-groups", "value"), State("compare-conditions", "data"), Input("compare-options", "value"))
 
     @app.callback(
         Output("compare-bars", "figure"),
-        Output("compare-curves", "figure"),
         Output("compare-table", "children"),
         Output("compare-left-out", "children"),
-        Input("compare-groups", "value"),
-        Input("compare-expression", "value"),
-        Input("compare-reweighted", "value"),
-        State("compare-conditions", "data"),
+        *asked,
     )
-    def show(
-        chosen: list[str] | None, expression: str, reweighted: list[str] | None, conditions: dict[str, str]
-    ) -> Any:
-        videos = read_means(source, reweighted=bool(reweighted))
-        groups = by_condition(videos, conditions)
-        groups = {name: groups[name] for name in (chosen or [])[:_MAX_GROUPS] if name in groups}
+    def show(chosen: list[str] | None, conditions: dict[str, str], options: list[str] | None) -> Any:
+        means, groups = chosen_groups(chosen, conditions, options)
         listed = table(
             ["group", "videos", *EXPRESSIONS],
-            _rows(videos, groups),
+            _rows(means, groups),
             numbers=tuple(range(1, 2 + len(EXPRESSIONS))),
             empty="No video with a face in these groups.",
         )
-        left = _left_out(left_out(source, videos, groups))
-        return bars(videos, groups), curves(videos, groups, expression), listed, left
+        missing = left_out(source, conditions, list(groups), reweighted=bool(options))
+        return bars(means, groups), listed, _named(missing, len(library(source)))
+
+    @app.callback(Output("compare-curves", "figure"), *asked, Input("compare-expression", "value"))
+    def draw(chosen: list[str] | None, conditions: dict[str, str], options: list[str] | None, expression: str) -> Any:
+        return curves(*chosen_groups(chosen, conditions, options), expression)
+
+    @app.callback(
+        Output("compare-differences", "figure"),
+        Output("compare-difference-table", "children"),
+        *asked,
+        Input("compare-reference", "value"),
+    )
+    def subtract(
+        chosen: list[str] | None, conditions: dict[str, str], options: list[str] | None, reference: str | None
+    ) -> Any:
+        means, groups = chosen_groups(chosen, conditions, options)
+        found = differences(means, groups, reference) if reference in groups else {}
+        names = list(groups)
+        listed = table(
+            ["group", *EXPRESSIONS],
+            _difference_rows(found, names),
+            numbers=tuple(range(1, 1 + len(EXPRESSIONS))),
+            empty="A difference needs two groups.",
+        )
+        return difference_chart(found, names), listed
+
+
+def _options(names: Sequence[str]) -> list[dict[str, Any]]:
+    shown = short_names(names)
+    return [{"label": html.Span(shown[name], title=name), "value": name, "search": name} for name in names]
