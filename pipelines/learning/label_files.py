@@ -7,7 +7,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,9 @@ def read_judgements(lake: Lake, path: Path, rater: str) -> tuple[list[Judgement]
     videos: dict[str, str | None] = {}
     for file in files:
         for where, row in _rows(file):
+            if isinstance(row, ValueError):
+                refused.append(Refusal(where, str(row)))
+                continue
             if "expression" not in row:
                 n_empty += 1
                 continue
@@ -81,15 +84,16 @@ def read_judgements(lake: Lake, path: Path, rater: str) -> tuple[list[Judgement]
     return found, refused, n_empty
 
 
-def _rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(file and line, row) with the columns that we know; empty fields are left out."""
+def _rows(file: Path) -> Iterator[tuple[str, dict[str, Any] | ValueError]]:
+    """(file and line, row) with the columns that we know, without empty fields; of a bad row what is wrong with it."""
     suffix = file.suffix.lower()
+    rows: Sequence[tuple[int, dict[str, Any] | ValueError]]
     try:
         if suffix in (".csv", ".tsv"):
             header, rows = _csv_rows(file)
         else:
             rows = _records(file, suffix)
-            header = [name for _, row in rows[:1] for name in row]
+            header = next((list(row) for _, row in rows if isinstance(row, dict)), [])
     except (OSError, ValueError, csv.Error, pa.ArrowException, LakeError) as error:
         if isinstance(error, ConfigError):
             raise
@@ -100,7 +104,9 @@ def _rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             " and one of frame_index and time_s"
         )
     for number, row in rows:
-        yield f"{file.name}:{number}", {name: row[name] for name in COLUMNS if not _is_empty(row.get(name))}
+        if isinstance(row, dict):
+            row = {name: row[name] for name in COLUMNS if not _is_empty(row.get(name))}
+        yield f"{file.name}:{number}", row
 
 
 def _csv_rows(file: Path) -> tuple[list[str], list[tuple[int, dict[str, Any]]]]:
@@ -121,11 +127,11 @@ def _csv_rows(file: Path) -> tuple[list[str], list[tuple[int, dict[str, Any]]]]:
     return header, rows
 
 
-def _records(file: Path, suffix: str) -> list[tuple[int, dict[str, Any]]]:
+def _records(file: Path, suffix: str) -> list[tuple[int, dict[str, Any] | ValueError]]:
     """The rows of a file that is no CSV, each with its number in the file."""
     if suffix in (".jsonl", ".ndjson"):
         lines = enumerate(decoded(file.read_bytes()).split("\n"), start=1)
-        rows = [(number, json.loads(line)) for number, line in lines if line.strip()]
+        rows = [(number, _of_json(line)) for number, line in lines if line.strip()]
     elif suffix == ".json":
         listed = json.loads(decoded(file.read_bytes()))
         rows = list(enumerate(listed if isinstance(listed, list) else [listed], start=1))
@@ -135,9 +141,20 @@ def _records(file: Path, suffix: str) -> list[tuple[int, dict[str, Any]]]:
         rows = list(enumerate(read_own_table(file).to_pylist(), start=2))
     else:
         raise ConfigError(f"{file}: labels come as {', '.join(_SUFFIXES)}")
-    if wrong := [number for number, row in rows if not isinstance(row, dict)]:
-        raise ValueError(f"row {wrong[0]} has no named columns")
-    return [(number, {_column(name): value for name, value in row.items()}) for number, row in rows]
+    return [(number, _named(row)) for number, row in rows]
+
+
+def _of_json(line: str) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        return ValueError(f"the line is no JSON: {error}")
+
+
+def _named(row: Any) -> dict[str, Any] | ValueError:
+    if isinstance(row, dict):
+        return {_column(name): value for name, value in row.items()}
+    return row if isinstance(row, ValueError) else ValueError("the row has no named columns")
 
 
 def _column(name: object) -> str:

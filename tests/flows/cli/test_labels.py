@@ -204,6 +204,22 @@ def test_labels_are_read_as_programs_save_them_also_where_the_id_became_a_number
     assert found == {"file_name": "one.mp4", "expression": "fear", "note": "schön"}
 
 
+def test_a_broken_line_of_json_is_refused_and_the_others_are_written(lake: Lake, tmp_path: Path) -> None:
+    rows = [{"video": "one.mp4", "frame_index": k, "expression": "fear"} for k in (1, 2)]
+    lines = ["{broken", json.dumps(rows[0]), "[1, 2]", '{"video": "one', json.dumps(rows[1])]
+    (tmp_path / "x.jsonl").write_text("\n".join(lines))
+    code, said = mfer(lake, "labels", "import", tmp_path / "x.jsonl")
+    assert code == 1
+    assert [line.split()[1] for line in said.splitlines()[:-1]] == [f"x.jsonl:{k}:" for k in (1, 3, 4)]
+    assert said.splitlines()[-1].startswith("2 labels written, 0 known already, 3 refused")
+    (tmp_path / "y.json").write_text(json.dumps([*rows, 3]))
+    code, said = mfer(lake, "labels", "import", tmp_path / "y.json")
+    assert "y.json:3: the row has no named columns" in said
+    (tmp_path / "z.jsonl").write_text("{broken")
+    code, said = mfer(lake, "labels", "import", tmp_path / "z.jsonl")
+    assert (code, "no columns" in said) == (2, True)
+
+
 def test_a_bad_cell_refuses_its_row_by_its_line_and_the_others_are_written(lake: Lake, tmp_path: Path) -> None:
     bad = ["inf,,", "1e30,,", "-1,,", "1.5,,", "x,,", ",40000,", ",0,99999999999", "nan,,"]
     cells = [f"{cell.split(',')[0]},{cell.split(',')[1]},{cell.split(',')[2]},one.mp4,fear" for cell in bad]

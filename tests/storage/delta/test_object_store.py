@@ -240,9 +240,7 @@ def test_rows_that_wait_for_their_commit_are_not_lost_with_the_files_that_nobody
 
 
 @pytest.mark.full
-def test_a_lease_is_respected_until_it_expires_and_then_taken_over(
-    lake: Lake, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_lease_is_respected_until_it_expires_and_then_taken_over(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     rows.add_video(lake, VIDEO)
     assert isinstance(lake.location, ObjectPath)
     assert (lake.location / leases.LEASE).create(b"another process")
