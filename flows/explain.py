@@ -28,6 +28,7 @@ from storage.delta.object_store import StoragePath, is_uri, place_of
 from storage.delta.relations import read_errors
 from storage.errors import LakeError
 from storage.files import whole_file
+from storage.identity import as_stored
 from storage.lake import Lake
 from storage.sql.selection import ChosenVideo, choose_video
 from storage.sql.views import connect
@@ -71,6 +72,7 @@ def explain_moment(video: str, at_s: float, model: Path, out: Path, lake: Lake |
 
 def _find_video(name: str, lake: Lake | None) -> tuple[StoragePath, ChosenVideo | None]:
     """Where the video is, and the finished analysis that the lake's views show of it."""
+    name = name if is_uri(name) else str(as_stored(name))
     is_place = is_uri(name) or os.path.exists(name)
     if lake is None:
         return place_of(name), None

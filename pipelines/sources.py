@@ -15,6 +15,7 @@ from pipelines.errors import VideoError
 from pipelines.remote import objects_below
 from storage.delta.object_store import ObjectPath, StoragePath, is_uri
 from storage.errors import LakeError
+from storage.identity import as_stored, composed
 
 __all__ = ["VIDEO_EXTENSIONS", "FoundVideos", "absolute", "find_videos"]
 
@@ -98,7 +99,7 @@ def find_videos(paths: Iterable[str | Path], exclude: Iterable[str] = ()) -> Fou
         exclude: patterns of what to leave out: ``*_proxy.mp4`` and ``drafts`` fit the name of any file or folder,
             ``2024/*/raw`` (with a slash) the end of a path.
     """
-    search = _Search(tuple(pattern.rstrip("/") for pattern in exclude))
+    search = _Search(tuple(composed(pattern.rstrip("/")) for pattern in exclude))
     for named in paths:
         if is_uri(named):
             search.store(str(named))
@@ -120,7 +121,7 @@ class _Search:
     def named(self, named: str | Path) -> None:
         """What is at a path or fits a pattern."""
         matches = _matches(named)
-        for path in matches or [Path(named)]:
+        for path in matches or [as_stored(named)]:
             try:
                 is_folder = stat.S_ISDIR(path.stat().st_mode)
             except OSError as error:
@@ -176,7 +177,7 @@ class _Search:
         self.videos.setdefault(os.path.abspath(path), path)
 
     def _is_excluded(self, path: StoragePath) -> bool:
-        parts = str(path).split("/")
+        parts = composed(str(path)).split("/")
         for pattern in self.exclude:
             n = pattern.count("/") + 1
             if fnmatch.fnmatchcase("/".join(parts[-n:]), pattern):

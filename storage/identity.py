@@ -12,7 +12,17 @@ from typing import Any
 
 from storage.delta.object_store import StoragePath
 
-__all__ = ["analysis_id", "canonical_json", "faces_id", "path_shown", "path_text", "printable", "video_id_of"]
+__all__ = [
+    "analysis_id",
+    "as_stored",
+    "canonical_json",
+    "composed",
+    "faces_id",
+    "path_shown",
+    "path_text",
+    "printable",
+    "video_id_of",
+]
 
 _ID_DIGITS = 16
 _CHUNK_BYTES = 1 << 20
@@ -73,3 +83,22 @@ def printable(text: str, keep: str = "") -> str:
 def path_shown(path: str | StoragePath) -> str:
     """A path for a terminal or a log line: file names may hold anything but a slash."""
     return printable(path_text(path))
+
+
+def composed(text: str) -> str:
+    """One form for names that look the same: Macs store accents apart from their letters, people type them as one."""
+    return unicodedata.normalize("NFC", text)
+
+
+def as_stored(path: str | Path) -> Path:
+    """The file or folder that a path means: itself where it exists, else one whose name looks the same."""
+    path = Path(path)
+    if os.path.lexists(path) or path.parent == path:
+        return path
+    parent = as_stored(path.parent)
+    try:
+        names = os.listdir(parent)
+    except OSError:
+        return path
+    same = sorted(name for name in names if composed(name) == composed(path.name))
+    return parent / same[0] if same else path

@@ -21,6 +21,7 @@ from dashboards.web.media import Pictures
 from dashboards.web.source import LakeSource
 from storage.annotations.edits import add_edit, add_label, undo_edit
 from storage.annotations.labels import ORDERS, least_certain_faces, uncertain_seconds
+from storage.identity import composed
 from storage.schema import EXPRESSIONS
 
 __all__ = ["make_api"]
@@ -110,10 +111,10 @@ def make_api(source: LakeSource, author: str) -> flask.Blueprint:
 
     @api.get("/api/videos")
     def videos() -> dict[str, Any]:
-        words = flask.request.args.get("text", "").lower().split()
+        words = composed(flask.request.args.get("text", "")).lower().split()
         near = flask.request.args.get("near", "")
         rows = [row for row in data.library(source) if row["analysis_id"]]
-        rows = [row for row in rows if all(word in row["path"].lower() for word in words)]
+        rows = [row for row in rows if all(word in composed(row["path"]).lower() for word in words)]
         here = next((k for k, row in enumerate(rows) if row["video_id"] == near), 0)
         first = max(0, min(here - _MAX_LISTED // 2, len(rows) - _MAX_LISTED))
         shown = [

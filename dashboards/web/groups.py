@@ -15,8 +15,8 @@ import numpy as np
 
 from dashboards.web.data import library
 from dashboards.web.source import LakeSource
+from storage.identity import composed
 from storage.schema import EXPRESSIONS
-from storage.sql.selection import composed
 
 __all__ = ["VideoMeans", "by_condition", "left_out", "read_conditions", "read_means"]
 

@@ -19,7 +19,7 @@ from storage.delta.object_store import is_uri, place_of
 from storage.delta.relations import rows_of
 from storage.delta.tables import MARKER
 from storage.errors import LakeError
-from storage.identity import path_shown, path_text, video_id_of
+from storage.identity import as_stored, path_shown, path_text, video_id_of
 from storage.lake import Lake
 from storage.schema import EXPRESSIONS
 from storage.sql.views import connect
@@ -60,6 +60,7 @@ def inspect_video(name: str, lake_location: str, at_s: float | None = None) -> t
         LakeError: ``unknown_video`` where the name stands for several videos.
     """
     lake = open_lake(lake_location)
+    name = name if is_uri(name) else str(as_stored(name))
     named = _named(lake, name) if lake and not is_uri(name) and not os.path.lexists(name) else None
     path = named["path"] if named else name
     about_file, video_id = _file_lines(path)

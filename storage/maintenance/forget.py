@@ -21,7 +21,7 @@ from storage.delta.object_store import ObjectPath, StoragePath, place_of, relati
 from storage.delta.relations import quote, read_errors, relation_sql, rows_of, shared_connection
 from storage.delta.tables import lake_errors, lock, open_table, writer_properties
 from storage.errors import LakeError
-from storage.identity import path_text
+from storage.identity import composed, path_text
 from storage.lake import Lake
 from storage.maintenance.repair import DAMAGED
 from storage.schema import TABLES
@@ -103,6 +103,8 @@ def _resolve(lake: Lake, video: str) -> tuple[set[str], set[str], set[str]]:
     with read_errors(lake.location), shared_connection() as con:
         known = rows_of(con, f"SELECT DISTINCT * FROM ({sources})").to_pylist()
     names = {path_text(video), path_text(place_of(video))}
+    if not any(row["path"] in names for row in known):  # none is stored so; one may look the same
+        names = {row["path"] for row in known if row["path"] and composed(row["path"]) in set(map(composed, names))}
     of_path = {row["video_id"] for row in known if row["path"] in names} - {None}
     video_ids = of_path or {row["video_id"] for row in known if row["video_id"] == video}
     paths = {row["path"] for row in known if row["path"] in names or row["video_id"] in video_ids} - {None}

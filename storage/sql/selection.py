@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +12,9 @@ import duckdb
 from storage.delta.object_store import is_uri
 from storage.delta.relations import rows_of
 from storage.errors import LakeError
-from storage.identity import path_text, video_id_of
+from storage.identity import composed, path_text, video_id_of
 
-__all__ = ["ChosenVideo", "choose_video", "choose_videos", "composed"]
+__all__ = ["ChosenVideo", "choose_video", "choose_videos"]
 
 _COLUMNS = (
     "video_id, path, file_name, faces_id, analysis_id, model_id, status, code, n_frames, n_frames_with_face,"
@@ -108,8 +107,3 @@ def _find(name: str, videos: list[ChosenVideo], copies: dict[str, str]) -> set[s
         return {video_id_of(name)} & finished if os.path.isfile(name) else set()
     except OSError:
         return set()
-
-
-def composed(text: str) -> str:
-    """One form for names that look the same: Macs store accents apart from their letters, people type them as one."""
-    return unicodedata.normalize("NFC", text)

@@ -11,6 +11,7 @@ from dash import Dash, Input, Output, State, ctx, dcc, html, no_update
 from dashboards.web.data import Strip, library, mean_expressions, remedies, strips, trusted_shares
 from dashboards.web.shell import chip, css_colour, seconds_text, when_text
 from dashboards.web.source import LakeSource
+from storage.identity import composed
 from storage.schema import EXPRESSIONS
 
 __all__ = ["choose", "layout", "register"]
@@ -64,7 +65,7 @@ def choose(
         trusted: share of faces of good quality by video_id; needed for the qualities that are about it.
         means: mean probabilities by video_id; needed for ``expression`` and the orders by one.
     """
-    words = text.lower().split()
+    words = composed(text).lower().split()
 
     def leading(row: dict[str, Any]) -> str | None:
         mean = means.get(row["video_id"])
@@ -80,7 +81,7 @@ def choose(
             "poor": lambda: 0 <= trusted.get(row["video_id"], -1) < 0.5,
         }.get(quality, lambda: row["share"] is not None and row["share"] >= float(quality))
         return (
-            all(word in row["path"].lower() for word in words)
+            all(word in composed(row["path"]).lower() for word in words)
             and (not folder or row["folder"] == folder or row["folder"].startswith(folder.rstrip("/") + "/"))
             and (not status or row["status"] == status)
             and (not expression or leading(row) == expression)

@@ -9,6 +9,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -308,6 +309,23 @@ def test_impossible_setting_stops_the_run(
     tmp_path: Path, clip: Path, model: Path, words: list[str], message: str
 ) -> None:
     assert message in one_line(analyze(clip, "--lake", tmp_path / "lake", "--model", model, *words))
+
+
+def test_a_name_typed_with_whole_letters_is_found_where_the_accents_are_stored_apart(
+    tmp_path: Path, clip: Path, model: Path
+) -> None:
+    stored, typed = (tmp_path / unicodedata.normalize(form, "Zoë/Zoë é.mp4") for form in ("NFD", "NFC"))
+    stored.parent.mkdir()
+    shutil.copyfile(clip, stored)
+    left_out = analyze(stored.parent, "--lake", tmp_path / "other", "--model", model, "--exclude", typed.name)
+    assert "0 videos" in left_out.stdout
+    result = analyze(typed, "--lake", tmp_path / "lake", "--model", model)
+    assert result.exit_code == 0, result.output
+    assert mfer("inspect", typed, "--lake", tmp_path / "lake").exit_code == 0
+    query = "SELECT path FROM videos"
+    assert str(stored) in mfer("sql", query, "--lake", tmp_path / "lake", "--format", "csv").stdout
+    assert mfer("lake", "forget", typed, "--lake", tmp_path / "lake", "--yes").exit_code == 0
+    assert str(stored) not in mfer("sql", query, "--lake", tmp_path / "lake", "--format", "csv").stdout
 
 
 @pytest.mark.parametrize("words", ["--every 0", "--fps 0", "--workers 0", "--segment 0", "--stall -1", "--memory-mb 0"])
