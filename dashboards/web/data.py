@@ -43,12 +43,15 @@ def folder_of(path: str) -> str:
 
 
 def library(source: LakeSource) -> list[dict[str, Any]]:
-    """Every path with outcome, counts, share of frames with a face, folder, and when it was analysed."""
+    """Every path with outcome, counts, share of frames with a face, folder, when it was analysed, and ``unscored``:
+    whether only models have scored it that are not shown."""
 
     def ask() -> list[dict[str, Any]]:
         rows = source.dicts("""
             WITH ended AS (SELECT run_id, max(finished_utc) AS analysed_utc FROM runs GROUP BY run_id)
-            SELECT v.*, e.analysed_utc FROM videos v LEFT JOIN ended e USING (run_id) ORDER BY v.path
+            SELECT v.*, e.analysed_utc, v.analysis_id IS NULL AND v.video_id IN (FROM raw.finished SELECT video_id)
+                       AS unscored
+            FROM videos v LEFT JOIN ended e USING (run_id) ORDER BY v.path
         """)
         for row in rows:
             row["folder"] = folder_of(row["path"])

@@ -117,7 +117,9 @@ def left_out(
     for row in library(source):
         path, video_id = row["path"], row["video_id"]
         counted = _condition(paths_of.get(video_id, ()), condition_of)
-        if row["analysis_id"] is None:
+        if row["unscored"]:
+            reason = f"no scores of {source.model}"
+        elif row["analysis_id"] is None:
             reason = f"not analysed ({row['code'] or row['status']})"
         elif not row["n_faces"]:
             reason = "no face was found"

@@ -212,6 +212,8 @@ def _card(row: dict[str, Any], strip: Strip | None) -> html.Article:
                 **{"aria-label": f"leading expressions over time; mean {means}"},
             )
         )
+    if row["unscored"]:
+        parts.append(html.P("no scores of the model that is chosen above", className="faint"))
     if row["status"] in ("failed", "partial"):
         parts.append(_failure(row))
     return html.Article([html.Div(picture, className="picture"), html.Div(parts)], className="card")

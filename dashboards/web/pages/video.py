@@ -40,8 +40,7 @@ def layout(source: LakeSource, video_id: str, *, can_explain: bool = False) -> l
     """The page of a video, by its content; says so where the lake has none."""
     facts = video_facts(source, video_id)
     if facts is None:
-        unknown = "The lake has no finished analysis of this video."
-        return [html.H1("Unknown video"), html.P([unknown, " ", dcc.Link("Back to the library", href="/")])]
+        return _unknown(source, video_id)
     lines = [
         seconds_text(facts["duration_s"]),
         f"{facts['width_px']}x{facts['height_px']} {facts['codec']}",
@@ -101,6 +100,14 @@ def layout(source: LakeSource, video_id: str, *, can_explain: bool = False) -> l
             id="key-help",
         ),
     ]
+
+
+def _unknown(source: LakeSource, video_id: str) -> list[Any]:
+    back = dcc.Link("Back to the library", href="/")
+    if source.dicts("FROM raw.finished SELECT analysis_id WHERE video_id = ? LIMIT 1", [video_id], video_id=video_id):
+        others = f"{source.model} has no scores of this video. Take another model at the head of the page. "
+        return [html.H1("Not scored by this model"), html.P([others, back])]
+    return [html.H1("Unknown video"), html.P(["The lake has no finished analysis of this video. ", back])]
 
 
 def _told(facts: dict[str, Any]) -> dict[str, Any]:

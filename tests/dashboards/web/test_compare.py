@@ -19,7 +19,7 @@ from storage.lake import Lake
 from storage.records import RunManifest, VideoOutcome
 from storage.schema import EXPRESSIONS
 from storage.sql.statistics import bootstrap_means
-from tests.storage.lake_rows import FACES, MODEL_A, SETTINGS, add_video, face_rows, video_id
+from tests.storage.lake_rows import FACES, MODEL_A, MODEL_B, SETTINGS, add_video, face_rows, video_id
 
 #: Three common expressions and five rare ones.
 SHARES = dict(zip(EXPRESSIONS, (0.36, 0.27, 0.13, 0.12, 0.09, 0.01, 0.015, 0.005), strict=True))
@@ -131,6 +131,15 @@ def test_what_a_comparison_leaves_out_is_named_with_the_reason(lake: Lake) -> No
         "/films/b/old.mp4"
     ]
     assert "the group is not chosen" not in more
+
+
+def test_videos_that_the_chosen_model_has_not_scored_are_left_out_for_that_reason(lake: Lake) -> None:
+    rows, of_model = face_rows(100, model_id=MODEL_B), {"analysis_id": "b" * 16, "model_id": MODEL_B}
+    add_video(lake, 2, rows, path="/films/a/clip 2.mp4", duration_s=4.0, **of_model)
+    source = LakeSource(lake, lambda: MODEL_B)
+    means = read_means(source)
+    assert means.video_ids == (video_id(2),)
+    assert [*left_out(source, folders(means), ["a"])] == [f"no scores of {MODEL_B}"]
 
 
 def test_a_lake_without_a_face_has_no_axes(tmp_path: Path) -> None:

@@ -492,7 +492,12 @@ def test_a_viewer_chooses_whose_scores_every_page_shows(shared: Lake) -> None:
     assert note not in page
     (chosen,) = re.findall(r'\{"children":"([^"]*)","selected":true', page.replace(", ", ",").replace(": ", ":"))
     assert chosen == MODEL_A
-    assert note not in shown("/", MODEL_B)
+    library_of_b = shown("/", MODEL_B)
+    assert note not in library_of_b
+    assert library_of_b.count("no scores of the model that is chosen") == 5
+    assert f"{MODEL_B} has no scores of this video" in str(
+        video.layout(LakeSource(shared, lambda: MODEL_B), video_id(1))
+    )
     assert note in shown("/", "a model of another lake")
 
 
