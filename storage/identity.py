@@ -52,8 +52,8 @@ def _hash(settings: Mapping[str, Any]) -> str:
 
 
 def faces_id(settings: Mapping[str, Any]) -> str:
-    """16 hex digits of what decides which faces are found: sampling, detector, tracker and segment settings
-    together with their algorithm versions; never device, decoder or library versions."""
+    """16 hex digits of all settings but the decoder, together with their algorithm versions; never device, decoder or
+    library versions."""
     return _hash({"faces": settings})
 
 

@@ -73,12 +73,14 @@ _TIME = pa.timestamp("us", tz="UTC")
 
 _VIDEO_ID = _field("video_id", _TEXT, "", "content of the video: 16 hex digits of the sha256 of its bytes")
 _ANALYSIS_ID = _field("analysis_id", _TEXT, "", "hash of faces_id, model_id and crop contract")
-_FACES_ID = _field("faces_id", _TEXT, "", "hash of sampling, detector, tracker and segment settings")
+_FACES_ID = _field("faces_id", _TEXT, "", "hash of all settings of the analysis but the decoder")
 _MODEL_ID = _field("model_id", _TEXT, "", "model that gave the probabilities: name@12 hex of its weights' sha256")
-_SEGMENT = _field("segment", _I32, "", "part of the video that was analysed in one go, from 0")
+_SEGMENT = _field(
+    "segment", _I32, "", "number of the segment, from 0: a part of the video that is analysed and committed as a unit"
+)
 _TRACK = _field("track", _I32, "", "the segment's own number for a face followed through time; NULL without a face")
 _TRACK_ID = _field("track_id", _I32, "", "number of a face followed through the whole video, across segments")
-_PATH = _field("path", _TEXT, "", "file as it was named to the run")
+_PATH = _field("path", _TEXT, "", "path of the file as it was given to the run")
 _SIZE = _field("size_bytes", _I64, "bytes", "size of the file")
 _MTIME = _field("mtime_ns", _I64, "ns", "modification time of the file since 1970")
 _CREATED = _field("created_utc", _TIME, "UTC", "when the row was written")
@@ -146,14 +148,16 @@ OBSERVATIONS = LakeTable(
             *_landmarks(),
             _field("det_prob", _F32, "0..1", "the detector's probability that this is a face", step=_PROBABILITY_STEP),
             _field("face_px", _F32, "px", "size of the face: square root of the box's area", step=_PIXEL_STEP),
-            _field("sharpness", _F32, "", "how sharp the face is; higher is sharper", bits=8),
+            _field("sharpness", _F32, "", "sharpness of the face; higher is sharper", bits=8),
             _field("yaw_proxy", _F32, "", "head turn from the landmarks: 0 is frontal", step=2.0**-8),
             _field("roll_deg", _F32, "degrees", "tilt of the line between the eyes", step=2.0**-3),
             *_per_class("p_", "", _F32, "0..1", "calibrated probability of {}", _PROBABILITY_STEP),
             _field("expression", _TEXT, "", "class with the highest probability"),
             _field("confidence", _F32, "0..1", "probability of that class", step=_PROBABILITY_STEP),
             _field("entropy", _F32, "nats", "entropy of the probabilities: 0 is certain", step=2.0**-8),
-            _field("quality_ok", _BOOL, "", "size, sharpness, head turn and tilt are good enough to trust the scores"),
+            _field(
+                "quality_ok", _BOOL, "", "whether size, sharpness, turn and tilt are good enough to trust the scores"
+            ),
             _MODEL_ID,
             _ANALYSIS_ID,
         ]
@@ -206,9 +210,9 @@ SECONDS = LakeTable(
             _field("screen_time_s", _F64, "s", "sum of duration_s: how long the face was seen"),
             *_per_class("sum_p_", "_s", _F64, "s", "sum of p_{} times duration_s; over screen_time_s: the mean"),
             *_per_class("max_p_", "", _F32, "0..1", "highest probability of {}"),
-            _field("n_faces_ok", _I32, "", "faces in it whose quality allows to trust the scores (quality_ok)"),
+            _field("n_faces_ok", _I32, "", "faces in it with quality_ok"),
             _field("max_entropy", _F32, "nats", "entropy of the least certain of those; NULL without any"),
-            _field("min_margin", _F32, "0..1", "smallest distance between their two highest probabilities"),
+            _field("min_margin", _F32, "0..1", "smallest difference between their two highest probabilities"),
         ]
     ),
 )
@@ -242,8 +246,8 @@ VIDEOS = LakeTable(
             _SIZE,
             _MTIME,
             _field("status", _TEXT, "", "ok, or partial: some frames could not be read"),
-            _field("code", _TEXT, "", "why it is partial, where no row shows it (docs/errors.md)"),
-            _field("message", _TEXT, "", "the same for people"),
+            _field("code", _TEXT, "", "why it is partial, if no row shows it (docs/errors.md)"),
+            _field("message", _TEXT, "", "the reason as text"),
             _field("n_segments", _I32, "", "segments of the analysis"),
             _field("n_frames", _I64, "", "sampled frames"),
             _field("n_frames_with_face", _I64, "", "sampled frames with at least one face"),
@@ -264,19 +268,19 @@ VIDEOS = LakeTable(
 )
 RUNS = LakeTable(
     "runs",
-    "One row per path of every run: what was done with it and where.",
+    "One row per path of every run, with its outcome.",
     pa.schema(
         [
-            _field("run_id", _TEXT, "", "name of the run"),
+            _field("run_id", _TEXT, "", "id of the run"),
             _PATH,
             _SIZE,
             _MTIME,
             _field("video_id", _TEXT, "", "content of the file; NULL where no bytes could be read"),
             _field("status", _TEXT, "", "ok, partial, failed or skipped (finished before, or the run was stopped)"),
             _field("code", _TEXT, "", "what went wrong (docs/errors.md)"),
-            _field("stage", _TEXT, "", "part of the pipeline that gave up"),
-            _field("message", _TEXT, "", "what went wrong, for people"),
-            _field("log", _TEXT, "", "what libraries wrote to standard error, its beginning and its end"),
+            _field("stage", _TEXT, "", "stage of the pipeline that failed"),
+            _field("message", _TEXT, "", "what went wrong, as text"),
+            _field("log", _TEXT, "", "beginning and end of what libraries wrote to standard error"),
             _field("n_frames", _I64, "", "sampled frames"),
             _field("n_frames_with_face", _I64, "", "sampled frames with at least one face"),
             _field("n_frames_undecodable", _I64, "", "sampled frames that could not be read"),
@@ -287,7 +291,7 @@ RUNS = LakeTable(
             _field("finished_utc", _TIME, "UTC", "end of the run"),
             _field("device", _TEXT, "", "device that the networks ran on"),
             _field("program_version", _TEXT, "", "version of this program"),
-            _field("code_revision", _TEXT, "", "revision of its code, where it runs from a checkout"),
+            _field("code_revision", _TEXT, "", "revision of its code, if it runs from a checkout"),
             _field("manifest", _TEXT, "JSON", "configuration and library versions of the run"),
             _field("lake_version", _I64, "", _LAKE_VERSION.format("runs")),
         ]
@@ -298,7 +302,7 @@ LABELS = LakeTable(
     "One row per judgement by a person on one face.",
     pa.schema(
         [
-            _field("label_id", _TEXT, "", "name of the judgement"),
+            _field("label_id", _TEXT, "", "id of the label"),
             _VIDEO_ID,
             _FACES_ID,
             _field("frame_index", _I64, "", "frame of the face"),
@@ -307,8 +311,8 @@ LABELS = LakeTable(
             _TRACK_ID,
             _field("expression", _TEXT, "", "apparent expression that the person chose; NULL for none"),
             _field("verdict", _TEXT, "", "expression, not_a_face or undecided"),
-            _field("rater", _TEXT, "", "who judged"),
-            _field("shown_model_id", _TEXT, "", "model whose opinion was shown meanwhile; NULL for none"),
+            _field("rater", _TEXT, "", "who gave the label"),
+            _field("shown_model_id", _TEXT, "", "model whose scores the rater saw; NULL for none"),
             _field("note", _TEXT, "", "free text"),
             _CREATED,
         ]
@@ -319,7 +323,7 @@ EDITS = LakeTable(
     "One row per change by a person: names, merges, splits, events, excluded spans. A new model keeps them.",
     pa.schema(
         [
-            _field("edit_id", _TEXT, "", "name of the change"),
+            _field("edit_id", _TEXT, "", "id of the edit"),
             _VIDEO_ID,
             _FACES_ID,
             _TRACK_ID,
@@ -327,7 +331,7 @@ EDITS = LakeTable(
             _field("value", _TEXT, "", "the name, the other or new track_id, the event's text or the undone edit_id"),
             _field("start_s", _F64, "s", "start of the span in time_s; NULL for the whole track or video"),
             _field("end_s", _F64, "s", "end of the span in time_s"),
-            _field("author", _TEXT, "", "who changed it"),
+            _field("author", _TEXT, "", "who made the edit"),
             _CREATED,
         ]
     ),
@@ -337,7 +341,7 @@ MODELS = LakeTable(
     "One row per event in the life of a model; the last promotion or rollback says which is in production.",
     pa.schema(
         [
-            _field("sequence", _I64, "", "number of the event, from 1: the order, without a clock"),
+            _field("sequence", _I64, "", "number of the event, from 1; gives the order without a clock"),
             _field("event", _TEXT, "", "publish, promote or rollback"),
             _field("model_id", _TEXT, "", "model published, or in production from here on (NULL: the package's own)"),
             _field("name", _TEXT, "", "folder of the model under models/"),
@@ -349,10 +353,10 @@ MODELS = LakeTable(
 )
 DRIFT = LakeTable(
     "drift",
-    "One row per measure of how far recent scores are from a reference.",
+    "One row per comparison of recent scores with a reference.",
     pa.schema(
         [
-            _field("drift_id", _TEXT, "", "name of the comparison"),
+            _field("drift_id", _TEXT, "", "id of the comparison"),
             _MODEL_ID,
             _field("reference", _TEXT, "", "what recent scores are compared with"),
             _field("window_start_utc", _TIME, "UTC", "start of the recent window"),

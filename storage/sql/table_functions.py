@@ -262,7 +262,7 @@ _SHARE_DIFFERENCES = f"""
 
 _GROUP = (
     "",
-    "what the first parenthesis of group_pattern finds in the path: '([^/]*)/[^/]*$' is a video's folder",
+    "first capture group of group_pattern in the path: '([^/]*)/[^/]*$' is a video's folder",
 )
 _BOOTSTRAP = {"replicates": str(REPLICATES), "level": "0.95", "seed": "0"}
 _FUNCTIONS = (
@@ -283,8 +283,8 @@ _FUNCTIONS = (
         "reweighted",
         {"power": "0.5"},
         "One row per face of scores, with each probability divided by the share of its class among the faces that "
-        "the model learned from, to a power, and normed: rare expressions are read more often. 0 changes nothing, 1 "
-        "takes all classes to be equally likely beforehand. NULL where the model does not say what it learned from.",
+        "the model learned from, to a power, and normalised: rare expressions are found more often. Power 0 "
+        "changes nothing; power 1 assumes a uniform prior over classes. NULL if the card does not state the shares.",
         _REWEIGHTED,
         {
             **_PLACED,
@@ -295,20 +295,20 @@ _FUNCTIONS = (
     TableFunction(
         "affect",
         {},
-        "One row per face of scores, with a projection of its probabilities on valence and arousal; not a measurement "
-        "of either.",
+        "One row per face of scores, with a projection of its probabilities onto valence and arousal, which is not a "
+        "measurement.",
         _AFFECT_SQL,
         {
             **_PLACED,
             "valence": ("-1..1", "projection: sum of the probabilities times fixed coefficients (docs/analysis.md)"),
-            "arousal": ("-1..1", "projection, likewise"),
+            "arousal": ("-1..1", "projection, in the same way"),
         },
     ),
     TableFunction(
         "baselines",
         {"share": "0.2"},
-        "One row per track: what its face looks like most of the time, in two ways, by its faces of good quality (by "
-        "all of them where none is good).",
+        "One row per track: two baselines of its face, from its faces of good quality (from all faces if none is "
+        "good).",
         _BASELINES.replace("{arousal}", _projection(1)),
         {
             **_PLACED,
@@ -355,7 +355,7 @@ _FUNCTIONS = (
     TableFunction(
         "synchrony",
         {"window_s": "10", "step_s": "5", "bin_s": "0.1", "lag_s": "0"},
-        "One row per two tracks of a video, expression and window of time: how their probabilities correlate.",
+        "One row per two tracks of a video, expression and window of time: the correlation of their probabilities.",
         _SYNCHRONY,
         {
             **_PLACED,
@@ -371,7 +371,7 @@ _FUNCTIONS = (
     TableFunction(
         "video_shares",
         {"group_pattern": "''"},
-        "One row per video and expression: for which share of the time that faces were seen it leads.",
+        "One row per video and expression: the share of the faces' screen time in which it leads.",
         _SHARES_OF_VIDEOS,
         {
             **_PLACED,
@@ -389,16 +389,16 @@ _FUNCTIONS = (
         {
             "group_name": _GROUP,
             "n_videos": ("", "videos with a face"),
-            "share": ("0..1", "mean over videos: each video counts alike"),
+            "share": ("0..1", "mean over videos, with equal weight for each"),
             "low": ("0..1", "lower end of the interval; NULL for a single video"),
             "high": ("0..1", "upper end of the interval"),
-            "share_of_time": ("0..1", "share of all time together: long videos count more"),
+            "share_of_time": ("0..1", "share of all time together, so that long videos count more"),
         },
     ),
     TableFunction(
         "share_differences",
         {"group_pattern": "''", **_BOOTSTRAP},
-        "One row per two groups and expression: how far their mean shares are apart, with a percentile bootstrap "
+        "One row per two groups and expression: the difference of their mean shares, with a percentile bootstrap "
         "interval over the videos of each.",
         _SHARE_DIFFERENCES,
         {

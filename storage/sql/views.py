@@ -172,8 +172,8 @@ _VIDEO_FILE = {"file_name": _FILE_NAME, "path": _PATH}
 _VIEWS = (
     View(
         "scores",
-        "One row per face per sampled frame, of the analysis that is chosen for each video; without the spans that "
-        "a person excluded, and with the new numbers where a person split a track.",
+        "One row per face per sampled frame, of the analysis that the views show of each video; without excluded "
+        "spans, and with the new numbers of split tracks.",
         _SCORES,
         ("observations",),
         {**_VIDEO_FILE, "track_id": _TRACK},
@@ -185,19 +185,19 @@ _VIEWS = (
         ("observations",),
         {**_VIDEO_FILE, "track_id": _TRACK, "chosen": ("", "whether scores shows this analysis of the video")},
     ),
-    View("frames", "One row per sampled frame, with a face or without.", _FRAMES, ("observations",), _VIDEO_FILE),
+    View("frames", "One row per sampled frame, with or without a face.", _FRAMES, ("observations",), _VIDEO_FILE),
     View("tracks", "One row per face followed through a video.", _TRACKS, ("tracks",), _VIDEO_FILE),
     View(
         "seconds",
-        "One row per track and second in which it was seen, without what a person excluded.",
+        "One row per track and second in which it was seen, without excluded spans.",
         _SECONDS,
         ("seconds",),
         _VIDEO_FILE | {f"mean_p_{e}": ("0..1", f"mean probability of {e}, weighted by time") for e in EXPRESSIONS},
     ),
     View(
         "spans",
-        "One row per unbroken span, however short, in which a track keeps one leading expression; not to be seen "
-        f"for more than {SPAN_MAX_GAP_S} s ends it.",
+        "One row per unbroken span, however short, in which a track keeps one leading expression; a gap of "
+        f"more than {SPAN_MAX_GAP_S} s ends it.",
         _SPANS,
         ("spans",),
         {**_VIDEO_FILE, "mean_confidence": ("0..1", "mean probability of that class, weighted by time")},
@@ -211,8 +211,8 @@ _VIEWS = (
     ),
     View(
         "videos",
-        "One row per path that a run has seen, copies and failures too, with its latest outcome; counts are those of "
-        "the analysis that is chosen.",
+        "One row per path that a run has seen, including copies and failures, with its latest outcome; counts are "
+        "those of the analysis that the views show.",
         _VIDEOS,
         ("videos", "runs"),
         {
@@ -236,15 +236,15 @@ _VIEWS = (
     ),
     View(
         "labels",
-        "One row per face and rater: the rater's last judgement, unless it was withdrawn.",
+        "One row per face and rater: the rater's last label, unless it was withdrawn.",
         LABELS_SQL,
         ("labels",),
         {"file_name": _FILE_NAME},
     ),
-    View("edits", "One row per edit that nobody took back.", EDITS_SQL, ("edits",), {"file_name": _FILE_NAME}),
+    View("edits", "One row per edit that was not undone.", EDITS_SQL, ("edits",), {"file_name": _FILE_NAME}),
     View(
         "people",
-        "One row per track, of the analysis that is chosen for each video, that a person named or merged with another.",
+        "One row per track, of the analysis that the views show, that a person has named or merged.",
         PEOPLE_SQL,
         ("edits",),
         {
