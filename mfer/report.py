@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import base64
-import html
 import io
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from jinja2 import Environment, PackageLoader
 from matplotlib.figure import Figure as Canvas
 from torch import Tensor
 
@@ -33,18 +34,16 @@ _N_CAM_MEAN = 64
 _N_EMBEDDED = 3000
 _FEWEST_EMBEDDED = 10
 
-_STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff }
-body { max-width: 66rem; margin: 2rem auto; padding: 0 1rem }
-h1 { font-size: 1.5rem; line-height: 1.25 }
-h2 { font-size: 1.15rem; margin: 2.5rem 0 .5rem }
-table { border-collapse: collapse }
-td, th { padding: .25rem .9rem .25rem 0; text-align: left; border-bottom: 1px solid #ddd }
-td.n { font-variant-numeric: tabular-nums; text-align: right }
-img { max-width: 100%; height: auto }
-p { max-width: 46rem }
-.note { color: #555 }
-"""
+_TEMPLATES = Environment(loader=PackageLoader("mfer"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+
+
+@dataclass(frozen=True)
+class _Section:
+    """A chart with what it shows, or, without ``png`` (base64), why there is none."""
+
+    title: str
+    about: str
+    png: str = ""
 
 
 def write_report(
@@ -76,8 +75,7 @@ def write_report(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     pixels = torch.as_tensor(crops)
-    parts = [_header(evaluation)]
-    parts.append(_section("Confusion", draw_confusion(evaluation), "Shade is the share of the row in both."))
+    parts = [_section("Confusion", draw_confusion(evaluation), "Shade is the share of the row in both.")]
     about = "Faces of each class in brackets. Thick: bootstrap; thin: Wilson's interval, the honest one for few faces."
     parts.append(_section("Recall of each class", draw_recall(evaluation), about))
     about = "Points below the line are over-confident. Below: the number of faces in each of 15 equal-width bins."
@@ -91,13 +89,19 @@ def write_report(
     parts.append(_cams(evaluation, pixels, cam))
     parts.append(_embedding(evaluation))
     page = folder / "index.html"
-    head = f"<meta charset='utf-8'><title>{html.escape(evaluation.title)}</title><style>{_STYLE}</style>"
-    page.write_text(f"<!doctype html><html lang='en'><head>{head}</head><body>{''.join(parts)}</body></html>\n")
+    text = _TEMPLATES.get_template("evaluation.html").render(
+        evaluation=evaluation,
+        metrics=_metrics(evaluation),
+        dropped="; ".join(f"{n:,} {why}" for why, n in evaluation.dropped.items() if n) or "none",
+        sections=parts,
+    )
+    page.write_text(text, encoding="utf-8")
     (folder / "evaluation.json").write_text(evaluation.to_json() + "\n")
     return page
 
 
-def _header(evaluation: Evaluation) -> str:
+def _metrics(evaluation: Evaluation) -> tuple[tuple[str, str, Metric], ...]:
+    """Name, meaning and value of each metric that the page shows."""
     measured, agreed = evaluation.metrics, evaluation.agreed_metrics
     shown: tuple[tuple[str, str, Metric], ...] = (
         ("accuracy", f"share whose top class is the {evaluation.truth}", measured.accuracy),
@@ -110,33 +114,13 @@ def _header(evaluation: Evaluation) -> str:
             ("divergence from the raters", "mean Kullback-Leibler divergence of their vote shares, nats", measured.kl),
             ("accuracy where raters agree", f"{agreed.n:,} faces with an absolute majority", agreed.accuracy),
         )
-    rows = "".join(
-        f"<tr><th>{name}</th><td class=n>{metric.value:.4f}</td>"
-        f"<td class=n>{metric.low:.4f} to {metric.high:.4f}</td><td>{what}</td></tr>"
-        for name, what, metric in shown
-    )
-    dropped = "; ".join(f"{n:,} {html.escape(why)}" for why, n in evaluation.dropped.items() if n) or "none"
-    return (
-        f"<h1>Apparent expressions: {html.escape(evaluation.title)}</h1>"
-        f"<table><tr><th>metric</th><th>value</th><th>95 % interval</th><th>what it is</th></tr>{rows}</table>"
-        f"<p class=note>Intervals: 1,000 bootstrap resamples of the faces. Left out of the whole set before it was"
-        f" split: {dropped}. Faces: {html.escape(evaluation.licence)}.</p>"
-        "<p class=note>An apparent expression is what people see in a face, not what the person feels.</p>"
-    )
+    return shown
 
 
-def _section(title: str, canvas: Canvas, about: str) -> str:
+def _section(title: str, canvas: Canvas, about: str) -> _Section:
     png = io.BytesIO()
     canvas.savefig(png, format="png")
-    data = base64.b64encode(png.getvalue()).decode()
-    alt = html.escape(title, quote=True)
-    return (
-        f"<h2>{html.escape(title)}</h2><p>{html.escape(about)}</p><img alt='{alt}' src='data:image/png;base64,{data}'>"
-    )
-
-
-def _missing(title: str, why: str) -> str:
-    return f"<h2>{html.escape(title)}</h2><p class=note>{html.escape(why)}</p>"
+    return _Section(title, about, base64.b64encode(png.getvalue()).decode())
 
 
 def _picture(pixels: Tensor) -> np.ndarray:
@@ -145,12 +129,12 @@ def _picture(pixels: Tensor) -> np.ndarray:
     return picture[..., 0] if picture.shape[2] == 1 else picture
 
 
-def _mistakes(evaluation: Evaluation, pixels: Tensor) -> str:
+def _mistakes(evaluation: Evaluation, pixels: Tensor) -> _Section:
     title = "The most confident mistakes"
     top, confidence = evaluation.prob.argmax(1), evaluation.prob.max(1)
     wrong = np.flatnonzero(top != evaluation.majority)
     if not len(wrong):
-        return _missing(title, "There are none.")
+        return _Section(title, "There are none.")
     worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:_N_MISTAKES]
     names = evaluation.class_names
     shown = []
@@ -169,10 +153,10 @@ def _mistakes(evaluation: Evaluation, pixels: Tensor) -> str:
     return _section(title, draw_faces(evaluation.title, rows), about)
 
 
-def _cams(evaluation: Evaluation, pixels: Tensor, cam: Cam | None) -> str:
+def _cams(evaluation: Evaluation, pixels: Tensor, cam: Cam | None) -> _Section:
     title = "Where the network looks (Grad-CAM)"
     if cam is None:
-        return _missing(title, "Not drawn: this evaluation was made without access to the network's gradients.")
+        return _Section(title, "Not drawn: this evaluation was made without access to the network's gradients.")
     rows, row_names = [], []
     right = evaluation.prob.argmax(1) == evaluation.majority
     for k, name in enumerate(evaluation.class_names):
@@ -190,7 +174,7 @@ def _cams(evaluation: Evaluation, pixels: Tensor, cam: Cam | None) -> str:
         rows.append(row)
         row_names.append(name)
     if not rows:
-        return _missing(title, "Not drawn: no face was read as its label says.")
+        return _Section(title, "Not drawn: no face was read as its label says.")
     absent = ", ".join(name for name in evaluation.class_names if name not in row_names)
     about = (
         "Bright places speak for the class of the row, in faces that were read rightly and most confidently; first the"
@@ -200,15 +184,15 @@ def _cams(evaluation: Evaluation, pixels: Tensor, cam: Cam | None) -> str:
     return _section(title, draw_faces(evaluation.title, rows, row_names), about)
 
 
-def _embedding(evaluation: Evaluation) -> str:
+def _embedding(evaluation: Evaluation) -> _Section:
     title = "Features in the plane (t-SNE)"
     try:
         from sklearn.manifold import TSNE
     except ImportError:
-        return _missing(title, "Not drawn: scikit-learn is not installed (pip install 'mfer[report]' adds it).")
+        return _Section(title, "Not drawn: scikit-learn is not installed (pip install 'mfer[report]' adds it).")
     rows = np.arange(len(evaluation))
     if len(rows) < _FEWEST_EMBEDDED:
-        return _missing(title, f"Not drawn: {len(rows)} faces are too few.")
+        return _Section(title, f"Not drawn: {len(rows)} faces are too few.")
     if len(rows) > _N_EMBEDDED:
         rows = np.sort(np.random.default_rng(0).choice(rows, _N_EMBEDDED, replace=False))
     perplexity = min(30.0, (len(rows) - 1) / 3)

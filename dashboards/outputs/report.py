@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jinja2 import Environment, PackageLoader
+from markupsafe import Markup
 
 from dashboards.outputs.findings import Findings, Moment, find
 from dashboards.outputs.palette import EXPRESSION_COLOURS
@@ -28,46 +29,9 @@ __all__ = ["write_report"]
 
 #: A page with more videos is too heavy for a browser; the summary still counts them all.
 MAX_VIDEOS = 60
-_STYLE = """
-:root { color-scheme: light }
-body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; margin: 0 }
-main { max-width: 62rem; margin: 0 auto; padding: 1.5rem 1rem 4rem }
-h1 { font-size: 1.6rem; line-height: 1.25; margin: .5rem 0 }
-h2 { font-size: 1.25rem; margin: 3rem 0 .5rem; border-top: 1px solid #ccc; padding-top: 1rem }
-h3 { font-size: 1.05rem; margin: 2.5rem 0 .25rem; overflow-wrap: anywhere }
-p { max-width: 46rem; margin: .5rem 0 }
-a { color: #0b5394 }
-.note { color: #555; font-size: .9rem }
-.warning { border-left: 4px solid #d55e00; padding: .25rem .75rem; background: #fdf3ec }
-.tiles { display: flex; flex-wrap: wrap; gap: .75rem; margin: 1rem 0 }
-.tiles div { border: 1px solid #ddd; border-radius: 6px; padding: .5rem .9rem; min-width: 7rem }
-.tiles b { display: block; font-size: 1.35rem; font-variant-numeric: tabular-nums }
-table { border-collapse: collapse; margin: .5rem 0; width: 100% }
-th, td { padding: .3rem .9rem .3rem 0; text-align: left; border-bottom: 1px solid #e3e3e3; vertical-align: middle }
-th { font-size: .85rem; color: #555; font-weight: 600 }
-td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
-td.name { overflow-wrap: anywhere; min-width: 8rem }
-td.wide { width: 45% }
-.legend { display: flex; flex-wrap: wrap; gap: .25rem 1.1rem; padding: 0; margin: .75rem 0 }
-.legend { list-style: none; font-size: .9rem }
-.legend i { display: inline-block; width: .9em; height: .9em; margin-right: .4em; border: 1px solid #999 }
-svg text { font: 12px system-ui, sans-serif; fill: #333 }
-svg .tick { fill: #666; font-size: 11px } svg .label { font-size: 13px } svg .number { font-weight: 700 }
-svg .ground { fill: #fff; stroke: #ddd } svg .axis { stroke: #999 }
-svg .mark { stroke: #111; stroke-width: 1.2; stroke-dasharray: 3 2; fill: none }
-svg .doubtful { stroke: #777; stroke-width: 4; fill: none }
-svg.timeline { width: 100%; height: auto; display: block; margin: .5rem 0 }
-svg.bar { display: block; min-width: 10rem }
-.moments { display: grid; gap: 1rem; margin: 1rem 0 }
-.moments { grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)) }
-figure { margin: 0 }
-figure img, figure .none { width: 100%; aspect-ratio: 1; display: block; border-radius: 4px; background: #eee }
-figcaption { font-size: .85rem; line-height: 1.35; margin-top: .3rem }
-code, pre { font: 13px/1.45 ui-monospace, monospace }
-pre { white-space: pre-wrap; overflow-wrap: anywhere; background: #f6f6f6; padding: .75rem }
-details { margin: .5rem 0 }
-@media print { h2, h3, figure, tr { break-inside: avoid } }
-"""
+_TEMPLATES = Environment(
+    loader=PackageLoader("dashboards.outputs"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+)
 
 
 def write_report(
@@ -113,16 +77,22 @@ def write_report(
             progress(f"report: {video.file_name}", done, len(shown))
             findings.append(find(con, video, n_moments, blur))
         progress("report", len(shown), len(shown))
-        body = [
-            _head(title, lake, videos, note),
-            _summary(con, videos, findings),
-            *(["<h2>Videos</h2>", _legend()] if findings else []),
-            *(_video(found, blur) for found in findings),
-            _quality(findings),
-            _models(sorted({video.model_id for video in videos if video.model_id}), card_of),
-            _method(con, videos, blur),
-        ]
-    page = _PAGE.format(title=html.escape(title), style=_STYLE, body="\n".join(body))
+        page = _TEMPLATES.get_template("report.html").render(
+            title=title,
+            location=lake.location,
+            now=_when(datetime.now(UTC)),
+            note=note[:1].upper() + note[1:],
+            blur=blur,
+            videos=videos,
+            max_videos=MAX_VIDEOS,
+            colours=EXPRESSION_COLOURS,
+            tiles=_tiles(videos),
+            n_partial=sum(video.status == "partial" for video in videos),
+            shown=[_shown(found) for found in findings],
+            models={name: _model_facts(card_of(name)) for name in sorted({v.model_id for v in videos if v.model_id})},
+            **_shares(con, [video.video_id for video in videos]),
+            **_method(con, videos),
+        )
     try:
         with whole_file(output) as fresh:
             fresh.write_text(page, encoding="utf-8")
@@ -131,94 +101,25 @@ def write_report(
     return output
 
 
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<title>{title}</title><style>{style}</style></head><body><main>
-{body}
-</main></body></html>
-"""
+def _when(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%d %H:%M UTC")
 
 
-def _text(value: object) -> str:
-    """Text for a page; <bdi>, because a file's name may turn the direction of what follows."""
-    return f"<bdi>{html.escape(str(value))}</bdi>"
-
-
-def _percent(value: float | None, digits: int = 0) -> str:
-    return "–" if value is None else f"{100 * value:.{digits}f} %"
-
-
-def _table(head: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]]) -> str:
-    cells = "".join(f'<th class="{kind}" scope="col">{name}</th>' for name, kind in head)
-    lines = [
-        "<tr>" + "".join(f'<td class="{kind}">{cell}</td>' for cell, (_, kind) in zip(row, head, strict=True)) + "</tr>"
-        for row in rows
-    ]
-    return f"<table><thead><tr>{cells}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
-
-
-def _head(title: str, lake: Lake, videos: Sequence[ChosenVideo], note: str) -> str:
-    now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    return (
-        f'<h1>{_text(title)}</h1><p class="note">{len(videos)} video{"s" if len(videos) != 1 else ""} of the lake '
-        f"{_text(lake.location)}, written {now}.</p>"
-        '<p class="warning">These are <b>apparent</b> expressions: how a model, trained on people\'s judgements of '
-        "still pictures, says a face looks. They say nothing certain of what a person feels, means or will do, "
-        "and must not be used to judge single people.</p>"
-        + (f'<p class="warning">{_text(note[:1].upper() + note[1:])}.</p>' if note else "")
-    )
-
-
-def _legend() -> str:
-    items = "".join(f'<li><i style="background:{c}"></i>{name}</li>' for name, c in EXPRESSION_COLOURS.items())
-    return (
-        f'<ul class="legend">{items}</ul><p class="note">White: the face was not seen. A grey line below a panel: too '
-        "small, turned or unsharp to trust. Dashed: a key moment.</p>"
-    )
-
-
-def _summary(con: Connection, videos: Sequence[ChosenVideo], findings: Sequence[Findings]) -> str:
+def _tiles(videos: Sequence[ChosenVideo]) -> list[tuple[str, str]]:
     n_frames = sum(video.n_frames for video in videos)
     n_with = sum(video.n_frames_with_face for video in videos)
-    partial = sum(video.status == "partial" for video in videos)
-    tiles = [
+    return [
         ("videos", f"{len(videos)}"),
         ("duration", clock(sum(video.duration_s or 0 for video in videos))),
         ("frames analysed", f"{n_frames:,}"),
-        ("with a face", _percent(n_with / n_frames if n_frames else None)),
+        ("with a face", f"{100 * n_with / n_frames:.0f} %" if n_frames else "–"),
         ("faces", f"{sum(video.n_faces for video in videos):,}"),
         ("tracks", f"{sum(video.n_tracks for video in videos):,}"),
     ]
-    parts = ["<h2>Summary</h2>", '<div class="tiles">']
-    parts += [f"<div><b>{value}</b>{name}</div>" for name, value in tiles]
-    parts.append("</div>")
-    if partial:
-        parts.append(
-            f'<p class="warning">{partial} of the videos could not be read completely; see data quality below.</p>'
-        )
-    parts.append(_shares(con, [video.video_id for video in videos]))
-    rows = [
-        (
-            f'<a href="#{html.escape(found.video.video_id)}">{_text(found.video.file_name)}</a>',
-            clock(found.video.duration_s or 0),
-            _percent(found.video.n_frames_with_face / found.video.n_frames if found.video.n_frames else None),
-            f"{found.video.n_tracks}",
-            share_bar(found.shares) if found.shares else '<span class="note">no face</span>',
-        )
-        for found in findings
-    ]
-    head = [("video", "name"), ("length", "n"), ("with face", "n"), ("tracks", "n"), ("leading expression", "wide")]
-    parts.append(_table(head, rows))
-    if len(videos) > len(findings):
-        parts.append(
-            f'<p class="note">The first {len(findings)} of {len(videos)} videos are shown; name videos to choose.</p>'
-        )
-    return "\n".join(parts)
 
 
-def _shares(con: Connection, video_ids: list[str]) -> str:
-    """The mean over videos with the interval of ``expression_shares``, of these videos only."""
+def _shares(con: Connection, video_ids: list[str]) -> dict[str, Any]:
+    """The mean over videos with the interval of ``expression_shares``, of these videos only, the largest first."""
     rows = rows_of(
         con,
         "SELECT video_id, expression, share, screen_time_s FROM video_shares() WHERE video_id IN (SELECT unnest(?))"
@@ -226,120 +127,65 @@ def _shares(con: Connection, video_ids: list[str]) -> str:
         [video_ids],
     ).to_pylist()
     if not rows:
-        return "<p>No face was found in any of these videos.</p>"
+        return {"shares": [], "n_counted": 0}
     by_name = {name: np.array([r["share"] for r in rows if r["expression"] == name]) for name in EXPRESSION_COLOURS}
     estimates = {name: bootstrap_means(shares) for name, shares in by_name.items()}
     n_videos = estimates["neutral"].n
-    lines = []
+    shares = []
     for name, found in sorted(estimates.items(), key=lambda item: -float(item[1].mean)):
         interval = f"{100 * found.low:.0f} to {100 * found.high:.0f} %" if n_videos > 1 else "–"
-        bar = share_bar({name: float(found.mean)}, height=14)
-        lines.append((name, _percent(float(found.mean), 1), interval, bar))
-    head = [("expression", ""), ("share of the time", "n"), ("95 % interval", "n"), ("", "wide")]
-    said = (
-        f"The share of the time that faces were seen in which each expression leads, as a mean over {n_videos} videos; "
-        "the interval resamples videos."
-        if n_videos > 1
-        else "The share of the time that faces were seen in which each expression leads."
-    )
-    return f"<p>{said}</p>" + _table(head, lines)
+        mean = float(found.mean)
+        shares.append((name, mean, interval, Markup(share_bar({name: mean}, height=14))))
+    return {"shares": shares, "n_counted": n_videos}
 
 
-def _video(found: Findings, blur: bool) -> str:
+def _shown(found: Findings) -> dict[str, Any]:
+    """A video with its drawings, as markup."""
     video = found.video
-    place = html.escape(video.video_id)
-    size = f"{video.width_px}×{video.height_px}, " if video.width_px else ""
-    parts = [
-        f'<h3 id="{place}">{_text(video.file_name)}</h3>',
-        f'<p class="note">{clock(video.duration_s or 0)}, {size}{_text(video.codec or "")}; {video.n_faces:,} faces in '
-        f"{video.n_frames:,} frames; {_text(video.path)}</p>",
-    ]
-    if not found.tracks:
-        return "\n".join([*parts, "<p>No face was found.</p>"])
     marks = [
         (found.track_ids.index(moment.track_id), number, moment.apex_s)
         for number, moment in enumerate(found.moments, 1)
         if moment.track_id in found.track_ids
     ]
-    parts.append(timeline(found.tracks, found.bin_s, video.duration_s or found.bin_s, marks))
-    if found.n_more_tracks:
-        parts.append(f'<p class="note">{found.n_more_tracks} shorter tracks are not drawn.</p>')
-    if found.moments:
-        parts.append('<div class="moments">')
-        parts += [_figure(number, moment, blur) for number, moment in enumerate(found.moments, 1)]
-        parts.append("</div>")
-    else:
-        parts.append('<p class="note">No expression but neutral stood out for long enough to be a key moment.</p>')
-    if found.no_pictures:
-        parts.append(f'<p class="note">{_text(found.no_pictures)}</p>')
-    return "\n".join(parts)
+    lasts_s = video.duration_s or found.bin_s
+    return {
+        "found": found,
+        "video": video,
+        "length": clock(video.duration_s or 0),
+        "with_face": video.n_frames_with_face / video.n_frames if video.n_frames else None,
+        "bar": Markup(share_bar(found.shares)) if found.shares else "",
+        "timeline": Markup(timeline(found.tracks, found.bin_s, lasts_s, marks)) if found.tracks else None,
+        "moments": [_moment(moment) for moment in found.moments],
+    }
 
 
-def _figure(number: int, moment: Moment, blur: bool) -> str:
-    said = f"{html.escape(moment.who)} at {clock(moment.apex_s)}: {moment.expression}" + (", blurred" if blur else "")
-    image = f'<img src="{as_jpeg(moment.picture)}" alt="{said}">' if moment.picture else '<div class="none"></div>'
-    return (
-        f"<figure>{image}<figcaption><b>{number}. {moment.expression}</b> {100 * moment.apex_p:.0f} %<br>"
-        f"{_text(moment.who)} at {clock(moment.apex_s)}, from {clock(moment.onset_s)} to "
-        f"{clock(moment.offset_s)}</figcaption></figure>"
-    )
+def _moment(moment: Moment) -> dict[str, Any]:
+    return {
+        "picture": as_jpeg(moment.picture) if moment.picture else "",
+        "who": moment.who,
+        "expression": moment.expression,
+        "p": moment.apex_p,
+        "apex": clock(moment.apex_s),
+        "onset": clock(moment.onset_s),
+        "offset": clock(moment.offset_s),
+    }
 
 
-def _quality(findings: Sequence[Findings]) -> str:
-    head = [("video", "name"), *((name, "n") for name in ("frames", "without face", "undecodable", "trusted faces"))]
-    head += [(name, "n") for name in ("face size", "turned away", "confidence", "most at once")]
-    rows = []
-    for found in findings:
-        q = found.quality
-        n = max(q["n_frames"], 1)
-        rows.append(
-            (
-                _text(found.video.file_name),
-                f"{q['n_frames']:,}",
-                _percent(q["n_without_face"] / n),
-                _percent(q["n_undecodable"] / n, 1) if q["n_undecodable"] else "0",
-                _percent(q["quality_ok"]),
-                "–" if q["face_px"] is None else f"{q['face_px']:.0f} px",
-                _percent(q["turned"]),
-                "–" if q["confidence"] is None else f"{q['confidence']:.2f}",
-                f"{q['most_faces'] or 0}",
-            )
-        )
-    return (
-        "<h2>Data quality</h2>"
-        + _table(head, rows)
-        + '<p class="note">Trusted faces: large, sharp and frontal enough (<code>quality_ok</code>). Turned away: nose '
-        "more than 0.3 of the way to an eye. Confidence: mean probability of the leading expression. Unread frames are "
-        "damaged in the file and count for nothing.</p>"
-    )
-
-
-def _models(model_ids: Sequence[str], card_of: Callable[[str], Mapping[str, Any] | None]) -> str:
-    parts = ["<h2>Model</h2>"]
-    for model_id in model_ids:
-        parts.append(f"<h3>{_text(model_id)}</h3>")
-        card = card_of(model_id)
-        if card is None:
-            parts.append('<p class="note">Its card is neither in the package nor in the lake.</p>')
-            continue
-        metrics, data = card.get("metrics", {}), card.get("training", {}).get("data", {})
-        recall = ", ".join(f"{name} {100 * value:.0f} %" for name, value in metrics.get("per_class_recall", {}).items())
-        rows = [
-            ("classes", ", ".join(card.get("class_names", ()))),
-            ("trained on", data.get("source", "")),
-            ("licence", card.get("licence", "")),
-            ("measured by", metrics.get("protocol", "")),
-            *((name, f"{metrics[name]:.3f}") for name in ("accuracy", "mean_recall", "ece") if name in metrics),
-            ("recall per class", recall),
-        ]
-        known = [(name.replace("_", " "), _text(value)) for name, value in rows if value]
-        parts.append(_table([("", ""), ("", "name")], known))
-    parts.append(
-        "<p>Known to mislead it: speech, turned heads, hands before the face, age, poor light, and posed against "
-        "spontaneous expressions. Classes with a low recall are seldom recognised: that one is rare here does not mean "
-        "that it was not shown.</p>"
-    )
-    return "\n".join(parts)
+def _model_facts(card: Mapping[str, Any] | None) -> list[tuple[str, str]] | None:
+    """What a card says of a model, by name; None without a card."""
+    if card is None:
+        return None
+    metrics, data = card.get("metrics", {}), card.get("training", {}).get("data", {})
+    recall = ", ".join(f"{name} {100 * value:.0f} %" for name, value in metrics.get("per_class_recall", {}).items())
+    numbers = [(n.replace("_", " "), f"{metrics[n]:.3f}") for n in ("accuracy", "mean_recall", "ece") if n in metrics]
+    return [
+        ("classes", ", ".join(card.get("class_names", ()))),
+        ("trained on", data.get("source", "")),
+        ("licence", card.get("licence", "")),
+        ("measured by", metrics.get("protocol", "")),
+        *numbers,
+        ("recall per class", recall),
+    ]
 
 
 def _detectors(con: Connection, videos: Sequence[ChosenVideo]) -> list[str]:
@@ -352,7 +198,8 @@ def _detectors(con: Connection, videos: Sequence[ChosenVideo]) -> list[str]:
     return sorted({detector["name"] for detector in detectors if "name" in detector})
 
 
-def _method(con: Connection, videos: Sequence[ChosenVideo], blur: bool) -> str:
+def _method(con: Connection, videos: Sequence[ChosenVideo]) -> dict[str, Any]:
+    """Detectors, settings and runs that the rows come from."""
     runs = rows_of(
         con,
         "SELECT DISTINCT ON (manifest, device, program_version, code_revision)"
@@ -360,36 +207,20 @@ def _method(con: Connection, videos: Sequence[ChosenVideo], blur: bool) -> str:
         " FROM runs WHERE status IN ('ok', 'partial') AND video_id IN (SELECT unnest(?)) ORDER BY started_utc",
         [[video.video_id for video in videos]],
     ).to_pylist()
-    found_by = " and ".join(_detectors(con, videos)) or "a detector"
-    parts = [
-        "<h2>How it was computed</h2>",
-        "<p>Each sampled frame was decoded with its own presentation time; faces were found by "
-        f"{html.escape(found_by)}, followed through "
-        "time, aligned by five landmarks and scored by the network. An expression leads where its probability is the "
-        "highest of the eight. Key moments are apexes of <code>expression_events()</code> with its default thresholds: "
-        "smoothed probability of at least 0.5, for at least 0.2 s. Timelines are means per "
-        "bin, weighted by time.</p>",
-        "<p>Faces in the pictures are hidden: every face that was found in the frame. One that was not found is not."
-        "</p>"
-        if blur
-        else "",
-    ]
-    rows = [
-        (_text(video.file_name), *(f"<code>{html.escape(v or '')}</code>" for v in (video.video_id, video.analysis_id)))
-        for video in videos[:MAX_VIDEOS]
-    ]
-    parts.append(_table([("video", "name"), ("video_id", ""), ("analysis_id", "")], rows))
-    for settings in sorted({video.settings for video in videos}):
-        parts.append(f"<details><summary>Settings</summary><pre>{html.escape(_indented(settings))}</pre></details>")
-    for run in runs:
-        versions = json.loads(run["manifest"]).get("library_versions", {})
-        program = " ".join(filter(None, (run["program_version"], run["code_revision"])))
-        started = run["started_utc"].strftime("%Y-%m-%d %H:%M UTC")
-        parts.append(
-            f"<details><summary>Run {_text(run['run_id'])}, {started}, on {_text(run['device'])}</summary><pre>"
-            f"mfer {html.escape(program)}\n{html.escape(_indented(json.dumps(versions)))}</pre></details>"
-        )
-    return "\n".join(parts)
+    return {
+        "found_by": " and ".join(_detectors(con, videos)) or "a detector",
+        "settings": [_indented(settings) for settings in sorted({video.settings for video in videos})],
+        "runs": [
+            {
+                "run_id": run["run_id"],
+                "started": _when(run["started_utc"]),
+                "device": run["device"],
+                "program": " ".join(filter(None, (run["program_version"], run["code_revision"]))),
+                "versions": _indented(json.dumps(json.loads(run["manifest"]).get("library_versions", {}))),
+            }
+            for run in runs
+        ],
+    }
 
 
 def _indented(text: str) -> str:

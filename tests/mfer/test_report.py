@@ -65,7 +65,8 @@ def evaluation(model, faces):
 
 
 def pictures_of(page):
-    return [Image.open(io.BytesIO(base64.b64decode(d))) for d in re.findall(r"data:image/png;base64,([^']+)'", page)]
+    found = re.findall(r'data:image/png;base64,([^"]+)"', page)
+    return [Image.open(io.BytesIO(base64.b64decode(data))) for data in found]
 
 
 def test_evaluation_is_the_network_s_own_answer(evaluation, model, faces):
