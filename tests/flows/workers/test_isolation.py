@@ -50,10 +50,10 @@ class Strike(Progress):
             self.first_done.setdefault(path, n_done)
         if not SEGMENT_S * 25 < n_done < n_frames or len(self._struck) == self._times:
             return
-        (worker,) = run_processes()
-        if worker.pid not in self._struck:
-            self._struck.add(worker.pid)
-            self._strike(worker)
+        for worker in run_processes():  # one; none where it ends just now
+            if worker.pid not in self._struck:
+                self._struck.add(worker.pid)
+                self._strike(worker)
 
 
 @pytest.fixture
