@@ -20,7 +20,7 @@ demo: install ## analyse two clips that come with packages, ask three questions,
 	$(BIN)/mfer demo
 
 test: install ## the tests that take minutes
-	$(BIN)/python -m pytest -n auto --dist worksteal
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 test-full: install ## the tests that are long, kill processes, fill disks or start servers
 	$(BIN)/python -m pytest -m "full and not needs_cuda"
