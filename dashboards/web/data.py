@@ -182,11 +182,12 @@ class Agreement:
 
 
 def rater_agreement(source: LakeSource) -> list[Agreement]:
-    """Every two raters who have judged the same faces, most faces first."""
+    """Every two raters who have judged the same faces, most faces first; who is undecided has not judged."""
     rows = source.dicts("""
         WITH judged AS (
             SELECT video_id, faces_id, frame_index, face_index, rater,
                    CASE WHEN verdict = 'expression' THEN expression ELSE verdict END AS verdict FROM labels
+            WHERE labels.verdict <> 'undecided'
         )
         SELECT a.rater, b.rater AS other, a.verdict, b.verdict AS other_verdict, count(*) AS n
         FROM judged a JOIN judged b USING (video_id, faces_id, frame_index, face_index)

@@ -512,12 +512,12 @@ def test_two_raters_who_judged_the_same_faces_are_compared(lake_of_raters: Lake)
 
 @pytest.fixture
 def lake_of_raters(tmp_path: Path) -> Lake:
-    """Four faces that two raters judged, three of them alike, one that only one judged."""
+    """Four faces that two raters judged, three of them alike, one that left both undecided, one judged by one."""
     lake = Lake.open(tmp_path / "raters", create=True)
     add_video(lake, 1, face_rows(10))
     judged = {
-        "ann": ["fear", "fear", "neutral", "not_a_face", "anger"],
-        "bob": ["fear", "surprise", "neutral", "not_a_face"],
+        "ann": ["fear", "fear", "neutral", "not_a_face", "undecided", "anger"],
+        "bob": ["fear", "surprise", "neutral", "not_a_face", "undecided"],
     }
     for rater, verdicts in judged.items():
         for k, verdict in enumerate(verdicts):
