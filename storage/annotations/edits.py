@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from storage.annotations.track_splits import TrackSplit, splits_of
+from storage.annotations.track_splits import TrackSplit, finite, splits_of
 from storage.lake import Lake
 from storage.schema import EXPRESSIONS, TABLES
 
@@ -127,8 +127,8 @@ def _excluded(piece: TrackSplit, start_s: float | None, end_s: float | None) -> 
         raise ValueError(f"face {piece.number} is not seen in that span")
     return {
         "track_id": piece.found_track_id,
-        "start_s": None if math.isinf(from_s) else from_s,
-        "end_s": None if math.isinf(until_s) else until_s,
+        "start_s": finite(from_s),
+        "end_s": finite(until_s),
     }
 
 

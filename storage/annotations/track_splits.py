@@ -11,7 +11,7 @@ from storage.delta.relations import read_errors, relation_sql, rows_of, shared_c
 from storage.lake import Lake
 from storage.sql.corrections import BASIC_VIEWS
 
-__all__ = ["TrackSplit", "shown_spans", "splits_of"]
+__all__ = ["TrackSplit", "finite", "shown_spans", "splits_of"]
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,10 @@ def shown_spans(edit: Mapping[str, Any], pieces: Sequence[TrackSplit]) -> list[d
     for piece in pieces:
         from_s, until_s = max(first, piece.from_s), min(last, piece.until_s)
         if piece.found_track_id == number and from_s < until_s:
-            spans.append({"track_id": piece.number, "start_s": _finite(from_s), "end_s": _finite(until_s)})
+            spans.append({"track_id": piece.number, "start_s": finite(from_s), "end_s": finite(until_s)})
     return spans
 
 
-def _finite(seconds: float) -> float | None:
+def finite(seconds: float) -> float | None:
+    """None for an end that is open."""
     return seconds if math.isfinite(seconds) else None

@@ -94,21 +94,20 @@
           text: mfer.plain(this.name(track.track_id)), x: 0.002, y: top, xref: "paper", yref: "paper", xanchor: "left",
           yanchor: "bottom", showarrow: false, font: { size: 12, color: INK },
         });
-        const all = { raw: this.allValues(track.raw), smooth: this.allValues(track.smooth) };
+        const smooth = this.options.show.includes("smooth"), text = this.allValues(smooth ? track.smooth : track.raw);
         this.facts.classes.forEach((name, k) => {
           if (!this.options.curves.includes(name) || track.smooth[name].every((p) => p === null)) return;
           const usual = this.options.baseline ? this.own.baseline[track.track_id][k] : 0;
           const less = (values) => (usual ? values.map((p) => (p === null ? null : p - usual)) : values);
           const line = { color: this.facts.colours[name], width: 1 };
           const common = { type: "scatter", mode: "lines", yaxis: axis, connectgaps: false, name };
-          const smooth = this.options.show.includes("smooth");
-          const hover = (text) => ({ text, hovertemplate: `<b>${name} %{y:.1%}</b> at %{x:.2f} s<br>%{text}<extra></extra>` });
+          const hover = { text, hovertemplate: `<b>${name} %{y:.1%}</b> at %{x:.2f} s<br>%{text}<extra></extra>` };
           if (this.options.show.includes("raw")) {
-            const own = smooth ? { hoverinfo: "skip" } : hover(all.raw);
+            const own = smooth ? { hoverinfo: "skip" } : hover;
             traces.push({ ...common, x: track.raw_s, y: less(track.raw[name]), line, opacity: smooth ? 0.4 : 1, ...own });
           }
           if (smooth) {
-            traces.push({ ...common, x: track.smooth_s, y: less(track.smooth[name]), line: { ...line, width: 2.2 }, ...hover(all.smooth) });
+            traces.push({ ...common, x: track.smooth_s, y: less(track.smooth[name]), line: { ...line, width: 2.2 }, ...hover });
           }
           const twin = this.other && this.other.tracks.find((t) => t.track_id === track.track_id);
           if (twin) {

@@ -501,8 +501,6 @@ def test_a_table_of_ones_own_is_joined_with_the_views(page: Page, tmp_path: Path
     page.until(lambda: not page.find("#query-own").text, "the table to go")
     ask(page, "SELECT * FROM my_participants")
     page.until(lambda: "my_participants" in page.find("#query-result .error").text, "the refusal")
-    table.with_suffix(".pdf").write_text("no table")
-    page.find("#query-upload input[type=file]").send_keys(str(table.with_suffix(".pdf")))
 
 
 def test_a_model_is_chosen_at_the_head_and_every_page_shows_its_scores(page: Page) -> None:
