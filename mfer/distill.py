@@ -25,6 +25,7 @@ from mfer.checkpoint import load_model
 from mfer.crop import align_matrix, warp_faces
 from mfer.errors import ConfigError
 from mfer.network import ExpressionNetwork
+from mfer.precision import fast_bfloat16
 from mfer.prepared import PreparedFaces
 
 __all__ = ["Lessons", "Views", "ask_teachers"]
@@ -149,7 +150,8 @@ class _Answers:
             drawn = self.views.of(rows, view)
             pixels = warp_faces(self.faces.pictures, rows, drawn.of_matrix(matrix[rows], crop), crop)
             x = drawn.of_pixels(pixels.float().div_(255), np.random.default_rng([_SEED, view, int(rows[0])]))
-            return network((x - crop.mean) / crop.std).float().numpy()
+            with torch.autocast("cpu", torch.bfloat16, enabled=fast_bfloat16(torch.device("cpu"))):
+                return network((x - crop.mean) / crop.std).float().numpy()
 
         with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             for (view, rows), logits in zip(missing, pool.map(answer, missing), strict=True):

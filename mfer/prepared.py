@@ -17,6 +17,9 @@ __all__ = ["PreparedFaces", "mean_landmarks"]
 
 #: Larger pictures are shrunk to this side in the stack: four times the usual crop, so that nothing visible is lost.
 STACK_SIDE_PX = 192
+#: Of a larger picture no more is kept than a square of so many distances between eyes, or eyes and mouth: every
+#: template's crop, turned by any angle, and what training shifts it by.
+STACK_WINDOW = 8
 #: More would hold tens of gigabytes of float patches for a large set.
 _CROPS_AT_ONCE = 4096
 
@@ -54,7 +57,8 @@ class PreparedFaces:
 
     @classmethod
     def stack(cls, faces: LabelledFaces, landmarks_px: np.ndarray, found: np.ndarray, channels: int) -> PreparedFaces:
-        """Stack the pictures; those of differing sizes are shrunk and padded to one, their landmarks with them."""
+        """Stack the pictures; those of differing sizes are cut around the face, shrunk and padded to one size, their
+        landmarks with them."""
         if isinstance(faces.pictures, np.ndarray):
             pictures = torch.from_numpy(faces.pictures)
             return cls(pictures[..., None] if pictures.ndim == 3 else pictures, landmarks_px, found, faces)
@@ -64,6 +68,8 @@ class PreparedFaces:
         for i in range(len(faces)):
             picture = torch.from_numpy(np.array(faces.pictures[i]))
             picture = picture[..., None] if picture.ndim == 2 else picture
+            left, top, right, bottom = _window(landmarks_px[i], *picture.shape[:2])
+            picture, landmarks_px[i] = picture[top:bottom, left:right], landmarks_px[i] - (left, top)
             x = picture.permute(2, 0, 1)[None].float()  # [H,W,C] -> [1,C,H,W]
             if channels == 1 and x.shape[1] == 3:
                 x = (x * x.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
@@ -114,3 +120,14 @@ class PreparedFaces:
         matrix = align_matrix(self.landmarks_px, crop)
         rows = np.split(np.arange(len(self)), range(_CROPS_AT_ONCE, len(self), _CROPS_AT_ONCE))
         return torch.cat([warp_faces(self.pictures, some, matrix[some], crop) for some in rows])
+
+
+def _window(landmarks_px: np.ndarray, height_px: int, width_px: int) -> tuple[int, int, int, int]:
+    """The part of a picture that its face needs: left, top, right and bottom; all of a picture that fits the stack."""
+    if max(height_px, width_px) <= STACK_SIDE_PX:
+        return 0, 0, width_px, height_px
+    eyes, mouth = landmarks_px[:2].mean(0), landmarks_px[3:].mean(0)
+    reach = max(float(np.linalg.norm(d)) for d in (landmarks_px[1] - landmarks_px[0], mouth - eyes)) * STACK_WINDOW / 2
+    x, y = (eyes + mouth) / 2
+    left, top = int(np.clip(x - reach, 0, width_px - 1)), int(np.clip(y - reach, 0, height_px - 1))
+    return left, top, int(np.clip(x + reach, left + 1, width_px)), int(np.clip(y + reach, top + 1, height_px))
