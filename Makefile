@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help install demo test test-full soak bench teachers lint format docs clean
+.PHONY: help install demo test test-full test-full-flows test-full-others soak bench teachers lint format docs clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,8 +22,15 @@ demo: install ## analyse two clips that come with packages, ask three questions,
 test: install ## the tests that take minutes
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
+# The tests of flows start servers and kill processes: one after the other, beside all other tests.
 test-full: install ## the tests that are long, kill processes, fill disks or start servers
-	$(BIN)/python -m pytest -m "full and not needs_cuda"
+	$(MAKE) --jobs=2 --keep-going test-full-flows test-full-others
+
+test-full-flows:
+	$(BIN)/python -m pytest -m "full and not needs_cuda" tests/flows
+
+test-full-others:
+	$(BIN)/python -m pytest -m "full and not needs_cuda" --ignore=tests/flows
 
 # Every way of breaking files, lakes and processes, fifty kills, and ten minutes of damaged bytes; findings stay in fuzz_out/.
 soak: install ## every way of breaking files, lakes and processes, and ten minutes of damaged bytes
