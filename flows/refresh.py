@@ -159,6 +159,7 @@ def refresh_model(request: RefreshRequest, progress: StageProgress | None = None
         name=_next_name(parent.name, [model.name for model in store.published()]),
         initial=production,
         more=_more(faces, request),
+        teachers=[find_model(teacher, lake) for teacher in recipe.distillation.teachers],
         progress=show,
     )
     decision, metrics = _judge(work, production, _earlier(lake, parent), faces, request, device, show)

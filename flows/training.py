@@ -137,8 +137,6 @@ def train_model(
         prepare_faces(faces, recipe.crop.channels, device, partial(show, f"find faces: {part}"))
         for part, faces in (("train", parts.train), ("selection", parts.selection), ("report", parts.report))
     )
-    if more is not None and more.faces is not None:
-        train = train.joined(more.faces)
     if unlabelled is not None and not teachers:
         raise ConfigError(f"{unlabelled} has no labels; name the teachers that know them")
     labelled = np.ones(len(train), bool)
@@ -151,6 +149,8 @@ def train_model(
         views = Views(recipe.augmentation, recipe.distillation.views, len(train))
         cache = user_cache_path("mfer") / "lessons"
         lessons = ask_teachers(teachers, train, labelled, views, cache, threads, partial(show, "ask teachers"))
+    if more is not None and more.faces is not None:
+        train = train.joined(more.faces)  # what people said of these is learned, not what a teacher says
     recipe = recipe.taught_by(read_card(folder).model_id for folder in teachers)
     trainer = Trainer(recipe, train, selection, out / "run", device, threads, weights, lessons)
     trained = trainer.run(lambda step, n, loss: show(f"train: loss {loss:.3f}", step, n))

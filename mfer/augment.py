@@ -101,6 +101,13 @@ class Perturbation:
         """What is done to some of the faces."""
         return Perturbation(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
+    def put(self, rows: np.ndarray, other: Perturbation) -> Perturbation:
+        """The same with that of the faces ``rows`` (bool [n]) replaced by another's, in their order."""
+        values = {f.name: getattr(self, f.name).copy() for f in fields(self)}
+        for name, value in values.items():
+            value[rows] = getattr(other, name)
+        return Perturbation(**values)
+
     def of_matrix(self, crop_from_frame: np.ndarray, crop: CropContract) -> np.ndarray:
         """Each map float32 [n,2,3] followed by the turn and the move, about the crop's centre."""
         centre = (crop.side_px - 1) / 2

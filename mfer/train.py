@@ -96,7 +96,8 @@ class Trainer:
             at these sizes. Drop path draws random numbers inside the network and needs threads = 1.
         initial: weights to start from (a model to refresh); None starts from scratch, or from what the network itself
             comes with.
-        lessons: what teachers say of the faces of ``train``, for a recipe with distillation.
+        lessons: what teachers say of the first faces of ``train``, for a recipe with distillation; the faces after
+            those are learned from their votes alone.
     """
 
     def __init__(
@@ -117,7 +118,7 @@ class Trainer:
         recipe = dataclasses.replace(
             recipe, architecture=dataclasses.replace(recipe.architecture, n_classes=len(train.faces.class_names))
         )
-        if lessons is not None and len(lessons.labelled) != len(train):
+        if lessons is not None and len(lessons.labelled) > len(train):
             raise ConfigError(f"the teachers saw {len(lessons.labelled)} faces and {len(train)} are to be learned")
         self.recipe = recipe
         self.lessons = lessons
@@ -228,32 +229,38 @@ class Trainer:
         rows = order[at * opt.batch_size : (at + 1) * opt.batch_size]
         rng = np.random.default_rng([opt.seed, 2, step])
         crop = self._crop_of(epoch)
-        view = np.zeros(0, int)
-        if self.lessons is None:
-            drawn = Perturbation.draw(self.recipe.augmentation, len(rows), rng)
-        else:
-            view = (rows + epoch) % self.lessons.views.n_views
-            drawn = self.lessons.views.of(rows, view)
+        drawn = Perturbation.draw(self.recipe.augmentation, len(rows), rng)
+        if self.lessons is not None:
+            known = rows < len(self.lessons.labelled)
+            drawn = drawn.put(known, self.lessons.views.of(rows[known], self._view(rows[known], epoch)))
         matrix = drawn.of_matrix(align_matrix(faces.landmarks_px[rows], crop), crop)
         pixels = warp_faces(faces.pictures, rows, matrix, crop).float().div_(255)
         x = (drawn.of_pixels(pixels, rng) - crop.mean) / crop.std
-        target, taught, majority = self._targets(rows, view)
+        target, taught, majority = self._targets(rows, epoch)
         if self.recipe.augmentation.mixup:
             x, target, taught = mix(rng, self.recipe.augmentation.mixup, x, target, taught)
         return Batch(x, target, taught, majority)
 
-    def _targets(self, rows: np.ndarray, view: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
-        """The votes [n,K], what the teachers say [n,K] (without any: the votes) and the classes [n] of faces."""
+    def _view(self, rows: np.ndarray, epoch: int) -> np.ndarray:
+        """The fixed view of each face in an epoch."""
+        assert self.lessons is not None
+        return (rows + epoch) % self.lessons.views.n_views
+
+    def _targets(self, rows: np.ndarray, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The votes [n,K], what the teachers say [n,K] (where they said nothing: the votes) and the classes [n]."""
         opt, faces = self.recipe.optimisation, self.train_faces.faces
         majority = faces.majority[rows]
         votes = faces.target[rows] if opt.soft_targets else np.eye(len(faces.class_names), dtype=np.float32)[majority]
         votes = votes * (1 - opt.label_smoothing) + np.float32(opt.label_smoothing / votes.shape[1])
-        taught = votes
+        taught = votes.copy()
         if self.lessons is not None:
-            taught = self.lessons.probabilities(rows, view, self.recipe.distillation.temperature)
-            unknown = ~self.lessons.labelled[rows]
-            votes = np.where(unknown[:, None], self.lessons.probabilities(rows, view), votes)
-            majority = np.where(unknown, votes.argmax(1), majority)
+            known = np.flatnonzero(rows < len(self.lessons.labelled))
+            seen = rows[known], self._view(rows[known], epoch)
+            taught[known] = self.lessons.probabilities(*seen, self.recipe.distillation.temperature)
+            unknown = ~self.lessons.labelled[rows[known]]
+            votes[known[unknown]] = self.lessons.probabilities(*seen)[unknown]
+            majority = majority.copy()
+            majority[known[unknown]] = votes[known[unknown]].argmax(1)
         return tuple(torch.as_tensor(values, device=self.device) for values in (votes, taught, majority))  # type: ignore[return-value]
 
     def _crop_of(self, epoch: int) -> CropContract:

@@ -132,3 +132,20 @@ def test_a_killed_student_ends_with_the_same_weights(teacher, tmp_path):
     with pytest.raises(Break):
         student(teacher, tmp_path / "killed", labelled, break_at(4), save_every_s=0.0)
     assert_equal_weights(weights(whole), weights(student(teacher, tmp_path / "killed", labelled)))
+
+
+def test_faces_after_those_of_the_teacher_are_learned_from_their_votes(teacher, tmp_path):
+    faces = prepared_faces(192)
+    by_teacher, by_votes = (faces.take(rows) for rows in (faces.faces.majority < 2, faces.faces.majority >= 2))
+    n = len(by_teacher)
+    views = Views(TURNED, 2, n)
+    lessons = ask_teachers([teacher], by_teacher, np.zeros(n, bool), views, tmp_path / "cache")
+    recipe = dataclasses.replace(TINY.replace(epochs=6, feature_loss="none"), augmentation=TURNED)
+    both = by_teacher.joined(by_votes)
+    trained = Trainer(recipe, both, prepared_faces(24, seed=1), tmp_path / "run", lessons=lessons).run()
+    unseen = prepared_faces(80, seed=2)
+    found = predict_logits(trained.model, unseen.crops(TINY.crop), TINY.crop).argmax(1)
+    for side in (unseen.faces.majority < 2, unseen.faces.majority >= 2):
+        assert (found[side] == unseen.faces.majority[side]).mean() > 0.8
+    with pytest.raises(ConfigError, match="the teachers saw"):
+        Trainer(recipe, by_teacher.take(slice(1, None)), by_votes, tmp_path / "few", lessons=lessons)
