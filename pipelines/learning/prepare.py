@@ -88,10 +88,9 @@ def prepare_faces(
 
 def _fingerprint(faces: LabelledFaces) -> str:
     """A hash of the pictures and of how landmarks are found."""
-    digest = hashlib.sha256(
-        f"{ALGORITHM_VERSIONS['detect']} {_ENLARGED_SIDE_PX} {_BORDER} {_MIN_FACE} {_WHOLE_SIDE_PX} {_WHOLE_MIN_FACE_PX}"
-        f" {_FRAMED_ASPECT} {len(faces)}".encode()
-    )
+    framed = (_ENLARGED_SIDE_PX, _BORDER, _MIN_FACE, _FRAMED_ASPECT)
+    how = (ALGORITHM_VERSIONS["detect"], *framed, _WHOLE_SIDE_PX, _WHOLE_MIN_FACE_PX, len(faces))
+    digest = hashlib.sha256(repr(how).encode())
     if isinstance(faces.pictures, np.ndarray):
         digest.update(np.ascontiguousarray(faces.pictures).data)
     else:
