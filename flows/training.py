@@ -22,7 +22,7 @@ from mfer.card import Card, CropContract, read_card
 from mfer.checkpoint import load_model, save_model
 from mfer.crop import align_matrix, normalise
 from mfer.data import read_faces, read_unlabelled
-from mfer.distill import Views, ask_teachers
+from mfer.distill import Views, predict_views
 from mfer.errors import ConfigError
 from mfer.evaluate import Evaluation, Predict, evaluate
 from mfer.explain import grad_cam
@@ -103,10 +103,10 @@ def train_model(
         name: of the model; the default is ``architecture.data_v1``.
         initial: folder of a model to refresh: training starts from its weights and keeps its classes.
         more: faces to learn from beside those of ``data``, with the same classes.
-        teachers: folders of models whose word is learned beside the votes, as the recipe's ``distillation`` says. What
-            they say is kept in the user's cache folder.
-        unlabelled: faces of which only the teachers' word is learned; what ``mfer.data.read_unlabelled`` reads.
-        progress: called with the stages ``find faces``, ``ask teachers``, ``train`` and ``evaluate``.
+        teachers: folders of models whose predictions are learned beside the votes, as the recipe's
+            ``distillation`` says; kept in the user's cache folder.
+        unlabelled: faces of which only the teachers' predictions are learned; what ``mfer.data.read_unlabelled`` reads.
+        progress: called with the stages ``find faces``, ``teacher predictions``, ``train`` and ``evaluate``.
         tell: called with each warning that a person should read before hours of training.
 
     Returns:
@@ -144,15 +144,16 @@ def train_model(
         unknown = read_unlabelled(unlabelled, parts.train.class_names)
         added = prepare_faces(unknown, recipe.crop.channels, device, partial(show, "find faces: unlabelled"))
         train, labelled = train.joined(added), np.append(labelled, np.zeros(len(added), bool))
-    lessons = None
+    predictions = None
     if teachers:
         views = Views(recipe.augmentation, recipe.distillation.views, len(train))
-        cache = user_cache_path("mfer") / "lessons"
-        lessons = ask_teachers(teachers, train, labelled, views, cache, threads, partial(show, "ask teachers"))
+        cache = user_cache_path("mfer") / "teacher-predictions"
+        report_progress = partial(show, "teacher predictions")
+        predictions = predict_views(teachers, train, labelled, views, cache, threads, report_progress)
     if more is not None and more.faces is not None:
         train = train.joined(more.faces)  # what people said of these is learned, not what a teacher says
     recipe = recipe.taught_by(read_card(folder).model_id for folder in teachers)
-    trainer = Trainer(recipe, train, selection, out / "run", device, threads, weights, lessons)
+    trainer = Trainer(recipe, train, selection, out / "run", device, threads, weights, predictions)
     trained = trainer.run(lambda step, n, loss: show(f"train: loss {loss:.3f}", step, n))
     card = Card(
         name=name,
@@ -164,7 +165,7 @@ def train_model(
         training={
             **_training_record(trainer.recipe, trained, parts, train, device),
             **({} if more is None else {"labels": more.record}),
-            **({} if lessons is None else {"n_unlabelled": int((~lessons.labelled).sum())}),
+            **({} if predictions is None else {"n_unlabelled": int((~predictions.labelled).sum())}),
         },
         licence=f"weights learned from {parts.train.source}: {parts.train.licence}",
         parent=parent.model_id if parent else None,

@@ -1,4 +1,4 @@
-"""Distillation: what teachers say of fixed views of each face, computed once, and learned beside the votes.
+"""Distillation: teachers' predictions for fixed views of each face, computed once, and learned beside the votes.
 
 Source: Beyer et al. 2022, "Knowledge distillation: A good teacher is patient and consistent" (arXiv:2106.05237):
 teacher and student see the same view of a face, and the schedule is long. The views are fixed, so that a teacher is
@@ -28,7 +28,7 @@ from mfer.network import ExpressionNetwork
 from mfer.precision import fast_bfloat16
 from mfer.prepared import PreparedFaces
 
-__all__ = ["Lessons", "Views", "ask_teachers"]
+__all__ = ["TeacherPredictions", "Views", "predict_views"]
 
 #: Of the fixed views; not the run's seed, so that runs share a teacher's answers.
 _SEED = 20
@@ -53,9 +53,9 @@ class Views:
 
 
 @dataclass(frozen=True, repr=False)
-class Lessons:
-    """What the teachers say: log_prob float16 [V,N,K], the logarithm of their mean probabilities of each view;
-    labelled bool [N], false where theirs is the only word."""
+class TeacherPredictions:
+    """Teachers' predictions: log_prob float16 [V,N,K], the logarithm of their mean probabilities of each view;
+    labelled bool [N], false where nothing else is known of the face."""
 
     views: Views
     log_prob: np.ndarray
@@ -68,7 +68,7 @@ class Lessons:
         return prob / prob.sum(1, keepdims=True)
 
 
-def ask_teachers(
+def predict_views(
     teachers: Sequence[Path],
     faces: PreparedFaces,
     labelled: np.ndarray,
@@ -76,13 +76,13 @@ def ask_teachers(
     cache: Path,
     threads: int = 1,
     progress: Callable[[int, int], None] | None = None,
-) -> Lessons:
-    """Ask each teacher about each view of each face, or read what it said before.
+) -> TeacherPredictions:
+    """Each teacher's predictions for each view of each face, computed or read from the cache.
 
     Args:
         teachers: folders of models with the classes of the faces, in their order.
         faces: N faces to learn from, as the student's trainer gets them.
-        labelled: bool [N], false where the teachers' word is all that is known.
+        labelled: bool [N], false where nothing but the teachers' predictions is known.
         views: the perturbations.
         cache: folder for the answers; a killed run goes on from them.
         threads: CPU threads.
@@ -115,7 +115,7 @@ def ask_teachers(
         answers.complete(network, threads, show)
         scaled = torch.from_numpy(answers.stored.astype(np.float32)) / card.temperature
         mean += torch.softmax(scaled, 2).numpy() / len(loaded)
-    return Lessons(views, np.log(np.maximum(mean, 1e-6)).astype(np.float16), labelled)
+    return TeacherPredictions(views, np.log(np.maximum(mean, 1e-6)).astype(np.float16), labelled)
 
 
 class _Answers:
@@ -124,7 +124,7 @@ class _Answers:
     def __init__(self, cache: Path, card: Card, faces: PreparedFaces, views: Views) -> None:
         self.card, self.faces, self.views = card, faces, views
         shape = (views.n_views, len(faces), len(card.class_names))
-        path = cache / f"lessons-{_fingerprint(card, faces, views)}.npy"
+        path = cache / f"predictions-{_fingerprint(card, faces, views)}.npy"
         if not path.is_file():
             fresh = path.with_suffix(".new")
             np.save(fresh.with_suffix(".new.npy"), np.full(shape, np.nan, np.float16))

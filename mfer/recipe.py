@@ -69,8 +69,8 @@ class Optimisation:
 class Distillation:
     """What is learned from teachers beside the votes; see ``mfer.distill``.
 
-    ``teachers`` are names or folders of models (none: off). Their word has the share ``weight`` of the loss, softened
-    by ``temperature``; a face without votes has theirs alone. Each face is seen in ``views`` fixed views.
+    ``teachers`` are names or folders of models (none: off). Their predictions have the share ``weight`` of the loss,
+    softened by ``temperature``; a face without votes has theirs alone. Each face is seen in ``views`` fixed views.
     """
 
     teachers: tuple[str, ...] = ()

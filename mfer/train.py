@@ -30,7 +30,7 @@ from mfer.augment import Perturbation, mix
 from mfer.build import build_network
 from mfer.card import CropContract
 from mfer.crop import align_matrix, normalise, warp_faces
-from mfer.distill import Lessons
+from mfer.distill import TeacherPredictions
 from mfer.errors import ConfigError
 from mfer.losses import make_feature_loss
 from mfer.metrics import fit_temperature, measure, softmax
@@ -71,16 +71,16 @@ class Trained:
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Batch:
-    """x float [n,C,S,S], normalised; target and taught float [n,K], the votes and the teachers' word; majority int64
-    [n], the classes that the feature loss goes by."""
+    """x float [n,C,S,S], normalised; target and teacher_prob float [n,K], shares of votes and teachers' predictions;
+    majority int64 [n], the classes that the feature loss goes by."""
 
     x: Tensor
     target: Tensor
-    taught: Tensor
+    teacher_prob: Tensor
     majority: Tensor
 
     def take(self, rows: Tensor) -> Batch:
-        return Batch(self.x[rows], self.target[rows], self.taught[rows], self.majority[rows])
+        return Batch(self.x[rows], self.target[rows], self.teacher_prob[rows], self.majority[rows])
 
 
 class Trainer:
@@ -96,8 +96,8 @@ class Trainer:
             at these sizes. Drop path draws random numbers inside the network and needs threads = 1.
         initial: weights to start from (a model to refresh); None starts from scratch, or from what the network itself
             comes with.
-        lessons: what teachers say of the first faces of ``train``, for a recipe with distillation; the faces after
-            those are learned from their votes alone.
+        predictions: what teachers predict for the first faces of ``train``, for a recipe with distillation; the
+            faces after those are learned from their votes alone.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class Trainer:
         device: str = "cpu",
         threads: int = 1,
         initial: dict[str, Tensor] | None = None,
-        lessons: Lessons | None = None,
+        predictions: TeacherPredictions | None = None,
     ) -> None:
         if train.faces.class_names != valid.faces.class_names:
             raise ConfigError(f"training classes {train.faces.class_names} are not {valid.faces.class_names}")
@@ -118,10 +118,10 @@ class Trainer:
         recipe = dataclasses.replace(
             recipe, architecture=dataclasses.replace(recipe.architecture, n_classes=len(train.faces.class_names))
         )
-        if lessons is not None and len(lessons.labelled) > len(train):
-            raise ConfigError(f"the teachers saw {len(lessons.labelled)} faces and {len(train)} are to be learned")
+        if predictions is not None and len(predictions.labelled) > len(train):
+            raise ConfigError(f"the teachers saw {len(predictions.labelled)} faces and {len(train)} are to be learned")
         self.recipe = recipe
-        self.lessons = lessons
+        self.predictions = predictions
         self.folder = folder
         self.device = torch.device(device)
         self.train_faces, self.valid_faces = train.to(self.device), valid.to(self.device)
@@ -230,21 +230,21 @@ class Trainer:
         rng = np.random.default_rng([opt.seed, 2, step])
         crop = self._crop_of(epoch)
         drawn = Perturbation.draw(self.recipe.augmentation, len(rows), rng)
-        if self.lessons is not None:
-            known = rows < len(self.lessons.labelled)
-            drawn = drawn.put(known, self.lessons.views.of(rows[known], self._view(rows[known], epoch)))
+        if self.predictions is not None:
+            known = rows < len(self.predictions.labelled)
+            drawn = drawn.put(known, self.predictions.views.of(rows[known], self._view(rows[known], epoch)))
         matrix = drawn.of_matrix(align_matrix(faces.landmarks_px[rows], crop), crop)
         pixels = warp_faces(faces.pictures, rows, matrix, crop).float().div_(255)
         x = (drawn.of_pixels(pixels, rng) - crop.mean) / crop.std
-        target, taught, majority = self._targets(rows, epoch)
+        target, teacher_prob, majority = self._targets(rows, epoch)
         if self.recipe.augmentation.mixup:
-            x, target, taught = mix(rng, self.recipe.augmentation.mixup, x, target, taught)
-        return Batch(x, target, taught, majority)
+            x, target, teacher_prob = mix(rng, self.recipe.augmentation.mixup, x, target, teacher_prob)
+        return Batch(x, target, teacher_prob, majority)
 
     def _view(self, rows: np.ndarray, epoch: int) -> np.ndarray:
         """The fixed view of each face in an epoch."""
-        assert self.lessons is not None
-        return (rows + epoch) % self.lessons.views.n_views
+        assert self.predictions is not None
+        return (rows + epoch) % self.predictions.views.n_views
 
     def _targets(self, rows: np.ndarray, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
         """The votes [n,K], what the teachers say [n,K] (where they said nothing: the votes) and the classes [n]."""
@@ -252,16 +252,16 @@ class Trainer:
         majority = faces.majority[rows]
         votes = faces.target[rows] if opt.soft_targets else np.eye(len(faces.class_names), dtype=np.float32)[majority]
         votes = votes * (1 - opt.label_smoothing) + np.float32(opt.label_smoothing / votes.shape[1])
-        taught = votes.copy()
-        if self.lessons is not None:
-            known = np.flatnonzero(rows < len(self.lessons.labelled))
+        teacher_prob = votes.copy()
+        if self.predictions is not None:
+            known = np.flatnonzero(rows < len(self.predictions.labelled))
             seen = rows[known], self._view(rows[known], epoch)
-            taught[known] = self.lessons.probabilities(*seen, self.recipe.distillation.temperature)
-            unknown = ~self.lessons.labelled[rows[known]]
-            votes[known[unknown]] = self.lessons.probabilities(*seen)[unknown]
+            teacher_prob[known] = self.predictions.probabilities(*seen, self.recipe.distillation.temperature)
+            unknown = ~self.predictions.labelled[rows[known]]
+            votes[known[unknown]] = self.predictions.probabilities(*seen)[unknown]
             majority = majority.copy()
             majority[known[unknown]] = votes[known[unknown]].argmax(1)
-        return tuple(torch.as_tensor(values, device=self.device) for values in (votes, taught, majority))  # type: ignore[return-value]
+        return tuple(torch.as_tensor(values, device=self.device) for values in (votes, teacher_prob, majority))  # type: ignore[return-value]
 
     def _crop_of(self, epoch: int) -> CropContract:
         opt = self.recipe.optimisation
@@ -283,15 +283,16 @@ class Trainer:
 
     def _loss(self, batch: Batch) -> Tensor:
         """The published sum, cross-entropy of every head plus the weighted feature loss; with teachers the
-        cross-entropy is shared between the votes and their word, which is compared at the recipe's temperature."""
+        cross-entropy is divided between votes and teachers' predictions, which are compared at the recipe's
+        temperature."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=fast_bfloat16(self.device)):
             feature = self.model.embed(batch.x)
             head_logits = self.model.classifier.head_logits(feature)  # [heads,N,K]
         loss = _cross_entropy(head_logits.float(), batch.target)
-        if self.lessons is not None:
+        if self.predictions is not None:
             how = self.recipe.distillation
-            taught = _cross_entropy(head_logits.float() / how.temperature, batch.taught) * how.temperature**2
-            loss = (1 - how.weight) * loss + how.weight * taught
+            distilled = _cross_entropy(head_logits.float() / how.temperature, batch.teacher_prob)
+            loss = (1 - how.weight) * loss + how.weight * how.temperature**2 * distilled
         weight = self.recipe.optimisation.feature_loss_weight
         return loss + weight * self.feature_loss(feature.float(), batch.majority)
 

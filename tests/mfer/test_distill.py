@@ -1,4 +1,4 @@
-"""Distillation: the teacher's word about fixed views, kept between runs, and a student that learns from it."""
+"""Distillation: teachers' predictions for fixed views, kept between runs, and a student that learns from it."""
 
 import dataclasses
 import shutil
@@ -11,7 +11,7 @@ from mfer.augment import Augmentation
 from mfer.card import Card
 from mfer.checkpoint import load_model, save_model
 from mfer.crop import align_matrix, normalise, warp_faces
-from mfer.distill import Views, ask_teachers
+from mfer.distill import Views, predict_views
 from mfer.errors import ConfigError
 from mfer.network import ExpressionNetwork
 from mfer.recipe import Distillation
@@ -39,22 +39,22 @@ def teacher(tmp_path_factory):
 
 def ask(teacher, cache, n=40, augmentation=TURNED, n_views=3, labelled=None):
     labelled = np.ones(n, bool) if labelled is None else labelled
-    return ask_teachers([teacher], prepared_faces(n), labelled, Views(augmentation, n_views, n), cache)
+    return predict_views([teacher], prepared_faces(n), labelled, Views(augmentation, n_views, n), cache)
 
 
 def test_the_word_is_what_the_teacher_says_of_the_view(teacher, tmp_path):
-    lessons = ask(teacher, tmp_path)
+    predictions = ask(teacher, tmp_path)
     network, card = load_model(teacher)
     network.mirror = False
     faces, rows, view = prepared_faces(40), np.array([3, 17, 39]), np.array([0, 2, 1])
-    drawn = lessons.views.of(rows, view)
+    drawn = predictions.views.of(rows, view)
     matrix = drawn.of_matrix(align_matrix(faces.landmarks_px[rows], card.crop), card.crop)
     with torch.inference_mode():
         logits = network(normalise(warp_faces(faces.pictures, rows, matrix, card.crop), card.crop))
     expected = torch.softmax(logits / card.temperature, 1).numpy()
-    np.testing.assert_allclose(lessons.probabilities(rows, view), expected, atol=2e-3)
-    soft = lessons.probabilities(rows, view, temperature=4.0)
-    assert (soft.max(1) < lessons.probabilities(rows, view).max(1)).all()
+    np.testing.assert_allclose(predictions.probabilities(rows, view), expected, atol=2e-3)
+    soft = predictions.probabilities(rows, view, temperature=4.0)
+    assert (soft.max(1) < predictions.probabilities(rows, view).max(1)).all()
     assert np.allclose(soft.sum(1), 1)
 
 
@@ -85,7 +85,7 @@ def test_two_teachers_are_averaged(teacher, tmp_path):
     save_model(other, network, card)
     faces, views = prepared_faces(20), Views(TURNED, 2, 20)
     one, two, both = (
-        ask_teachers(folders, faces, np.ones(20, bool), views, tmp_path)
+        predict_views(folders, faces, np.ones(20, bool), views, tmp_path)
         for folders in ([teacher], [other], [teacher, other])
     )
     rows, view = np.arange(20), np.zeros(20, int)
@@ -98,9 +98,9 @@ def test_a_teacher_of_other_classes_is_refused(teacher, tmp_path):
     faces = faces.take(faces.faces.majority < 2).with_classes(MADE_CLASSES[:2])
     n = len(faces)
     with pytest.raises(ConfigError, match="train the teacher on the same classes"):
-        ask_teachers([teacher], faces, np.ones(n, bool), Views(TURNED, 1, n), tmp_path)
+        predict_views([teacher], faces, np.ones(n, bool), Views(TURNED, 1, n), tmp_path)
     with pytest.raises(ConfigError, match="has no teachers"):
-        ask_teachers([], faces, np.ones(n, bool), Views(TURNED, 1, n), tmp_path)
+        predict_views([], faces, np.ones(n, bool), Views(TURNED, 1, n), tmp_path)
 
 
 def student(teacher, folder, labelled, progress=None, epochs=2, save_every_s=1e9):
@@ -108,18 +108,18 @@ def student(teacher, folder, labelled, progress=None, epochs=2, save_every_s=1e9
     how = Distillation(("teacher",), weight=0.8, temperature=2.0, views=3)
     recipe = dataclasses.replace(recipe, distillation=how, augmentation=dataclasses.replace(TURNED, mixup=0.1))
     faces = prepared_faces(len(labelled))
-    lessons = ask_teachers(
+    predictions = predict_views(
         [teacher], faces, labelled, Views(recipe.augmentation, how.views, len(labelled)), folder / "cache"
     )
     wrong = faces.faces.target[:, ::-1].copy()  # of a face without a label the votes mean nothing
     unknown = np.where(labelled[:, None], faces.faces.target, wrong)
     faces = dataclasses.replace(faces, faces=dataclasses.replace(faces.faces, target=unknown))
-    return Trainer(recipe, faces, prepared_faces(24, seed=1), folder / "run", lessons=lessons).run(
+    return Trainer(recipe, faces, prepared_faces(24, seed=1), folder / "run", predictions=predictions).run(
         progress, save_every_s
     )
 
 
-def test_a_student_learns_faces_without_labels_by_the_teacher_s_word(teacher, tmp_path):
+def test_a_student_learns_faces_without_labels_from_the_teacher_s_predictions(teacher, tmp_path):
     trained = student(teacher, tmp_path, np.zeros(96, bool), epochs=6)
     unseen = prepared_faces(40, seed=2)
     logits = predict_logits(trained.model, unseen.crops(TINY.crop), TINY.crop)
@@ -139,13 +139,13 @@ def test_faces_after_those_of_the_teacher_are_learned_from_their_votes(teacher, 
     by_teacher, by_votes = (faces.take(rows) for rows in (faces.faces.majority < 2, faces.faces.majority >= 2))
     n = len(by_teacher)
     views = Views(TURNED, 2, n)
-    lessons = ask_teachers([teacher], by_teacher, np.zeros(n, bool), views, tmp_path / "cache")
+    predictions = predict_views([teacher], by_teacher, np.zeros(n, bool), views, tmp_path / "cache")
     recipe = dataclasses.replace(TINY.replace(epochs=6, feature_loss="none"), augmentation=TURNED)
     both = by_teacher.joined(by_votes)
-    trained = Trainer(recipe, both, prepared_faces(24, seed=1), tmp_path / "run", lessons=lessons).run()
+    trained = Trainer(recipe, both, prepared_faces(24, seed=1), tmp_path / "run", predictions=predictions).run()
     unseen = prepared_faces(80, seed=2)
     found = predict_logits(trained.model, unseen.crops(TINY.crop), TINY.crop).argmax(1)
     for side in (unseen.faces.majority < 2, unseen.faces.majority >= 2):
         assert (found[side] == unseen.faces.majority[side]).mean() > 0.8
     with pytest.raises(ConfigError, match="the teachers saw"):
-        Trainer(recipe, by_teacher.take(slice(1, None)), by_votes, tmp_path / "few", lessons=lessons)
+        Trainer(recipe, by_teacher.take(slice(1, None)), by_votes, tmp_path / "few", predictions=predictions)
