@@ -106,7 +106,7 @@ def _find_landmarks(faces: LabelledFaces, device: str, progress: Callable[[int, 
             x = F.interpolate(x, size=(_ENLARGED_SIDE_PX,) * 2, mode="bilinear", antialias=True, align_corners=False)
             enlarged[at] = x[0].permute(1, 2, 0).expand(-1, -1, 3)
         padded = F.pad(enlarged.permute(0, 3, 1, 2), (border,) * 4, mode="replicate")
-        found = detector.detect((padded + 0.5).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous())
+        found = detector.detect((padded + 0.5).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy())
         for at in np.unique(found.frame_row):
             ours = np.flatnonzero(found.frame_row == at)
             best = ours[np.argmax(found.prob[ours])]
