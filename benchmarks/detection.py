@@ -37,7 +37,7 @@ def batches(pictures: Iterable[np.ndarray]) -> Iterator[FrameBatch]:
     for i, rgb in enumerate(pictures):
         index = np.array([i], np.int64)
         yield FrameBatch(
-            rgb=torch.from_numpy(np.array(rgb))[None],
+            rgb=np.array(rgb)[None],
             frame_index=index,
             pts_s=index / FPS,
             duration_s=np.full(1, 1 / FPS),
@@ -46,7 +46,7 @@ def batches(pictures: Iterable[np.ndarray]) -> Iterator[FrameBatch]:
 
 def shifted(frames: Iterable[FrameBatch]) -> Iterator[FrameBatch]:
     for batch in frames:
-        yield replace(batch, rgb=batch.rgb[:, 1:, 1:].contiguous())
+        yield replace(batch, rgb=np.ascontiguousarray(batch.rgb[:, 1:, 1:]))
 
 
 def find(frames: Iterable[FrameBatch], mode: str, shift_px: int = 0) -> Found:

@@ -74,12 +74,9 @@ def supervised(folder: Path, lake: Path) -> dict[str, float]:
 
 def unsupervised(folder: Path, lake: Path) -> dict[str, float]:
     begun_s, started_s = cpu_s(), time.monotonic()
-    import torch
-
     from pipelines.score import VideoAnalyzer, VideoFile
     from pipelines.scoring.scorer import Scorer
 
-    torch.set_num_threads(1)
     opened = Lake.open(lake, create=True)
     analyzer = VideoAnalyzer(opened, AnalysisSettings(), Scorer(find_model("default")))
     before_s, first_s = cpu_s(), None

@@ -110,7 +110,7 @@ def read_frames(frames: Iterable[np.ndarray | Image.Image], scorer: Scorer, dete
 def _read_batch(rgb: np.ndarray, scorer: Scorer, detector: Detector) -> list[np.ndarray]:
     t = len(rgb)
     index = np.arange(t)
-    frames = FrameBatch(rgb=torch.from_numpy(rgb), frame_index=index, pts_s=index / 25, duration_s=np.full(t, 1 / 25))
+    frames = FrameBatch(rgb=rgb, frame_index=index, pts_s=index / 25, duration_s=np.full(t, 1 / 25))
     faces = detector.detect(frames.rgb)
     rows = [ours[np.argmax(faces.prob[ours])] for i in range(t) if len(ours := np.flatnonzero(faces.frame_row == i))]
     best = faces[rows]
@@ -179,7 +179,7 @@ class Benchmark:
         with tempfile.TemporaryDirectory() as folder:
             video = write_video(Path(folder) / "faces.mp4", map(np.asarray, frames_of(self.faces)), 25)
             batches = decode(open_video(str(video)))
-            return self.read(rgb for batch in batches for rgb in batch.rgb.numpy())
+            return self.read(rgb for batch in batches for rgb in batch.rgb)
 
     def curve(self, measure: str, readings: list[Reading], edges: tuple[float, ...]) -> list[dict[str, Any]]:
         """Accuracy by a measure, over the faces of all readings."""
@@ -211,7 +211,9 @@ def carphone(scorer: Scorer) -> dict[str, Any]:
 def speed(scorer: Scorer) -> float:
     """Faces per CPU-second from crops to probabilities, the best of five batches."""
     crop = scorer.card.crop
-    pixels = torch.randint(0, 256, (_BATCH, crop.channels, crop.side_px, crop.side_px), dtype=torch.uint8)
+    pixels = np.random.default_rng(0).integers(
+        0, 256, (_BATCH, crop.channels, crop.side_px, crop.side_px), dtype=np.uint8
+    )
     crops = AlignedFaces(pixels, np.zeros((_BATCH, 2, 3), np.float32))
     seconds = []
     for _ in range(6):

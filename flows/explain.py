@@ -118,7 +118,7 @@ def _stored_faces(frame: FrameBatch, lake: Lake, known: ChosenVideo) -> tuple[Fr
 def _draw(frame: FrameBatch, faces: Detections, folder: Path, out: Path, moment: str) -> str:
     model, card = load_model(folder)
     crops = warp_faces(frame.rgb, faces.frame_row, align_matrix(faces.landmarks_px, card.crop), card.crop)
-    pixels = normalise(crops, card.crop)
+    pixels = torch.from_numpy(normalise(crops, card.crop))
     with torch.inference_mode():
         prob = CalibratedMFER(model, card.temperature).eval()(pixels).numpy()
     heat = grad_cam(model, pixels, torch.from_numpy(prob.argmax(1)))
@@ -126,9 +126,8 @@ def _draw(frame: FrameBatch, faces: Detections, folder: Path, out: Path, moment:
     for i in range(len(faces)):
         text = ", ".join(f"{card.class_names[k]} {prob[i, k]:.2f}" for k in np.argsort(-prob[i])[:3])
         lines.append(f"{moment}, face {i}: {text}")
-        crop = crops[i].numpy()
-        plain = np.broadcast_to(crop, (3, *crop.shape[1:])).transpose(1, 2, 0)  # [C,S,S] -> [S,S,3]
-        rows.append(_row(plain, overlay(crop, heat[i]), f"face {i}: {text}"))
+        plain = np.broadcast_to(crops[i], (3, *crops.shape[2:])).transpose(1, 2, 0)  # [C,S,S] -> [S,S,3]
+        rows.append(_row(plain, overlay(crops[i], heat[i]), f"face {i}: {text}"))
     try:
         with whole_file(out) as fresh:
             Image.fromarray(np.concatenate(rows)).save(fresh)

@@ -60,12 +60,12 @@ def export_onnx(folder: Path, out: Path) -> float:
 def _photographed_faces(crop: CropContract) -> Tensor:
     """Crops of a real face, straight and in perturbed framings, uint8 [9,C,S,S]."""
     with Image.open(astronaut_path()) as image:
-        frame = torch.from_numpy(np.array(image.convert("RGB")))[None]
+        frame = np.array(image.convert("RGB"))[None]
     faces = load_detector(DetectorSettings()).detect(frame)
     matrix = align_matrix(faces.landmarks_px[:1], crop).repeat(9, 0)
     perturbation = Perturbation.draw(Augmentation(), len(matrix) - 1, np.random.default_rng(0))
     matrix[1:] = perturbation.of_matrix(matrix[1:], crop)
-    return warp_faces(frame, np.zeros(len(matrix), np.int64), matrix, crop)
+    return torch.from_numpy(warp_faces(frame, np.zeros(len(matrix), np.int64), matrix, crop))
 
 
 def _greatest_difference(path: Path, served: nn.Module, faces: Tensor) -> float:

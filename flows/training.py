@@ -425,7 +425,7 @@ def _quality(faces: PreparedFaces, crops: Tensor, crop: CropContract) -> dict[st
     n, points = len(faces), faces.landmarks_px
     corners = np.concatenate([points.min(1), points.max(1)], 1)
     detections = Detections(np.arange(n), corners, points, np.ones(n, np.float32))
-    measured = measure_quality(detections, AlignedFaces(crops, align_matrix(points, crop)))
+    measured = measure_quality(detections, AlignedFaces(crops.cpu().numpy(), align_matrix(points, crop)))
     eyes = np.linalg.norm(points[:, 1] - points[:, 0], axis=1)
     found = {
         "sharpness": measured.sharpness,

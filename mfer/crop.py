@@ -1,24 +1,26 @@
 """The crop contract: one function makes every face that the network ever sees.
 
 Training, evaluation, analysis, labelling and Grad-CAM all warp a face with :func:`warp_faces` by the matrix of
-:func:`align_matrix`. The settings are part of a model's card and of an analysis' identity.
+:func:`align_matrix`. The settings are part of a model's card and of an analysis' identity. Quick to import: arrays are
+cut by numpy; only tensors, which training has, are cut by PyTorch (``mfer/crop_tensors.py``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeVar, cast, overload
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn import functional as F
 
 from mfer.card import CropContract
+from mfer.patches import LUMA, PatchPlan
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["LUMA", "align_matrix", "normalise", "warp_faces"]
 
-#: ITU-R BT.601 luma, which is also what Pillow's "L" is.
-LUMA = (0.299, 0.587, 0.114)
+Pixels = TypeVar("Pixels", "np.ndarray", "Tensor")
 
 
 def align_matrix(landmarks_px: np.ndarray, crop: CropContract) -> np.ndarray:
@@ -46,96 +48,105 @@ def align_matrix(landmarks_px: np.ndarray, crop: CropContract) -> np.ndarray:
     return matrix.astype(np.float32)
 
 
+@overload
+def warp_faces(
+    frames: np.ndarray | Sequence[np.ndarray], frame_row: np.ndarray, crop_from_frame: np.ndarray, crop: CropContract
+) -> np.ndarray: ...
+@overload
 def warp_faces(
     frames: Tensor | Sequence[Tensor], frame_row: np.ndarray, crop_from_frame: np.ndarray, crop: CropContract
-) -> Tensor:
+) -> Tensor: ...
+def warp_faces(
+    frames: np.ndarray | Tensor | Sequence[np.ndarray] | Sequence[Tensor],
+    frame_row: np.ndarray,
+    crop_from_frame: np.ndarray,
+    crop: CropContract,
+) -> np.ndarray | Tensor:
     """Cut faces out of frames.
 
     Args:
-        frames: uint8 [T,H,W,C] with C 1 or 3, or a sequence of uint8 [H,W,C] of differing sizes.
+        frames: uint8 [T,H,W,C] with C 1 or 3, or a sequence of uint8 [H,W,C] of differing sizes; arrays or tensors.
         frame_row: int64 [F], the frame of each face.
         crop_from_frame: float32 [F,2,3], maps frame pixels to crop pixels (any affine map of full rank).
         crop: the contract.
 
     Returns:
-        uint8 [F,C,S,S] on the frames' device. Grey contracts turn RGB into BT.601 luma.
+        uint8 [F,C,S,S], an array of arrays; of tensors a tensor on their device. Grey contracts turn RGB into BT.601
+        luma.
     """
+    if not isinstance(frames, np.ndarray) and not (len(frames) and isinstance(frames[0], np.ndarray)):
+        from mfer.crop_tensors import warp_tensors  # late: it loads PyTorch
+
+        return warp_tensors(cast("Tensor | Sequence[Tensor]", frames), frame_row, crop_from_frame, crop)
     side = crop.side_px
-    n_faces = len(frame_row)
-    device = frames[0].device if len(frames) else torch.device("cpu")
-    if n_faces == 0:
-        return torch.zeros(0, crop.channels, side, side, dtype=torch.uint8, device=device)
-
-    a, b, tx, c, d, ty = np.asarray(crop_from_frame, np.float64).transpose(1, 2, 0).reshape(6, -1)
-    det = a * d - b * c
-    det = np.where(np.abs(det) < 1e-12, 1e-12, det)
-    frame_from_crop = (
-        np.stack([d, -b, b * ty - d * tx, -c, a, c * tx - a * ty]).T.reshape(-1, 2, 3) / det[:, None, None]
-    )
-    block = np.maximum(np.rint(1 / np.sqrt(np.abs(det))), 1).astype(int)  # frame pixels per crop pixel
-
-    if isinstance(frames, Tensor) and block.max() == 1 and frames.shape[1] * frames.shape[2] <= 4 * side * side:
-        whole = frames[torch.as_tensor(frame_row, device=device)]  # labelled faces: the picture is the patch
-        return _sample(_colour(whole.movedim(-1, -3).float(), crop.channels), None, frame_from_crop, side)
-
-    corners = np.array([[0, 0, 1], [side - 1, 0, 1], [0, side - 1, 1], [side - 1, side - 1, 1]], dtype=np.float64)
-    reach = np.einsum("fij,kj->fki", frame_from_crop, corners)  # [F,4,2]
-    low = np.floor(reach.min(1)) - block[:, None]
-    high = np.ceil(reach.max(1)) + block[:, None] + 1
-
-    patches: list[Tensor] = []
-    origin = np.zeros((n_faces, 2))
-    for i in range(n_faces):
-        picture = frames[int(frame_row[i])]
-        height, width = picture.shape[:2]
-        k = min(int(block[i]), height, width)
-        block[i] = k
-        x0, y0 = (int(np.clip(low[i, j], 0, size - k)) for j, size in ((0, width), (1, height)))
-        x1, y1 = (int(np.clip(high[i, j], at + k, size)) for j, at, size in ((0, x0, width), (1, y0, height)))
-        origin[i] = x0, y0
-        patch = picture[y0:y1, x0:x1].movedim(-1, -3).float()  # [h,w,C] -> [C,h,w]
-        if k > 1:
-            patch = F.avg_pool2d(patch[None], k, ceil_mode=True, count_include_pad=False)[0]
-        patches.append(_colour(patch, crop.channels))  # after averaging: there are fewer pixels to weigh
-
-    # Patch pixel p covers frame pixels origin + k*p .. origin + k*(p+1) - 1, so its centre is there plus (k-1)/2.
-    patch_from_crop = frame_from_crop.copy()
-    patch_from_crop[:, :, 2] -= origin + (block[:, None] - 1) / 2
-    patch_from_crop /= block[:, None, None]
-    sizes = np.array([[p.shape[2], p.shape[1]] for p in patches])
-    wide, high = sizes.max(0)
-    stack = torch.stack([F.pad(p, (0, wide - p.shape[2], 0, high - p.shape[1])) for p in patches])  # [F,C,h,w]
-    return _sample(stack, sizes, patch_from_crop, side)
+    if len(frame_row) == 0:
+        return np.zeros((0, crop.channels, side, side), np.uint8)
+    arrays = cast(Sequence[np.ndarray], frames)
+    pictures = [arrays[int(row)] for row in frame_row]
+    plan = PatchPlan.of(np.array([picture.shape[:2] for picture in pictures]), crop_from_frame, side)
+    patches = []
+    for picture, (x0, y0, x1, y1), block in zip(pictures, plan.box_px.tolist(), plan.block.tolist(), strict=True):
+        patch = _colour(picture[y0:y1, x0:x1].astype(np.float32), crop.channels)
+        patches.append(_block_means(patch, block) if block > 1 else patch)
+    return _sample(patches, plan.patch_from_crop, side)
 
 
-def _colour(patch: Tensor, channels: int) -> Tensor:
-    """float32 [...,C,h,w] -> [...,channels,h,w], 0..255."""
-    if patch.shape[-3] == channels:
+def _colour(patch: np.ndarray, channels: int) -> np.ndarray:
+    """float32 [h,w,C] -> [h,w,channels], 0..255."""
+    if patch.shape[2] == channels:
         return patch
-    if channels == 3:
-        return patch.expand(*patch.shape[:-3], 3, -1, -1)
-    return (patch * patch.new_tensor(LUMA)[:, None, None]).sum(-3, keepdim=True)
+    return patch.repeat(3, 2) if channels == 3 else patch @ np.array(LUMA, np.float32)[:, None]
 
 
-def _sample(stack: Tensor, sizes: np.ndarray | None, patch_from_crop: np.ndarray, side: int) -> Tensor:
-    """Bilinear samples with repeated borders, float [F,C,h,w] -> uint8 [F,C,S,S]; ``sizes`` [F,2] says how much of
-    each patch is real where the rest is padding."""
-    device = stack.device
-    high, wide = stack.shape[2:]
-    matrix = torch.as_tensor(patch_from_crop, dtype=torch.float32, device=device)
-    at = torch.arange(side, dtype=torch.float32, device=device)
-    grid = (
-        matrix[:, None, None, :, 0] * at[None, None, :, None]
-        + matrix[:, None, None, :, 1] * at[None, :, None, None]
-        + matrix[:, None, None, :, 2]
-    )  # [F,S,S,2], patch pixels
-    if sizes is not None:  # the border repeats at the patch's own edge, not at the padding's
-        grid = torch.minimum(grid, torch.as_tensor(sizes - 1, dtype=torch.float32, device=device)[:, None, None])
-    scale = torch.tensor([max(wide - 1, 1), max(high - 1, 1)], dtype=torch.float32, device=device)
-    sampled = F.grid_sample(stack, grid / scale * 2 - 1, mode="bilinear", padding_mode="border", align_corners=True)
-    return (sampled + 0.5).clamp_(0, 255).to(torch.uint8)
+def _block_means(patch: np.ndarray, k: int) -> np.ndarray:
+    """Means of k x k pixels, float32 [h,w,C] -> [h/k,w/k,C]; those at the far edges are of what is left there."""
+    height, width, channels = patch.shape
+    starts_y, starts_x = np.arange(0, height, k), np.arange(0, width, k)
+    whole = height // k * k
+    rows = patch[:whole].reshape(whole // k, k, width * channels).sum(1)
+    if whole < height:
+        rows = np.concatenate([rows, patch[whole:].reshape(1, -1, width * channels).sum(1)])
+    rows = rows.reshape(len(starts_y), width, channels)
+    sums = rows[:, ::k].copy()
+    for i in range(1, k):  # quicker than a sum over an axis this short
+        more = rows[:, i::k]
+        sums[:, : more.shape[1]] += more
+    n_y, n_x = np.minimum(height - starts_y, k), np.minimum(width - starts_x, k)
+    return sums / (n_y[:, None] * n_x)[:, :, None].astype(np.float32)
 
 
-def normalise(pixels: Tensor, crop: CropContract) -> Tensor:
+def _sample(patches: list[np.ndarray], patch_from_crop: np.ndarray, side: int) -> np.ndarray:
+    """Bilinear samples with repeated borders of all patches at once, float32 F x [h,w,C] -> uint8 [F,C,S,S]."""
+    size = np.array([patch.shape[:2] for patch in patches], np.int32)
+    width, channels = size[:, 1, None, None], patches[0].shape[2]
+    pixels = np.concatenate([patch.reshape(-1, channels) for patch in patches])
+    first = np.concatenate([[0], size.prod(1).cumsum()[:-1]]).astype(np.int32)[:, None, None]
+    matrix, at = patch_from_crop.astype(np.float32), np.arange(side, dtype=np.float32)
+
+    def positions(axis: int) -> tuple[np.ndarray, np.ndarray]:
+        """The pixel before each sample, int32 [F,S,S], and how far beyond it the sample lies."""
+        along, across, shift = (matrix[:, axis, i, None] for i in range(3))
+        place = (along * at)[:, None, :] + (across * at + shift)[:, :, None]
+        place = place.clip(0, size[:, 1 - axis, None, None] - np.float32(1))
+        whole = place.astype(np.int32)
+        return whole, place - whole
+
+    (x, dx), (y, dy) = positions(0), positions(1)
+    corner = first + y * width + x
+    right, below = (dx > 0).astype(np.int32), (dy > 0) * width  # a sample on a pixel needs no neighbour
+    dx, dy = dx[..., None], dy[..., None]
+
+    def between(left: np.ndarray) -> np.ndarray:
+        start = pixels[left]
+        return start + (pixels[left + right] - start) * dx
+
+    top = between(corner)
+    sampled = top + (between(corner + below) - top) * dy
+    return (sampled + np.float32(0.5)).clip(0, 255).astype(np.uint8).transpose(0, 3, 1, 2)  # [F,S,S,C] -> [F,C,S,S]
+
+
+def normalise(pixels: Pixels, crop: CropContract) -> Pixels:
     """uint8 crops [F,C,S,S] -> float32 network input."""
+    if isinstance(pixels, np.ndarray):
+        return (pixels / np.float32(255) - np.float32(crop.mean)) / np.float32(crop.std)
     return pixels.float().div_(255).sub_(crop.mean).div_(crop.std)

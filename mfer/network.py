@@ -13,11 +13,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mfer.card import ARCHITECTURES, Architecture
+from mfer.card import ARCHITECTURES, Architecture, CropContract
+from mfer.crop import normalise
 from mfer.depthwise import DepthwiseConv2d
 from mfer.errors import ConfigError
 
-__all__ = ["MFER", "CalibratedMFER", "DSAttention", "ExpressionNetwork", "MultiscaleClassifier", "SingleClassifier"]
+__all__ = [
+    "MFER",
+    "CalibratedMFER",
+    "DSAttention",
+    "ExpressionNetwork",
+    "MultiscaleClassifier",
+    "ServedMFER",
+    "SingleClassifier",
+]
 
 #: DS attention follows these stages (0-based), as published.
 DS_STAGES = (2, 3)
@@ -226,3 +235,14 @@ class CalibratedMFER(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.softmax(self.model(x).float() / self.temperature, dim=1)
+
+
+class ServedMFER(CalibratedMFER):
+    """Crops as they are cut, uint8 [N,C,S,S], to probabilities float [N,K]: what analyses run."""
+
+    def __init__(self, model: ExpressionNetwork, temperature: float, crop: CropContract) -> None:
+        super().__init__(model, temperature)
+        self.crop = crop
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(normalise(x, self.crop))

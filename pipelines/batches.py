@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 __all__ = ["AlignedFaces", "Detections", "ExpressionScores", "FrameBatch", "VideoInfo"]
 
@@ -20,8 +19,8 @@ def _show(batch: Any) -> str:
     parts = []
     for item in fields(batch):
         value = getattr(batch, item.name)
-        if isinstance(value, np.ndarray | torch.Tensor):
-            parts.append(f"{item.name}: {str(value.dtype).removeprefix('torch.')} {list(value.shape)}")
+        if isinstance(value, np.ndarray):
+            parts.append(f"{item.name}: {value.dtype} {list(value.shape)}")
         else:
             parts.append(f"{item.name}: {value!r}")
     return f"{type(batch).__name__}({', '.join(parts)})"
@@ -32,9 +31,8 @@ def _check(batch: Any, field: str, dtype: Any, *shape: int | None) -> None:
     good = value.dtype == dtype and len(value.shape) == len(shape)
     good = good and all(want is None or want == got for want, got in zip(shape, value.shape, strict=True))
     if not good:
-        raise ValueError(
-            f"{type(batch).__name__}.{field} must be {dtype} {list(shape)}, got {value.dtype} {list(value.shape)}"
-        )
+        wanted, got = f"{np.dtype(dtype)} {list(shape)}", f"{value.dtype} {list(value.shape)}"
+        raise ValueError(f"{type(batch).__name__}.{field} must be {wanted}, got {got}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +75,7 @@ class FrameBatch:
     frames, from the end of the batch before to the end of this one, that could not be read; T may then be 0.
     """
 
-    rgb: torch.Tensor
+    rgb: np.ndarray
     frame_index: np.ndarray
     pts_s: np.ndarray
     duration_s: np.ndarray
@@ -86,7 +84,7 @@ class FrameBatch:
     def __post_init__(self) -> None:
         t = len(self)
         _check(self, "undecodable_index", np.int64, None)
-        _check(self, "rgb", torch.uint8, t, None, None, 3)
+        _check(self, "rgb", np.uint8, t, None, None, 3)
         _check(self, "frame_index", np.int64, t)
         _check(self, "pts_s", np.float64, t)
         _check(self, "duration_s", np.float64, t)
@@ -150,11 +148,11 @@ class Detections:
 class AlignedFaces:
     """The network's input: pixels uint8 [F,C,S,S] and the map from frame to crop, float32 [F,2,3]."""
 
-    pixels: torch.Tensor
+    pixels: np.ndarray
     crop_from_frame: np.ndarray
 
     def __post_init__(self) -> None:
-        _check(self, "pixels", torch.uint8, len(self), None, self.pixels.shape[-1], None)
+        _check(self, "pixels", np.uint8, len(self), None, self.pixels.shape[-1], None)
         _check(self, "crop_from_frame", np.float32, len(self), 2, 3)
 
     def __len__(self) -> int:

@@ -23,7 +23,6 @@ from typing import IO
 
 import numpy as np
 import pyarrow as pa
-import torch
 
 from mfer.errors import ConfigError
 from pipelines.batches import FrameBatch
@@ -147,7 +146,7 @@ class VideoAnalyzer:
             outcome = VideoOutcome(video_id, str(file.path), "skipped", "interrupted", message=str(stopped))
         except VideoError as error:
             outcome = _failed(file.path, video_id, error.code, error.stage, error.message)
-        except (MemoryError, torch.OutOfMemoryError):
+        except MemoryError:
             message = "not enough memory; use fewer workers, or sample fewer frames"
             outcome = _failed(file.path, video_id, "out_of_memory", "score", message)
         except OSError as error:
@@ -329,7 +328,7 @@ def _sample_stills(video: Video) -> Iterator[FrameBatch]:
     for index in np.unique(np.linspace(0, n_frames, 2 * _ROTATION_FRAMES + 1)[1::2].astype(np.int64)):
         heartbeat()
         try:
-            rgb = torch.from_numpy(np.ascontiguousarray(read_still(video.info.path, float(video.pts_s[index]))))[None]
+            rgb = np.ascontiguousarray(read_still(video.info.path, float(video.pts_s[index])))[None]
         except VideoError:
             continue
         yield FrameBatch(

@@ -9,7 +9,6 @@ from functools import lru_cache
 
 import av
 import numpy as np
-import torch
 from PIL import Image
 
 from flows.demo_clips import astronaut_path, carphone_path
@@ -42,21 +41,20 @@ def carphone_frames() -> np.ndarray:
 @lru_cache
 def exact(min_face_px: int = 20) -> Detector:
     """The default detector as on every frame, in one thread."""
-    torch.set_num_threads(1)
     return load_detector(DetectorSettings(min_face_px=min_face_px, mode="exact"))
 
 
 @lru_cache
 def carphone_faces() -> Detections:
     """The faces of :func:`carphone_frames`, looked for from 36 px on, which is four times as fast."""
-    return exact(36).detect(torch.from_numpy(carphone_frames().copy()))
+    return exact(36).detect(carphone_frames().copy())
 
 
 def as_batch(rgb: np.ndarray, fps: float = 30000 / 1001, first: int = 0) -> FrameBatch:
     """Frames uint8 [T,H,W,3] at a constant rate as a FrameBatch whose first frame has index ``first``."""
     index = np.arange(first, first + len(rgb), dtype=np.int64)
     return FrameBatch(
-        rgb=torch.from_numpy(rgb.copy()),
+        rgb=rgb.copy(),
         frame_index=index,
         pts_s=index / fps,
         duration_s=np.full(len(rgb), 1 / fps),

@@ -128,7 +128,7 @@ def examine(path: Path) -> str:
         frames: dict[int, np.ndarray] = {}
         undecodable: list[int] = []
         for batch in decode(video):
-            frames |= {int(k): rgb.numpy() for k, rgb in zip(batch.frame_index, batch.rgb, strict=True)}
+            frames |= {int(k): rgb for k, rgb in zip(batch.frame_index, batch.rgb, strict=True)}
             undecodable += batch.undecodable_index.tolist()
     except VideoError as error:
         return error.code
@@ -146,7 +146,7 @@ def _by_decord(video: Video, frames: dict[int, np.ndarray]) -> str:
     try:
         for batch in decode(video, decoder="decord"):
             for index, rgb in zip(batch.frame_index, batch.rgb, strict=True):
-                if int(index) not in frames or (rgb.numpy() != frames[int(index)]).any():
+                if int(index) not in frames or (rgb != frames[int(index)]).any():
                     return "wrong"
     except VideoError:
         return "refused"

@@ -34,8 +34,8 @@ ROOM_MAY_IMPORT = {
     "flows/prefect_flows": {f"flows/{name}.py" for name in ("analysis_options", "analyze", "refresh", "run")},
     "flows/workers": {"flows/run.py"},
     "mfer/teachers": {f"mfer/{name}.py" for name in ("card", "errors", "network")},
-    "pipelines/video": {f"pipelines/{name}.py" for name in ("batches", "errors", "heartbeat", "settings")},
-    "pipelines/faces": {"pipelines/batches.py", "pipelines/profile.py", "pipelines/scoring"},
+    "pipelines/video": {f"pipelines/{name}.py" for name in ("batches", "errors", "heartbeat")},
+    "pipelines/faces": {"pipelines/batches.py", "pipelines/profile.py", "pipelines/scoring", "pipelines/video"},
     "pipelines/scoring": {"pipelines/batches.py"},
     "pipelines/learning": {
         *(f"pipelines/{name}.py" for name in ("batches", "errors", "remote", "settings", "sources")),
@@ -201,6 +201,31 @@ def test_command_line_imports_nothing_heavy() -> None:
     heavy = {"torch", "prefect", "duckdb", "pyarrow", "rich", "numpy", "av", "matplotlib"}
     done = python("import sys, flows.cli.main; print(*{name.partition('.')[0] for name in sys.modules})")
     assert not heavy & set(done.stdout.split())
+
+
+def test_an_analysis_on_a_cpu_loads_no_pytorch_once_its_networks_are_exported(tmp_path: Path) -> None:
+    code = f"""if True:
+        import sys
+        from pathlib import Path
+        from flows.demo_clips import carphone_path
+        from pipelines.score import VideoAnalyzer, VideoFile
+        from pipelines.scoring.lookup import find_model
+        from pipelines.scoring.scorer import Scorer
+        from pipelines.settings import AnalysisSettings
+        from storage.lake import Lake
+
+        lake = Lake.open({str(tmp_path / "{}")!r}.format(sys.argv[1]), create=True)
+        analyze = VideoAnalyzer(lake, AnalysisSettings(every=40), Scorer(find_model("default")))
+        outcome = analyze(VideoFile(carphone_path()))
+        assert outcome.status == "ok" and outcome.n_faces > 0
+        print(*{{name.partition('.')[0] for name in sys.modules}})
+    """
+    for attempt in "12":  # the first one may have to export them
+        done = subprocess.run([sys.executable, "-c", code, attempt], capture_output=True, text=True, check=True)
+        loaded = {"torch", "torchvision", "timm", "onnx"} & set(done.stdout.split())
+        if not loaded:
+            return
+    raise AssertionError(loaded)
 
 
 @pytest.mark.parametrize("words", [[], ["analyze"], ["sql"], ["models"], ["demo"], ["dashboard"]], ids=" ".join)

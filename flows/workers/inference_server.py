@@ -23,9 +23,7 @@ import numpy as np
 from flows.workers.process import SERVER_LOST, SharedStatus, WatchedProcess, child_main, shared_memory
 from pipelines.heartbeat import Phase
 
-if TYPE_CHECKING:  # the supervisor does without PyTorch
-    from torch import Tensor
-
+if TYPE_CHECKING:
     from flows.run import FolderRun
     from pipelines.faces.detectors import Network
 
@@ -43,21 +41,19 @@ class _Pixels:
     def __init__(self, fd: int) -> None:
         self._fd, self._bytes = fd, mmap.mmap(fd, 0)
 
-    def write(self, pixels: Tensor) -> None:
-        flat = pixels.contiguous().reshape(-1).numpy()
+    def write(self, pixels: np.ndarray) -> None:
+        flat = pixels.reshape(-1)
         if len(flat) > len(self._bytes):
             os.pwrite(self._fd, bytes(len(flat) - len(self._bytes)), len(self._bytes))
             self._bytes = mmap.mmap(self._fd, 0)
         np.frombuffer(self._bytes, np.uint8, len(flat))[:] = flat
 
-    def read(self, shape: tuple[int, ...]) -> Tensor:
+    def read(self, shape: tuple[int, ...]) -> np.ndarray:
         """The pixels without a copy: until the request is answered."""
-        import torch
-
         n_bytes = int(np.prod(shape))
         if n_bytes > len(self._bytes):
             self._bytes = mmap.mmap(self._fd, 0)
-        return torch.from_numpy(np.frombuffer(self._bytes, np.uint8, n_bytes).reshape(shape))
+        return np.frombuffer(self._bytes, np.uint8, n_bytes).reshape(shape)
 
 
 class InferenceClient:
@@ -71,14 +67,14 @@ class InferenceClient:
         """Receive the connection that ``InferenceServer.connect`` sends."""
         return cls(Connection(recv_handle(control)), recv_handle(control))
 
-    def __getitem__(self, name: str) -> Callable[[Tensor], Arrays]:
+    def __getitem__(self, name: str) -> Callable[[np.ndarray], Arrays]:
         """One of the detector's networks, as the detector calls it."""
         return partial(self._request, f"detector {name}")
 
-    def score(self, crops: Tensor) -> np.ndarray:
+    def score(self, crops: np.ndarray) -> np.ndarray:
         return self._request("score", crops)[0]
 
-    def _request(self, name: str, pixels: Tensor) -> Arrays:
+    def _request(self, name: str, pixels: np.ndarray) -> Arrays:
         self._pixels.write(pixels)
         try:
             self._connection.send((name, tuple(pixels.shape)))
@@ -120,7 +116,7 @@ def _run(control: Connection, status: SharedStatus) -> None:
     clients: dict[Connection, _Pixels] = {}
     while True:
         status.heartbeat(Phase.WORK)  # also without requests: a server that hangs while idle is found too
-        requests: dict[str, list[tuple[Connection, Tensor]]] = {}
+        requests: dict[str, list[tuple[Connection, np.ndarray]]] = {}
         for ready in wait([control, *clients], timeout=_HEARTBEAT_S):
             assert isinstance(ready, Connection)
             if ready is control:
@@ -140,32 +136,26 @@ def _run(control: Connection, status: SharedStatus) -> None:
 
 
 def _load(run: FolderRun, model: Path, device: str) -> dict[str, Network]:
-    import torch
-
     from pipelines.faces.detectors import Network, detector_networks
     from pipelines.scoring.scorer import ScoringNet
 
-    if device == "cpu":
-        torch.set_num_threads(1)
     score = ScoringNet(model, device, run.runtime)
     of_detector = detector_networks(run.settings.detector, device)
     networks = {f"detector {name}": network for name, network in of_detector.items()}
     return {**networks, "score": Network(lambda crops: (score(crops),), by_row=True)}
 
 
-def _answer(network: Network, requests: list[tuple[Connection, Tensor]]) -> None:
+def _answer(network: Network, requests: list[tuple[Connection, np.ndarray]]) -> None:
     """Send each worker its result; a network that works by row runs once for all of them."""
-    import torch
-
     together = [requests] if network.by_row and len(requests) > 1 else [[request] for request in requests]
     for group in together:
         answers: Sequence[Arrays | Exception]
         try:
             pixels = [pixels for _, pixels in group]
-            found = network.run(torch.cat(pixels) if len(pixels) > 1 else pixels[0])
+            found = network.run(np.concatenate(pixels) if len(pixels) > 1 else pixels[0])
             ends = np.cumsum([len(each) for each in pixels])[:-1]
             answers = list(zip(*(np.split(part, ends) for part in found), strict=True)) if len(ends) else [found]
-        except (MemoryError, torch.OutOfMemoryError) as error:  # the workers handle it
+        except MemoryError as error:  # the workers handle it
             answers = [MemoryError(str(error))] * len(group)
         except Exception as error:  # any other error reaches the worker as text, which always pickles
             answers = [RuntimeError(f"{type(error).__name__}: {error}")] * len(group)

@@ -92,7 +92,7 @@ class WatchedProcess:
                 stderr=subprocess.STDOUT,
                 pass_fds=fds,
                 start_new_session=True,  # a group of its own: Ctrl-C does not reach it, and it is killed as a whole
-                env=python_environment(),
+                env={**python_environment(), "OMP_NUM_THREADS": "1"},  # a process per core beats threads in one
             )
         self.control = Connection(ours.detach())
         assert self.process.stdout is not None

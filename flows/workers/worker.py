@@ -32,8 +32,6 @@ def _run(control: Connection, status: SharedStatus) -> None:
 
 
 def _work(control: Connection, status: SharedStatus, run: FolderRun, model: Path) -> None:
-    import torch
-
     from flows.workers.inference_server import InferenceClient
     from pipelines.faces.finder import FaceFinder
     from pipelines.profile import cpu_seconds, reset_stages
@@ -53,8 +51,6 @@ def _work(control: Connection, status: SharedStatus, run: FolderRun, model: Path
     else:
         scorer = Scorer(model, device, run.runtime)
         finder = FaceFinder(run.settings.detector, run.settings.tracker, device)
-    if device == "cpu" or run.shares_networks(device):
-        torch.set_num_threads(1)  # a process per core beats threads in one; decoding has a thread of its own
     analyzer = VideoAnalyzer(Lake.open(run.lake), run.settings, scorer, finder=finder, device=device)
     reset_stages()
     control.send(Ready(device))

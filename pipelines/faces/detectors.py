@@ -14,7 +14,6 @@ from mfer.errors import ConfigError
 
 if TYPE_CHECKING:
     import numpy as np
-    import torch
 
     from pipelines.batches import Detections
 
@@ -124,11 +123,11 @@ class Detector(Protocol):
     @property
     def settings(self) -> DetectorSettings: ...
 
-    def detect(self, rgb: torch.Tensor, min_prob: float | None = None) -> Detections:
+    def detect(self, rgb: np.ndarray, min_prob: float | None = None) -> Detections:
         """Find the faces of every frame.
 
         Args:
-            rgb: uint8 [T,H,W,3], on any device.
+            rgb: uint8 [T,H,W,3].
             min_prob: least probability of a face, in place of the settings'.
 
         Returns:
@@ -136,7 +135,7 @@ class Detector(Protocol):
         """
 
     def refine(
-        self, rgb: torch.Tensor, frame_row: np.ndarray, box_xyxy_px: np.ndarray, min_prob: float | None = None
+        self, rgb: np.ndarray, frame_row: np.ndarray, box_xyxy_px: np.ndarray, min_prob: float | None = None
     ) -> Detections:
         """Find the faces near some boxes; only called where ``DetectorKind.follows``.
 
@@ -155,17 +154,17 @@ class Detector(Protocol):
 class Network:
     """Turns uint8 pixels into arrays. ``by_row``: rows do not affect each other, so requests can be joined."""
 
-    run: Callable[[torch.Tensor], tuple[np.ndarray, ...]]
+    run: Callable[[np.ndarray], tuple[np.ndarray, ...]]
     by_row: bool = False
 
-    def __call__(self, pixels: torch.Tensor) -> tuple[np.ndarray, ...]:
+    def __call__(self, pixels: np.ndarray) -> tuple[np.ndarray, ...]:
         return self.run(pixels)
 
 
 class Networks(Protocol):
     """A detector's networks by name, in this process or in another one."""
 
-    def __getitem__(self, name: str, /) -> Callable[[torch.Tensor], tuple[np.ndarray, ...]]: ...
+    def __getitem__(self, name: str, /) -> Callable[[np.ndarray], tuple[np.ndarray, ...]]: ...
 
 
 class DetectorClass(Protocol):

@@ -6,15 +6,12 @@ Large faces are averaged before they are sampled for O-Net; a frame's faces do n
 from __future__ import annotations
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from mfer.card import CropContract
 from mfer.crop import warp_faces
 from pipelines.batches import Detections
 from pipelines.faces.detectors import DetectorSettings, Network, Networks
 from pipelines.faces.mtcnn_networks import ONET_SIDE_PX, MtcnnNetworks, square, suppress
-from pipelines.faces.mtcnn_reference import MtcnnReference
 
 __all__ = ["Mtcnn"]
 
@@ -37,11 +34,12 @@ class Mtcnn:
         ours = MtcnnNetworks(settings, device)
         look = {"look": Network(ours.look, by_row=True)}
         if settings.mode == "exact":
+            from pipelines.faces.mtcnn_reference import MtcnnReference  # late: it loads PyTorch
+
             return {**look, "detect": Network(MtcnnReference(settings, device))}
         return {**look, "propose": Network(ours.propose)}
 
-    @torch.inference_mode()
-    def detect(self, rgb: Tensor, min_prob: float | None = None) -> Detections:
+    def detect(self, rgb: np.ndarray, min_prob: float | None = None) -> Detections:
         """Find the faces of every frame; see ``Detector``."""
         t, h, w, _ = rgb.shape
         if t == 0 or min(h, w) < self.settings.smallest_px(h, w):
@@ -52,9 +50,8 @@ class Mtcnn:
         row, box = self._networks["propose"](rgb)
         return self.refine(rgb, row, box, min_prob)
 
-    @torch.inference_mode()
     def refine(
-        self, rgb: Tensor, frame_row: np.ndarray, box_xyxy_px: np.ndarray, min_prob: float | None = None
+        self, rgb: np.ndarray, frame_row: np.ndarray, box_xyxy_px: np.ndarray, min_prob: float | None = None
     ) -> Detections:
         """Find the faces near some boxes, by O-Net alone; see ``Detector``."""
         if not len(box_xyxy_px):

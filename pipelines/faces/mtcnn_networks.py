@@ -1,24 +1,25 @@
-"""MTCNN's three networks, each run over a whole batch at once.
+"""MTCNN's first two networks over a whole batch, and its third on what they propose.
 
 Weights, thresholds and suppression are facenet-pytorch's; only the layout of the work differs. All proposals
 of a batch are cut and resized at once, each from the level of the pyramid whose scale fits; ties are broken by order,
-so that a frame's faces do not depend on its neighbours.
+so that a frame's faces do not depend on its neighbours. The networks themselves are in ``mtcnn_modules.py``.
 """
 
 from __future__ import annotations
 
-import importlib.util
+from collections.abc import Callable
 from functools import cached_property
-from pathlib import Path
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
 
-from mfer.errors import ConfigError
 from pipelines.faces.detectors import DetectorSettings
-from pipelines.scoring.onnx import OnnxNet, load_or_export
+from pipelines.scoring.onnx import load_or_export
+from pipelines.video.resize import shrink
+
+if TYPE_CHECKING:
+    from torch import nn
 
 __all__ = ["ONET_SIDE_PX", "PYRAMID_FACTOR", "THRESHOLDS", "MtcnnNetworks", "square", "suppress"]
 
@@ -27,11 +28,13 @@ _PNET_SIDE_PX, _PNET_STRIDE_PX, _RNET_SIDE_PX, ONET_SIDE_PX = 12, 2, 24, 48
 _SAME_LEVEL_IOU, _SAME_FRAME_IOU = 0.5, 0.7
 #: facenet-pytorch's: least probabilities of P-Net and R-Net, and the scale from one level of the pyramid to the next.
 THRESHOLDS, PYRAMID_FACTOR = (0.6, 0.7), 0.709
-#: Channels of P-Net's first layer, after its 10 are padded with zeros.
-_FULL_VECTOR = 16
+#: Crops in one pass through R-Net and O-Net on a CPU.
+_CROPS_AT_ONCE = 16
+#: Crops in one pass on a GPU, and pictures in one pass through P-Net there.
+_AT_ONCE_ON_GPU = 1024
 
-Weights = dict[str, Tensor]
-_Level = tuple[float, Tensor]  # scale, and uint8 [T,h,w,3]
+_Level = tuple[float, np.ndarray]  # scale, and uint8 [T,h,w,3]
+_Net = Callable[[np.ndarray], tuple[np.ndarray, ...]]
 
 
 class MtcnnNetworks:
@@ -39,61 +42,83 @@ class MtcnnNetworks:
 
     Args:
         settings: the smallest face.
-        device: where the networks run; O-Net, which sees a face at a time, is quicker in ONNX Runtime on a CPU.
+        device: where the networks run; on a CPU that is ONNX Runtime.
     """
 
-    def __init__(self, settings: DetectorSettings, device: str | torch.device = "cpu") -> None:
+    def __init__(self, settings: DetectorSettings, device: str = "cpu") -> None:
         self.settings = settings
-        self.device = torch.device(device)
-        self._pnet, self._rnet = (_load_weights(name, self.device) for name in ("pnet", "rnet"))
+        self._device = device
 
     @cached_property
-    def _onet(self) -> OnnxNet | _OutputNet:
-        if self.device.type != "cpu":
-            return _OutputNet(self.device)
+    def _pnet(self) -> _Net:
+        example = np.zeros((2, 4 * _PNET_SIDE_PX, 4 * _PNET_SIDE_PX, 3), np.uint8)
+        return self._load("ProposalNet", example, ("offset", "prob"), 1, free_axes=(0, 1, 2))
+
+    @cached_property
+    def _rnet(self) -> _Net:
+        example = np.zeros((2, _RNET_SIDE_PX, _RNET_SIDE_PX, 3), np.float32)
+        return self._load("RefineNet", example, ("offset", "prob"), _CROPS_AT_ONCE)
+
+    @cached_property
+    def _onet(self) -> _Net:
         example = np.zeros((2, 3, ONET_SIDE_PX, ONET_SIDE_PX), np.uint8)
-        return load_or_export("mtcnn-onet", _OutputNet, example, ("offset", "points", "prob"))
+        return self._load("OutputNet", example, ("offset", "points", "prob"), _CROPS_AT_ONCE)
 
-    @torch.inference_mode()
-    def propose(self, rgb: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    def _load(
+        self,
+        name: str,
+        example: np.ndarray,
+        outputs: tuple[str, ...],
+        rows_at_once: int,
+        free_axes: tuple[int, ...] = (0,),
+    ) -> _Net:
+        def make() -> nn.Module:
+            net: nn.Module = resolve_name(f"pipelines.faces.mtcnn_modules:{name}")()  # late: it loads PyTorch
+            return net
+
+        if self._device == "cpu":
+            return load_or_export(
+                f"mtcnn-{name}", make, example, outputs, rows_at_once=rows_at_once, free_axes=free_axes
+            )
+        from pipelines.scoring.torch_net import TorchNet
+
+        return TorchNet(make(), self._device, _AT_ONCE_ON_GPU)
+
+    def propose(self, rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """P-Net and R-Net: of frames uint8 [T,H,W,3] the frame int64 [N] and box float [N,4] of what may be a face."""
-        frames = rgb.to(self.device)
-        levels = self._levels(frames)
-        return self._reject(frames, levels, *self._propose(levels))
+        levels = self._levels(rgb)
+        return self._reject(rgb, levels, *self._propose(levels))
 
-    @torch.inference_mode()
-    def look(self, crops: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def look(self, crops: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """O-Net: of squares uint8 [F,3,48,48] the box offsets [F,4], landmarks [F,10] and face probabilities [F]."""
-        offset, points, prob = (out.float().cpu().numpy() for out in self._onet(crops.to(self.device)))
+        offset, points, prob = self._onet(crops)
         return offset, points, prob
 
     def _propose(self, levels: list[_Level]) -> tuple[np.ndarray, np.ndarray]:
         """P-Net over the pyramid: frame_row int64 [N] and square boxes float [N,4]."""
         found = []
         for scale, level in levels:
-            offset, prob = _pnet_forward(self._pnet, level)
-            at, y, x = (prob >= THRESHOLDS[0]).nonzero(as_tuple=True)
-            score = prob[at, y, x].cpu().numpy()
-            corner = torch.stack([x, y], 1).cpu().numpy() * _PNET_STRIDE_PX
+            offset, prob = self._pnet(level)
+            at, y, x = (prob >= THRESHOLDS[0]).nonzero()
+            score = prob[at, y, x]
+            corner = np.stack([x, y], 1) * _PNET_STRIDE_PX
             box = np.concatenate([corner + 1, corner + _PNET_SIDE_PX], 1) / scale
-            of_frame = at.cpu().numpy()
-            kept = suppress(box, score, of_frame, _SAME_LEVEL_IOU)
-            found.append((of_frame[kept], box[kept], score[kept], offset[at, :, y, x].cpu().numpy()[kept]))
+            kept = suppress(box, score, at, _SAME_LEVEL_IOU)
+            found.append((at[kept], box[kept], score[kept], offset[at, :, y, x][kept]))
         row, box, score, moves = (np.concatenate(parts) for parts in zip(*found, strict=True))
         kept = suppress(box, score, row, _SAME_FRAME_IOU)
         box = box[kept] + moves[kept] * np.tile(box[kept, 2:] - box[kept, :2], 2)
         return row[kept], square(box)
 
     def _reject(
-        self, frames: Tensor, levels: list[_Level], row: np.ndarray, box: np.ndarray
+        self, frames: np.ndarray, levels: list[_Level], row: np.ndarray, box: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """R-Net: keep the proposals that may be faces, and move their boxes."""
         if not len(row):
             return row, box
         low, side = box[:, :2] - 1, box[:, 2:] - box[:, :2] + 1
         wanted = _RNET_SIDE_PX / side[:, 0]
-        crops = torch.empty(len(row), 3, _RNET_SIDE_PX, _RNET_SIDE_PX, device=self.device)
-        crops = crops.contiguous(memory_format=torch.channels_last)
+        crops = np.empty((len(row), _RNET_SIDE_PX, _RNET_SIDE_PX, 3), np.float32)
         levels = [(1.0, frames), *levels]
         # the smallest level that is still large enough: a face is then neither enlarged nor sampled with gaps
         level_of = np.maximum(np.searchsorted([-scale for scale, _ in levels], -wanted, side="right") - 1, 0)
@@ -101,99 +126,23 @@ class MtcnnNetworks:
             scale, level = levels[i]
             of_level = np.flatnonzero(level_of == i)
             region = np.concatenate([low[of_level], side[of_level]], 1) * scale
-            crops[torch.from_numpy(of_level)] = _sample(level, row[of_level], region, _RNET_SIDE_PX)
-        offset, prob = (out.cpu().numpy() for out in _rnet_forward(self._rnet, crops))
+            crops[of_level] = _sample(level, row[of_level], region, _RNET_SIDE_PX)
+        offset, prob = self._rnet(crops)
         passed = np.flatnonzero(prob > THRESHOLDS[1])
         passed = passed[suppress(box[passed], prob[passed], row[passed], _SAME_FRAME_IOU)]
         return row[passed], box[passed] + offset[passed] * np.tile(side[passed], 2)
 
-    def _levels(self, frames: Tensor) -> list[_Level]:
+    def _levels(self, frames: np.ndarray) -> list[_Level]:
         """The pyramid, from the smallest face's level to the largest's."""
         h, w = frames.shape[1:3]
         scale, levels = _PNET_SIDE_PX / self.settings.smallest_px(h, w), []
-        whole = frames.permute(0, 3, 1, 2)  # [T,H,W,3] -> [T,3,H,W], strides as they were
         while min(h, w) * scale >= _PNET_SIDE_PX:
-            size = (int(h * scale + 1), int(w * scale + 1))
-            level = F.interpolate(whole, size=size, mode="bilinear", antialias=True)
-            levels.append((scale, level.permute(0, 2, 3, 1)))
+            levels.append((scale, shrink(frames, int(h * scale + 1), int(w * scale + 1))))
             scale *= PYRAMID_FACTOR
         return levels
 
 
-def _load_weights(name: str, device: torch.device | str) -> Weights:
-    """Weights of ``pnet``, ``rnet`` or ``onet`` from facenet-pytorch's package, without importing it.
-
-    Pixels 0..255 go in: the normalisation (x - 127.5) / 128 becomes part of the first layer.
-    """
-    spec = importlib.util.find_spec("facenet_pytorch")
-    if spec is None or spec.origin is None:
-        raise ConfigError("MTCNN's weights are missing; pip install facenet-pytorch==2.5.3 --no-deps")
-    path = Path(spec.origin).parent / "data" / f"{name}.pt"
-    weights: Weights = torch.load(path, map_location=device, weights_only=True)
-    first = weights["conv1.weight"]
-    weights["conv1.bias"] = weights["conv1.bias"] - 127.5 / 128 * first.sum((1, 2, 3))
-    weights["conv1.weight"] = first / 128
-    if name == "pnet":  # convolutions whose channels do not fill a vector register are slow
-        spare = _FULL_VECTOR - len(first)
-        for key in ("conv1.weight", "conv1.bias", "prelu1.weight"):
-            weights[key] = F.pad(weights[key], (0, 0) * (weights[key].dim() - 1) + (0, spare))
-        weights["conv2.weight"] = F.pad(weights["conv2.weight"], (0, 0, 0, 0, 0, spare))
-    # frames are laid out so; over a few channels it is several times faster than planes
-    return {
-        key: value.contiguous(memory_format=torch.channels_last) if value.dim() == 4 else value
-        for key, value in weights.items()
-    }
-
-
-def _layer(weights: Weights, x: Tensor, i: int) -> Tensor:
-    return F.prelu(F.conv2d(x, weights[f"conv{i}.weight"], weights[f"conv{i}.bias"]), weights[f"prelu{i}.weight"])
-
-
-def _dense(weights: Weights, x: Tensor, name: str) -> Tensor:
-    return F.linear(x, weights[f"dense{name}.weight"], weights[f"dense{name}.bias"])
-
-
-def _flatten(x: Tensor) -> Tensor:
-    """The order in which the dense layers were trained, [N,C,H,W] -> [N,W*H*C]."""
-    return x.permute(0, 3, 2, 1).flatten(1)
-
-
-def _pnet_forward(weights: Weights, level: Tensor) -> tuple[Tensor, Tensor]:
-    """uint8 [T,h,w,3] to box offsets [T,4,h',w'] and face probabilities [T,h',w']."""
-    x = _layer(weights, level.permute(0, 3, 1, 2).float(), 1)  # [T,h,w,3] -> [T,3,h,w]
-    x = _layer(weights, F.max_pool2d(x, 2, 2, ceil_mode=True), 2)
-    x = _layer(weights, x, 3)
-    logits = F.conv2d(x, weights["conv4_1.weight"], weights["conv4_1.bias"])
-    return F.conv2d(x, weights["conv4_2.weight"], weights["conv4_2.bias"]), torch.sigmoid(logits[:, 1] - logits[:, 0])
-
-
-def _rnet_forward(weights: Weights, crops: Tensor) -> tuple[Tensor, Tensor]:
-    """float [N,3,24,24] in 0..255 to box offsets [N,4] and face probabilities [N]."""
-    x = F.max_pool2d(_layer(weights, crops, 1), 3, 2, ceil_mode=True)
-    x = F.max_pool2d(_layer(weights, x, 2), 3, 2, ceil_mode=True)
-    x = _dense(weights, _flatten(_layer(weights, x, 3)), "4")
-    x = F.prelu(x, weights["prelu4.weight"])
-    return _dense(weights, x, "5_2"), torch.softmax(_dense(weights, x, "5_1"), 1)[:, 1]
-
-
-class _OutputNet(nn.Module):
-    """O-Net: uint8 [F,3,48,48] to box offsets [F,4], landmarks [F,10] (five x, five y) and probabilities [F]."""
-
-    def __init__(self, device: torch.device | str = "cpu") -> None:
-        super().__init__()
-        self._weights = _load_weights("onet", device)
-
-    def forward(self, crops: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        weights = self._weights
-        x = F.max_pool2d(_layer(weights, crops.float(), 1), 3, 2, ceil_mode=True)
-        x = F.max_pool2d(_layer(weights, x, 2), 3, 2, ceil_mode=True)
-        x = F.max_pool2d(_layer(weights, x, 3), 2, 2, ceil_mode=True)
-        x = F.prelu(_dense(weights, _flatten(_layer(weights, x, 4)), "5"), weights["prelu5.weight"])
-        prob = torch.softmax(_dense(weights, x, "6_1"), 1)[:, 1]
-        return _dense(weights, x, "6_2"), _dense(weights, x, "6_3"), prob
-
-
-def _sample(level: Tensor, row: np.ndarray, region: np.ndarray, side: int) -> Tensor:
+def _sample(level: np.ndarray, row: np.ndarray, region: np.ndarray, side: int) -> np.ndarray:
     """Bilinear samples with repeated borders of all regions at once.
 
     Args:
@@ -203,24 +152,26 @@ def _sample(level: Tensor, row: np.ndarray, region: np.ndarray, side: int) -> Te
         side: of the result.
 
     Returns:
-        float32 [N,3,side,side] in 0..255.
+        float32 [N,side,side,3] in 0..255.
     """
     t, h, w, _ = level.shape
     at = (np.arange(side) + 0.5) / side
     x, y = (np.clip(region[:, i, None] + region[:, i + 2, None] * at - 0.5, 0, n - 1) for i, n in ((0, w), (1, h)))
     x0, y0 = x.astype(np.int64), y.astype(np.int64)
     x1, y1 = np.minimum(x0 + 1, w - 1), np.minimum(y0 + 1, h - 1)
-    fx, fy = (torch.from_numpy((v - v0).astype(np.float32)).to(level.device) for v, v0 in ((x, x0), (y, y0)))
+    fx, fy = ((v - v0).astype(np.float32) for v, v0 in ((x, x0), (y, y0)))
     flat = level.reshape(t * h * w, 3)
 
-    def gather(ys: np.ndarray, xs: np.ndarray) -> Tensor:
+    def gather(ys: np.ndarray, xs: np.ndarray) -> np.ndarray:
         index = (row[:, None] * h + ys)[:, :, None] * w + xs[:, None, :]
-        return flat[torch.from_numpy(index).to(level.device)].float()  # [N,side,side,3]
+        return flat[index].astype(np.float32)  # [N,side,side,3]
 
-    fx = fx[:, None, :, None]
-    top = torch.lerp(gather(y0, x0), gather(y0, x1), fx)
-    bottom = torch.lerp(gather(y1, x0), gather(y1, x1), fx)
-    return torch.lerp(top, bottom, fy[:, :, None, None]).permute(0, 3, 1, 2)  # [N,side,side,3] -> [N,3,side,side]
+    fx, fy = fx[:, None, :, None], fy[:, :, None, None]
+    left, right = gather(y0, x0), gather(y0, x1)
+    top = left + (right - left) * fx
+    left, right = gather(y1, x0), gather(y1, x1)
+    bottom = left + (right - left) * fx
+    return top + (bottom - top) * fy
 
 
 def square(box: np.ndarray) -> np.ndarray:

@@ -20,19 +20,19 @@ class MtcnnReference:
     """
 
     def __init__(self, settings: DetectorSettings, device: str | torch.device = "cpu") -> None:
-        from facenet_pytorch import MTCNN  # late: it loads torchvision, two seconds that ``tracked`` does without
+        from facenet_pytorch import MTCNN  # late: it loads torchvision
 
         self.settings = settings
         self.device = torch.device(device)
         self._nets = MTCNN(keep_all=True, device=self.device).eval()
 
     @torch.inference_mode()
-    def __call__(self, rgb: torch.Tensor) -> tuple[np.ndarray, ...]:
+    def __call__(self, rgb: np.ndarray) -> tuple[np.ndarray, ...]:
         """Find the faces of a batch of frames, uint8 [T,H,W,3]: the four arrays of Detections."""
         from facenet_pytorch.models.utils.detect_face import detect_face
 
         boxes, landmarks = detect_face(
-            rgb,
+            torch.from_numpy(rgb),
             self.settings.smallest_px(*rgb.shape[1:3]),
             self._nets.pnet,
             self._nets.rnet,

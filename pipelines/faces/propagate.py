@@ -14,7 +14,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import torch
 
 from pipelines.batches import Detections, FrameBatch
 from pipelines.faces.detectors import Detector
@@ -42,7 +41,7 @@ _AROUND = 0.35 * np.array([(x, y) for y in (-1, 0, 1) for x in (-1, 0, 1) if x o
 class _Frame:
     """One frame of the batch that it came with; ``faces`` are known once it was reached."""
 
-    rgb: torch.Tensor  # uint8 [1,H,W,3]
+    rgb: np.ndarray  # uint8 [1,H,W,3]
     pts_s: float
     faces: Detections = field(default_factory=Detections.empty)
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch.nn import functional as F
 
 from mfer.crop import LUMA
 from pipelines.batches import AlignedFaces, Detections
@@ -83,7 +81,7 @@ def measure_quality(
     unsure = np.flatnonzero(ok & ((faces.prob < _SURE_PROB) | (np.abs(roll_deg) > _LEVEL_DEG)))
     if upright is not None and len(unsure):
         some = None if occasion is None else occasion[unsure]
-        ok[unsure] = upright(crops.pixels[torch.from_numpy(unsure)], roll_deg[unsure], some)
+        ok[unsure] = upright(crops.pixels[unsure], roll_deg[unsure], some)
     return FaceQuality(face_px=face_px, sharpness=sharpness, yaw_proxy=yaw_proxy, roll_deg=roll_deg, quality_ok=ok)
 
 
@@ -99,7 +97,7 @@ class UprightCheck:
         self._detector, self._limits = detector, settings or QualitySettings()
         self._known: dict[tuple[int, ...], bool] = {}
 
-    def __call__(self, pixels: torch.Tensor, roll_deg: np.ndarray, occasion: np.ndarray | None = None) -> np.ndarray:
+    def __call__(self, pixels: np.ndarray, roll_deg: np.ndarray, occasion: np.ndarray | None = None) -> np.ndarray:
         """Whether each face stands upright, bool [F].
 
         Args:
@@ -115,22 +113,22 @@ class UprightCheck:
             if key not in self._known:
                 new.setdefault(key, row)
         rows = np.array(list(new.values()), np.int64)
-        self._known.update(zip(new, self._check(pixels[torch.from_numpy(rows)], roll_deg[rows]).tolist(), strict=True))
+        self._known.update(zip(new, self._check(pixels[rows], roll_deg[rows]).tolist(), strict=True))
         return np.array([self._known[key] for key in keys], bool)
 
-    def _check(self, pixels: torch.Tensor, roll_deg: np.ndarray) -> np.ndarray:
-        rgb = pixels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1)  # [F,C,S,S] -> [F,S,S,3]
+    def _check(self, pixels: np.ndarray, roll_deg: np.ndarray) -> np.ndarray:
+        rgb = pixels.transpose(0, 2, 3, 1)
+        rgb = np.broadcast_to(rgb, (*rgb.shape[:3], 3))  # [F,C,S,S] -> [F,S,S,3]
         prob, tilt_deg = _look_at_crops(rgb, self._detector)
         upright = np.abs(roll_deg + tilt_deg) <= self._limits.max_abs_roll_deg
         upright &= prob >= self._limits.min_upright_prob
         unsure = np.flatnonzero(upright & (prob < _SURE_UPRIGHT_PROB))
-        some = rgb[torch.from_numpy(unsure)]
-        turned = torch.cat([torch.rot90(some, quarters, (1, 2)) for quarters in (1, 2, 3)])
+        turned = np.concatenate([np.rot90(rgb[unsure], quarters, (1, 2)) for quarters in (1, 2, 3)])
         upright[unsure] = _look_at_crops(turned, self._detector)[0].reshape(3, -1).max(0, initial=0) < prob[unsure]
         return upright
 
 
-def _look_at_crops(rgb: torch.Tensor, detector: Detector) -> tuple[np.ndarray, np.ndarray]:
+def _look_at_crops(rgb: np.ndarray, detector: Detector) -> tuple[np.ndarray, np.ndarray]:
     """Probability of a face that fills each crop uint8 [F,S,S,3], 0 if there is none, and its roll, float [F]."""
     f, side = rgb.shape[:2]
     whole = np.tile(np.array([1, 1, side, side], np.float32), (f, 1))  # a detector's boxes name the last pixel, from 1
@@ -140,17 +138,16 @@ def _look_at_crops(rgb: torch.Tensor, detector: Detector) -> tuple[np.ndarray, n
     return prob, roll_deg
 
 
-def _sharpness(pixels: torch.Tensor) -> np.ndarray:
+def _sharpness(pixels: np.ndarray) -> np.ndarray:
     """uint8 [F,C,S,S] -> float32 [F]."""
     if len(pixels) == 0:
         return np.zeros(0, np.float32)
-    luma = pixels.float()
-    if pixels.shape[1] == 3:
-        luma = (luma * luma.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True)  # [F,3,S,S] -> [F,1,S,S]
-    kernel = luma.new_tensor([[0, 1, 0], [1, -4, 1], [0, 1, 0]])[None, None]
-    detail = F.conv2d(luma, kernel).flatten(1).var(1, correction=0)
-    contrast = luma[:, :, 1:-1, 1:-1].flatten(1).var(1, correction=0)
-    return (detail / (contrast + _CONTRAST_FLOOR)).cpu().numpy()
+    luma = pixels.astype(np.float32)
+    luma = np.einsum("fcyx,c->fyx", luma, np.array(LUMA, np.float32)) if luma.shape[1] == 3 else luma[:, 0]  # [F,S,S]
+    middle = luma[:, 1:-1, 1:-1]
+    around = luma[:, :-2, 1:-1] + luma[:, 2:, 1:-1] + luma[:, 1:-1, :-2] + luma[:, 1:-1, 2:]
+    detail = (around - 4 * middle).reshape(len(luma), -1).var(1)
+    return detail / (middle.reshape(len(luma), -1).var(1) + _CONTRAST_FLOOR)
 
 
 def _head_pose(landmarks_px: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

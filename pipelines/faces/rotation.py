@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 
 from pipelines.batches import Detections, FrameBatch
 
@@ -46,9 +45,9 @@ class Turn:
         return Turn(-self.quarters % 4, *size).faces(faces)
 
 
-def _turned(rgb: torch.Tensor, quarters: int) -> torch.Tensor:
+def _turned(rgb: np.ndarray, quarters: int) -> np.ndarray:
     """uint8 [T,H,W,3], turned clockwise."""
-    return torch.rot90(rgb, -quarters, (1, 2)).contiguous()
+    return np.ascontiguousarray(np.rot90(rgb, -quarters, (1, 2)))
 
 
 def _turned_faces(faces: Detections, height_px: int) -> Detections:

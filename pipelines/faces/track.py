@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
-import torch
-from torch.nn import functional as F
 
 from mfer.crop import LUMA
 from pipelines.batches import Detections, FrameBatch
@@ -20,7 +19,7 @@ _THUMBNAIL_SIDE = 24
 _CONTRAST_FLOOR = (0.03 * 255) ** 2
 
 
-def cut_scores(rgb: torch.Tensor, previous: torch.Tensor | None = None) -> tuple[np.ndarray, torch.Tensor | None]:
+def cut_scores(rgb: np.ndarray, previous: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray | None]:
     """Difference of each frame from the one before: 0 the same, about 1 unrelated, up to 2 inverted.
 
     One minus the contrast-and-structure term of SSIM (Wang et al. 2004, doi 10.1109/TIP.2003.819861, the product
@@ -37,14 +36,23 @@ def cut_scores(rgb: torch.Tensor, previous: torch.Tensor | None = None) -> tuple
     if len(rgb) == 0:
         return np.zeros(0, np.float32), previous
     stride = max(1, min(rgb.shape[1:3]) // (4 * _THUMBNAIL_SIDE))  # every pixel would cost more and show no more
-    luma = rgb[:, ::stride, ::stride].float() @ rgb.new_tensor(LUMA, dtype=torch.float32)  # [T,H,W,3] -> [T,h,w]
-    thumbnails = F.adaptive_avg_pool2d(luma[:, None], _THUMBNAIL_SIDE).flatten(1)  # [T,side*side]
-    thumbnails = thumbnails - thumbnails.mean(1, keepdim=True)
-    before = torch.cat([thumbnails[:1] if previous is None else previous[None], thumbnails[:-1]])
+    luma = rgb[:, ::stride, ::stride].astype(np.float32) @ np.array(LUMA, np.float32)  # [T,H,W,3] -> [T,h,w]
+    down, across = (_means(n) for n in luma.shape[1:])
+    thumbnails = (down @ luma @ across.T).reshape(len(luma), -1)  # [T,side*side]
+    thumbnails -= thumbnails.mean(1, keepdims=True)
+    before = np.concatenate([thumbnails[:1] if previous is None else previous[None], thumbnails[:-1]])
     covariance = (thumbnails * before).mean(1)
-    variances = thumbnails.square().mean(1) + before.square().mean(1)
-    scores = 1 - (2 * covariance + _CONTRAST_FLOOR) / (variances + _CONTRAST_FLOOR)
-    return scores.cpu().numpy(), thumbnails[-1].clone()
+    variances = np.square(thumbnails).mean(1) + np.square(before).mean(1)
+    return 1 - (2 * covariance + _CONTRAST_FLOOR) / (variances + _CONTRAST_FLOOR), thumbnails[-1]
+
+
+@lru_cache
+def _means(n: int) -> np.ndarray:
+    """Averages n pixels to those of a thumbnail, float32 [side,n]."""
+    edges = np.arange(_THUMBNAIL_SIDE + 1) * n / _THUMBNAIL_SIDE
+    at = np.arange(n)
+    share = (at >= np.floor(edges[:-1, None])) & (at < np.ceil(edges[1:, None]))
+    return (share / share.sum(1, keepdims=True)).astype(np.float32)
 
 
 @dataclass(kw_only=True)
@@ -70,9 +78,9 @@ class Tracker:
         self._tracks: list[_Track] = []
         self._n_tracks = 0
         self._pts_s = -np.inf  # of the frame before
-        self._thumbnail: torch.Tensor | None = None
+        self._thumbnail: np.ndarray | None = None
 
-    def cuts(self, rgb: torch.Tensor) -> np.ndarray:
+    def cuts(self, rgb: np.ndarray) -> np.ndarray:
         """Which frames of the next batch follow a cut, bool [T]."""
         scores, self._thumbnail = cut_scores(rgb, self._thumbnail)
         return scores >= self.settings.cut_threshold

@@ -46,7 +46,7 @@ def score_clips(clips: Sequence[str], candidate: Path, production: Path, device:
 
 def compare_speed(candidate: Path, production: Path, crops: Tensor, device: str = "cpu") -> Speed:
     """CPU seconds (on a GPU: seconds) of each model for the same crops uint8 [N,C,S,S], in turns."""
-    few = crops[:_TIMED_FACES]
+    few = crops[:_TIMED_FACES].numpy()
     faces = AlignedFaces(few, np.tile(np.eye(2, 3, dtype=np.float32), (len(few), 1, 1)))
     scorers = [Scorer(folder, device) for folder in (candidate, production)]
     clock = time.process_time if torch.device(device).type == "cpu" else time.monotonic

@@ -139,9 +139,9 @@ def _planes(picture: np.ndarray) -> Tensor:
     return x.permute(2, 0, 1)[None].float().expand(-1, 3, -1, -1)
 
 
-def _frames(planes: Tensor) -> Tensor:
+def _frames(planes: Tensor) -> np.ndarray:
     """float [N,3,H,W] as the uint8 [N,H,W,3] of a detector."""
-    return (planes + 0.5).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+    return (planes + 0.5).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
 
 
 def _largest_face(detector: Detector, picture: Tensor) -> np.ndarray:

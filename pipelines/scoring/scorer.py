@@ -2,33 +2,40 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from mfer.card import Card, read_card, verify_model
-from mfer.checkpoint import load_model
-from mfer.crop import align_matrix, normalise, warp_faces
+from mfer.crop import align_matrix, warp_faces
 from mfer.errors import ConfigError
-from mfer.network import CalibratedMFER
 from pipelines.batches import AlignedFaces, Detections, ExpressionScores, FrameBatch
 from pipelines.scoring.onnx import load_or_export
 from pipelines.scoring.settings import RUNTIMES
 
+if TYPE_CHECKING:
+    from mfer.network import ServedMFER
+
 __all__ = ["Scorer", "ScoringNet", "choose_device"]
 
-
-#: Faces in one pass through the network; more than that fills no device better and costs memory.
-_CHUNK = 256
+#: Faces in one pass through the network, on a CPU and on a GPU. docs/performance.md has the table of the first.
+_ROWS_ON_CPU, _ROWS_ON_GPU = 16, 256
+#: The library without which no GPU can be used: NVIDIA's driver on Linux and Windows, and AMD's device.
+_GPU_LIBRARIES, _GPU_DEVICES = ("libcuda.so.1", "nvcuda.dll"), ("/dev/kfd",)
 
 
 def choose_device(name: str) -> str:
     """Resolve ``auto`` to a CUDA device if there is one; any other device must exist."""
+    if name == "cpu" or (name == "auto" and not _may_have_gpu()):
+        return "cpu"
+    import torch  # late: a CPU does without it
+
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -37,6 +44,17 @@ def choose_device(name: str) -> str:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"device {name!r} cannot be used here ({reason}); use --device auto or cpu") from error
     return name
+
+
+def _may_have_gpu() -> bool:
+    """False where PyTorch, which takes two seconds to ask, would find no GPU."""
+    for library in _GPU_LIBRARIES:
+        try:
+            ctypes.CDLL(library)
+        except OSError:
+            continue
+        return True
+    return any(map(os.path.exists, _GPU_DEVICES))
 
 
 class ScoringNet:
@@ -52,25 +70,23 @@ class ScoringNet:
     """
 
     def __init__(self, folder: Path, device: str = "cpu", runtime: str = "auto") -> None:
-        self.device = torch.device(device)
-        self._net: Callable[[Tensor], Tensor | tuple[Tensor, ...]]
-        if _choose_runtime(runtime, self.device) == "onnx":
+        self._net: Callable[[np.ndarray], tuple[np.ndarray, ...]]
+        if _choose_runtime(runtime, device) == "onnx":
             self.card = verify_model(folder)
             crop = self.card.crop
-            example = torch.zeros(2, crop.channels, crop.side_px, crop.side_px)
-            self._net = load_or_export(_fingerprint(self.card), lambda: _calibrated(folder), example, ("prob",))
+            example = np.zeros((2, crop.channels, crop.side_px, crop.side_px), np.uint8)
+            self._net = load_or_export(
+                _fingerprint(self.card), lambda: _served(folder), example, ("prob",), rows_at_once=_ROWS_ON_CPU
+            )
         else:
-            self._net = _calibrated(folder).to(self.device)
-            self.card = read_card(folder)
+            from pipelines.scoring.torch_net import TorchNet  # late: it loads PyTorch
 
-    @torch.inference_mode()
-    def __call__(self, crops: Tensor) -> np.ndarray:
-        parts = [np.zeros((0, len(self.card.class_names)), np.float32)]
-        for chunk in crops.split(_CHUNK) if len(crops) else ():
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-                out = self._net(normalise(chunk.to(self.device), self.card.crop))
-            parts.append((out[0] if isinstance(out, tuple) else out).cpu().numpy())
-        return np.concatenate(parts)
+            self.card = read_card(folder)
+            rows_at_once = _ROWS_ON_CPU if device == "cpu" else _ROWS_ON_GPU
+            self._net = TorchNet(_served(folder), device, rows_at_once, bfloat16=True)
+
+    def __call__(self, crops: np.ndarray) -> np.ndarray:
+        return self._net(crops)[0] if len(crops) else np.zeros((0, len(self.card.class_names)), np.float32)
 
 
 class Scorer:
@@ -86,7 +102,7 @@ class Scorer:
         folder: Path,
         device: str = "cpu",
         runtime: str = "auto",
-        net: Callable[[Tensor], np.ndarray] | None = None,
+        net: Callable[[np.ndarray], np.ndarray] | None = None,
     ) -> None:
         self._net = net or ScoringNet(folder, device, runtime)
         self.card = self._net.card if isinstance(self._net, ScoringNet) else read_card(folder)
@@ -105,20 +121,24 @@ class Scorer:
         return ExpressionScores(self._net(crops.pixels), self.card.class_names, self.model_id)
 
 
-def _choose_runtime(name: str, device: torch.device) -> str:
+def _choose_runtime(name: str, device: str) -> str:
     if name not in RUNTIMES:
         raise ConfigError(f"runtime is {name!r}; allowed: {', '.join(RUNTIMES)}")
-    if name == "onnx" and device.type != "cpu":
+    if name == "onnx" and device != "cpu":
         raise ConfigError(f"the runtime onnx runs on the CPU, not on {device}; use --runtime auto or torch")
-    return ("onnx" if device.type == "cpu" else "torch") if name == "auto" else name
+    return ("onnx" if device == "cpu" else "torch") if name == "auto" else name
 
 
-def _calibrated(folder: Path) -> CalibratedMFER:
+def _served(folder: Path) -> ServedMFER:
+    from mfer.checkpoint import load_model  # late: they load PyTorch
+    from mfer.network import ServedMFER
+
     model, card = load_model(folder)
-    return CalibratedMFER(model, card.temperature).eval()
+    return ServedMFER(model, card.temperature, card.crop).eval()
 
 
 def _fingerprint(card: Card) -> str:
     """Differs where the network's weights or sums do."""
-    parts = [card.weights_sha256, card.architecture.to_dict(), card.temperature]
+    crop = card.crop
+    parts = [card.weights_sha256, card.architecture.to_dict(), card.temperature, crop.mean, crop.std, crop.side_px]
     return f"mfer-{hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]}"

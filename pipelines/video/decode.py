@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 
 from mfer.errors import ConfigError
 from pipelines.batches import FrameBatch
@@ -159,7 +158,7 @@ class Decoding:
             for end in ends.tolist():  # of the segments before the one that this frame is in
                 yield _batch(self.video, rgb[: len(taken)], taken, self.frame_index[n_settled:end])
                 n_settled, rgb, taken = end, self._room(), []
-            rgb[len(taken)].numpy()[:] = picture
+            rgb[len(taken)] = picture
             taken.append(index)
             n_read += 1
             if len(taken) == self.batch_frames:
@@ -172,12 +171,12 @@ class Decoding:
             yield _batch(self.video, rgb[: len(taken)], taken, self.frame_index[n_settled:end])
             n_settled, taken = end, []
 
-    def _room(self) -> torch.Tensor:
+    def _room(self) -> np.ndarray:
         height_px, width_px = self.video.info.height_px, self.video.info.width_px
-        return torch.empty((self.batch_frames, height_px, width_px, 3), dtype=torch.uint8)
+        return np.empty((self.batch_frames, height_px, width_px, 3), np.uint8)
 
 
-def _batch(video: Video, rgb: torch.Tensor, frames: list[int], wanted: np.ndarray) -> FrameBatch:
+def _batch(video: Video, rgb: np.ndarray, frames: list[int], wanted: np.ndarray) -> FrameBatch:
     frame_index = np.asarray(frames, dtype=np.int64)
     return FrameBatch(
         rgb=rgb,

@@ -104,7 +104,7 @@ def _write(
         n_done = 0
         for batch in decoding:
             for index, pts_s, rgb in zip(batch.frame_index, batch.pts_s, batch.rgb, strict=True):
-                picture = draw(int(index), float(pts_s), rgb.numpy())
+                picture = draw(int(index), float(pts_s), rgb)
                 if n_done == 0:
                     stream.height, stream.width = picture.shape[:2]
                 frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")

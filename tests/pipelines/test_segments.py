@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from pipelines.score import VideoAnalyzer, VideoFile
 from pipelines.scoring.scorer import Scorer
@@ -32,7 +31,6 @@ def clip(tmp_path_factory: pytest.TempPathFactory, write_talk: Callable[..., Pat
 
 @pytest.fixture(scope="module")
 def scorer(model: Path) -> Scorer:
-    torch.set_num_threads(1)
     return Scorer(model)
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import openpyxl
 import pytest
-import torch
 from click.testing import CliRunner
 
 from flows.analyze import analyze_folder
@@ -132,10 +131,10 @@ def test_a_labelled_face_is_cut_from_its_video_as_an_analysis_cuts_it(
     assert side is not None
     crops = side.crops(CROP)
     for crop, face in zip(crops, labels.faces, strict=True):
-        frame = torch.from_numpy(read_still(studied / "one.mp4", face.pts_s).copy())[None]
+        frame = read_still(studied / "one.mp4", face.pts_s).copy()[None]
         points = np.asarray(face.landmarks_px, np.float32).reshape(1, 5, 2)
         served = warp_faces(frame, np.zeros(1, np.int64), align_matrix(points, CROP), CROP)[0]
-        assert (crop.int() - served.int()).abs().max() <= 1
+        assert np.abs(crop.int().numpy() - served).max() <= 1
         assert crop.float().std() > 10
     assert side.faces.majority.tolist() == [EXPRESSIONS.index("fear")] * 2
 

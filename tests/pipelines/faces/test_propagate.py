@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pytest
-import torch
 
 from mfer.errors import ConfigError
 from pipelines.batches import Detections, FrameBatch
@@ -25,19 +24,17 @@ class CountingMtcnn(Mtcnn):
 
     n_detections = 0
 
-    def detect(self, rgb: torch.Tensor, min_prob: float | None = None) -> Detections:
+    def detect(self, rgb: np.ndarray, min_prob: float | None = None) -> Detections:
         self.n_detections += len(rgb)
         return super().detect(rgb, min_prob)
 
 
 @pytest.fixture(scope="module")
 def detector() -> Detector:
-    torch.set_num_threads(1)
     return load_detector(SETTINGS)
 
 
 def finder(settings: DetectorSettings = SETTINGS) -> tuple[FaceFinder, CountingMtcnn]:
-    torch.set_num_threads(1)
     made = FaceFinder(settings, TrackerSettings(), "cpu")
     made.detector = counting = CountingMtcnn(settings, Mtcnn.networks(settings, "cpu"))
     return made, counting
@@ -119,7 +116,7 @@ def slide(positions: Iterable[int | None]) -> np.ndarray:
 
 def test_a_face_that_enters_between_detections_is_there_from_its_first_frame_on() -> None:
     clip = slide([None] * 7 + [120 + i for i in range(33)])
-    reference = exact(36).detect(torch.from_numpy(clip))
+    reference = exact(36).detect(clip)
     faces, track, n_detections = find(clip)
     assert reference.frame_row.tolist() == list(range(7, 40))
     assert faces.frame_row.tolist() == list(range(7, 40))
@@ -171,7 +168,7 @@ def test_no_frames_and_empty_batches_are_fine() -> None:
 
 
 def test_detection_over_the_pyramid_agrees_with_the_package(detector: Detector) -> None:
-    picture = torch.from_numpy(np.array(astronaut()))[None]
+    picture = np.array(astronaut())[None]
     ours, theirs = detector.detect(picture), exact(36).detect(picture)
     assert len(ours) == len(theirs) == 1
     assert box_iou(ours.box_xyxy_px, theirs.box_xyxy_px)[0, 0] > 0.85
@@ -180,7 +177,7 @@ def test_detection_over_the_pyramid_agrees_with_the_package(detector: Detector) 
 
 
 def test_a_frame_has_the_same_faces_whatever_its_neighbours(detector: Detector) -> None:
-    frames = torch.from_numpy(carphone_frames()[::20].copy())
+    frames = carphone_frames()[::20].copy()
     together = detector.detect(frames)
     alone = [detector.detect(frame[None]) for frame in frames]
     assert together.frame_row.tolist() == [row for row, faces in enumerate(alone) for _ in range(len(faces))]
@@ -193,7 +190,7 @@ def test_a_frame_has_the_same_faces_whatever_its_neighbours(detector: Detector) 
 @pytest.mark.parametrize("shape", [(1, 1), (20, 400), (36, 36), (400, 20)])
 def test_nothing_is_found_in_noise_of_any_shape(detector: Detector, shape: tuple[int, int]) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (2, *shape, 3), np.uint8)
-    assert len(detector.detect(torch.from_numpy(noise))) == 0
+    assert len(detector.detect(noise)) == 0
 
 
 def test_smallest_face_is_in_pixels_or_a_share_of_the_frame() -> None:
@@ -203,7 +200,7 @@ def test_smallest_face_is_in_pixels_or_a_share_of_the_frame() -> None:
         parse_min_face("small")
     assert DetectorSettings(min_face_px=20, min_face_share=0.05).smallest_px(720, 1280) == 36
     assert DetectorSettings(min_face_px=20, min_face_share=0.01).smallest_px(720, 1280) == 20
-    picture = torch.from_numpy(np.array(astronaut()))[None]  # the face is about a fifth of its side
+    picture = np.array(astronaut())[None]  # the face is about a fifth of its side
     assert len(load_detector(DetectorSettings(min_face_share=0.1)).detect(picture)) == 1
     assert len(load_detector(DetectorSettings(min_face_share=0.7)).detect(picture)) == 0
 

@@ -20,12 +20,12 @@ from tests.faces import astronaut, carphone_faces, carphone_frames, exact
 def measure(rgb: np.ndarray, faces: Detections, crop: CropContract | None = None, **limits: float) -> FaceQuality:
     crop = crop or CropContract()
     matrix = align_matrix(faces.landmarks_px, crop)
-    pixels = warp_faces(torch.from_numpy(np.atleast_1d(rgb).copy()), faces.frame_row, matrix, crop)
+    pixels = warp_faces(np.atleast_1d(rgb).copy(), faces.frame_row, matrix, crop)
     return measure_quality(faces, AlignedFaces(pixels, matrix), QualitySettings(**limits))
 
 
 def woman() -> tuple[np.ndarray, Detections]:
-    return astronaut()[None], exact().detect(torch.from_numpy(astronaut().copy())[None])
+    return astronaut()[None], exact().detect(astronaut().copy()[None])
 
 
 def blurred(rgb: np.ndarray, factor: int) -> np.ndarray:
@@ -91,7 +91,7 @@ def test_a_flat_crop_has_no_sharpness() -> None:
 def test_yaw_changes_sign_in_the_mirror() -> None:
     rgb, faces = woman()
     mirrored = np.ascontiguousarray(rgb[:, :, ::-1])
-    there, back = measure(rgb, faces), measure(mirrored, exact().detect(torch.from_numpy(mirrored)))
+    there, back = measure(rgb, faces), measure(mirrored, exact().detect(mirrored))
     assert abs(there.yaw_proxy[0]) < 0.3
     assert there.yaw_proxy[0] == pytest.approx(-back.yaw_proxy[0], abs=0.1)
     assert there.roll_deg[0] == pytest.approx(-back.roll_deg[0], abs=3)
@@ -139,11 +139,11 @@ class CountingDetector:
         self.settings = self._detector.settings
         self.n_looks = 0
 
-    def detect(self, rgb: torch.Tensor, min_prob: float | None = None) -> Detections:
+    def detect(self, rgb: np.ndarray, min_prob: float | None = None) -> Detections:
         return self._detector.detect(rgb, min_prob)
 
     def refine(
-        self, rgb: torch.Tensor, frame_row: np.ndarray, box_xyxy_px: np.ndarray, min_prob: float | None = None
+        self, rgb: np.ndarray, frame_row: np.ndarray, box_xyxy_px: np.ndarray, min_prob: float | None = None
     ) -> Detections:
         self.n_looks += len(box_xyxy_px)
         return self._detector.refine(rgb, frame_row, box_xyxy_px, min_prob)
@@ -151,7 +151,7 @@ class CountingDetector:
 
 def aligned(faces: Detections) -> AlignedFaces:
     matrix = align_matrix(faces.landmarks_px, CropContract())
-    frames = torch.from_numpy(carphone_frames().copy())
+    frames = carphone_frames().copy()
     return AlignedFaces(warp_faces(frames, faces.frame_row, matrix, CropContract()), matrix)
 
 
@@ -188,9 +188,7 @@ def test_tilted_heads_are_not_ok_beyond_the_limit() -> None:
 
 def test_no_faces_are_empty_measures() -> None:
     crop = CropContract()
-    none = AlignedFaces(
-        torch.zeros(0, 1, crop.side_px, crop.side_px, dtype=torch.uint8), np.zeros((0, 2, 3), np.float32)
-    )
+    none = AlignedFaces(np.zeros((0, 1, crop.side_px, crop.side_px), np.uint8), np.zeros((0, 2, 3), np.float32))
     quality = measure_quality(Detections.empty(), none)
     assert len(quality) == 0
     assert quality.quality_ok.dtype == np.bool_

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 from mfer.errors import ConfigError
 from pipelines.batches import Detections, FrameBatch
@@ -38,7 +37,7 @@ def join(per_frame: Iterable[Sequence[tuple[float, float, float]]], seed: int = 
 
 def blank(n_frames: int, fps: float = 25.0, first_s: float = 0.0) -> FrameBatch:
     index = np.arange(n_frames, dtype=np.int64)
-    rgb = torch.zeros(n_frames, 32, 32, 3, dtype=torch.uint8)
+    rgb = np.zeros((n_frames, 32, 32, 3), np.uint8)
     return FrameBatch(rgb=rgb, frame_index=index, pts_s=first_s + index / fps, duration_s=np.full(n_frames, 1 / fps))
 
 
@@ -77,7 +76,7 @@ def same_place_as_carphone() -> tuple[np.ndarray, Detections]:
     dx, dy = x - 112, y - 58
     rows, columns = np.clip(np.arange(144) - dy, 0, 255), np.clip(np.arange(176) - dx, 0, 255)
     picture[:] = woman[rows][:, columns]
-    faces = exact().detect(torch.from_numpy(picture)[None])
+    faces = exact().detect(picture[None])
     assert len(faces) == 1
     return picture, faces
 
@@ -130,25 +129,25 @@ def test_a_hard_cut_ends_all_tracks_even_where_the_next_face_is_in_the_same_plac
 
 def test_cut_scores_tell_a_cut_from_movement_flash_and_fade() -> None:
     threshold = TrackerSettings().cut_threshold
-    moving, end = cut_scores(torch.from_numpy(carphone_frames()[::30].copy()))  # a second apart
+    moving, end = cut_scores(carphone_frames()[::30].copy())  # a second apart
     assert moving.dtype == np.float32
     assert moving[0] == 0
     assert moving.max() < threshold / 2
     picture, _ = same_place_as_carphone()
-    assert cut_scores(torch.from_numpy(picture)[None], end)[0][0] > threshold
+    assert cut_scores(picture[None], end)[0][0] > threshold
     still = astronaut_face().astype(np.float64)
     lit = np.stack([still, still * 1.7 + 20, still, still * 0.6, still * 0.4]).clip(0, 255).astype(np.uint8)
-    assert cut_scores(torch.from_numpy(lit))[0].max() < threshold
-    dark = torch.randint(0, 4, (5, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    assert cut_scores(lit)[0].max() < threshold
+    dark = np.random.default_rng(0).integers(0, 4, (5, 64, 64, 3), np.uint8)
     assert cut_scores(dark)[0].max() < threshold
 
 
 def test_cut_scores_work_on_frames_of_any_size() -> None:
     for height, width in ((1, 1), (5, 300), (1080, 1920)):
-        scores, thumbnail = cut_scores(torch.full((2, height, width, 3), 7, dtype=torch.uint8))
+        scores, thumbnail = cut_scores(np.full((2, height, width, 3), 7, np.uint8))
         assert scores.tolist() == [0, 0]
         assert thumbnail is not None
-    assert len(cut_scores(torch.zeros(0, 8, 8, 3, dtype=torch.uint8))[0]) == 0
+    assert len(cut_scores(np.zeros((0, 8, 8, 3), np.uint8))[0]) == 0
 
 
 def test_a_face_missed_for_a_short_time_comes_back_as_the_same_track() -> None:
@@ -197,7 +196,7 @@ def test_real_faces_that_pass_each_other_keep_their_ids() -> None:
     for t, frame in enumerate(rgb):
         for face, x in ((back, 240 - 8 * t), (front, 8 * t)):
             frame[5:85, x : x + 80] = face
-    faces = exact().detect(torch.from_numpy(rgb))
+    faces = exact().detect(rgb)
     numbers = Tracker()(as_batch(rgb, fps=15), faces)
     centre = faces.box_xyxy_px[:, [0, 2]].mean(1)
     first, last = faces.frame_row == 0, faces.frame_row == 29

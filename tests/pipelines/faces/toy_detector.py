@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from pipelines.batches import Detections
 from pipelines.faces.detectors import DetectorSettings, Network, Networks
@@ -14,13 +13,13 @@ __all__ = ["ToyDetector"]
 _POINTS = np.array([[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.35, 0.8], [0.65, 0.8]], np.float32)
 
 
-def brightest(rgb: torch.Tensor) -> tuple[np.ndarray, ...]:
+def brightest(rgb: np.ndarray) -> tuple[np.ndarray, ...]:
     """The mean place (x, y) of the bright pixels of each frame and their share, float32 [T,3]."""
-    bright = rgb.float().mean(3) > 127  # [T,H,W]
+    bright = rgb.mean(3) > 127  # [T,H,W]
     found = []
     for picture in bright:
-        at = picture.nonzero().float()
-        found.append([*at.mean(0).flip(0).tolist(), len(at) / picture.numel()] if len(at) else [0.0, 0.0, 0.0])
+        y, x = picture.nonzero()
+        found.append([x.mean(), y.mean(), len(x) / picture.size] if len(x) else [0.0, 0.0, 0.0])
     return (np.array(found, np.float32).reshape(-1, 3),)
 
 
@@ -35,7 +34,7 @@ class ToyDetector:
     def networks(settings: DetectorSettings, device: str) -> dict[str, Network]:
         return {"brightest": Network(brightest, by_row=True)}
 
-    def detect(self, rgb: torch.Tensor, min_prob: float | None = None) -> Detections:
+    def detect(self, rgb: np.ndarray, min_prob: float | None = None) -> Detections:
         (found,) = self._networks["brightest"](rgb)
         row = np.flatnonzero(found[:, 2] > 0)
         side = self.settings.smallest_px(*rgb.shape[1:3])
@@ -44,6 +43,6 @@ class ToyDetector:
         return Detections(row, box, low[:, None] + np.float32(side) * _POINTS, np.ones(len(row), np.float32))
 
     def refine(
-        self, rgb: torch.Tensor, frame_row: np.ndarray, box_xyxy_px: np.ndarray, min_prob: float | None = None
+        self, rgb: np.ndarray, frame_row: np.ndarray, box_xyxy_px: np.ndarray, min_prob: float | None = None
     ) -> Detections:
         raise AssertionError("a detector that cannot follow was asked to")

@@ -83,7 +83,7 @@ def test_an_unknown_runtime_is_refused(model: Path) -> None:
 @pytest.mark.needs_cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_a_gpu_sees_what_the_cpu_sees() -> None:
-    frames = torch.from_numpy(carphone_frames()[::20].copy())
+    frames = carphone_frames()[::20].copy()
     here, there = (load_detector(DetectorSettings(min_face_px=36), device).detect(frames) for device in ("cpu", "cuda"))
     assert here.frame_row.tolist() == there.frame_row.tolist()
     np.testing.assert_allclose(here.landmarks_px, there.landmarks_px, atol=1)

@@ -100,7 +100,7 @@ def read(path: Path, decoder: str = "auto", **options: object) -> tuple[list[int
     video = open_video(path)
     skip_unless_allowed(video, decoder)
     for frames in decode(video, decoder=decoder, **options):  # type: ignore[arg-type]
-        numbers += [read_number(picture.numpy()) for picture in frames.rgb]
+        numbers += [read_number(picture) for picture in frames.rgb]
         times += frames.pts_s.tolist()
         indexes += frames.frame_index.tolist()
         undecodable += frames.undecodable_index.tolist()

@@ -39,7 +39,7 @@ def read(path: Path, decoder: str) -> tuple[dict[int, int], list[int]]:
     numbers: dict[int, int] = {}
     undecodable: list[int] = []
     for frames in decode(open_video(path), decoder=decoder):
-        numbers |= {int(k): read_number(rgb.numpy()) for k, rgb in zip(frames.frame_index, frames.rgb, strict=True)}
+        numbers |= {int(k): read_number(rgb) for k, rgb in zip(frames.frame_index, frames.rgb, strict=True)}
         undecodable += frames.undecodable_index.tolist()
     return numbers, undecodable
 

@@ -19,7 +19,7 @@ from tests.clips import draw_frame, read_number, write_clip
 
 def numbers(path: Path) -> list[int]:
     """The number on each frame that is read."""
-    return [read_number(rgb.numpy()) for batch in decode(open_video(path)) for rgb in batch.rgb]
+    return [read_number(rgb) for batch in decode(open_video(path)) for rgb in batch.rgb]
 
 
 def write_pictures(path: Path, codec: str, form: str, at: list[int]) -> Path:
@@ -148,7 +148,7 @@ def test_each_size_keeps_its_shape_and_the_largest_is_worked_at(
     video = open_video(written_as(tmp_path, suffix, [first, then]))
     assert (video.info.width_px, video.info.height_px) == whole
     assert f"{first[0]}x{first[1]}, {then[0]}x{then[1]}" in video.note
-    pictures = {int(i): p.numpy() for b in decode(video) for i, p in zip(b.frame_index, b.rgb, strict=True)}
+    pictures = {int(i): p for b in decode(video) for i, p in zip(b.frame_index, b.rgb, strict=True)}
     assert len(pictures) >= 38  # a decoder may lose the two before the seam, and says so
     for index, size in ((3, first), (25, then)):
         picture = pictures[index]

@@ -31,7 +31,7 @@ def test_still_is_the_frame_of_that_time_and_looks_as_it_does_in_the_analysis(
     for index in (0, 1, 50, 73, 119):
         still = read_still(video.info.path, video.pts_s[index])
         assert read_number(still) == index
-        assert np.abs(still.astype(int) - frames[index].numpy()).max() <= 8
+        assert np.abs(still.astype(int) - frames[index]).max() <= 8
 
 
 def test_nearest_takes_the_frame_that_is_shown_and_exact_times_are_held(tmp_path: Path) -> None:
