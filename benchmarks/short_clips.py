@@ -4,9 +4,9 @@
 
 Clips of a few frames of the demo's talking man, each other bytes, are analysed as ``mfer analyze`` does it, with the
 package's own model. Seconds are wall time after the first video was begun. Files are those that the tables' logs name
-afterwards; nothing is compacted. Memory is the resident memory of the command and of its workers together, the highest
-of the first and of the last fifth of the clips. A question is asked by ``mfer sql`` in a process of its own, over this
-lake and over one of a single clip.
+afterwards; nothing is compacted. Memory is resident memory, of the command and of its largest worker: the highest in the
+first and in the last fifth of the time. A question is asked by ``mfer sql`` in a process of its own, over this lake
+and over one of a single clip; the better of two times.
 """
 
 from __future__ import annotations
@@ -56,11 +56,11 @@ def make_clips(folder: Path, n_clips: int, n_frames: int) -> None:
 
 
 class Watch(Progress):
-    """Notes when the first clip is begun, and now and then how much memory all processes take."""
+    """Notes when the first clip is begun, and now and then how much memory the processes take."""
 
     def __init__(self) -> None:
         self.begun_s: float | None = None
-        self.memory_mb: list[tuple[float, float]] = []
+        self._used_mb: list[tuple[float, float]] = []
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
         self._thread.start()
@@ -70,26 +70,29 @@ class Watch(Progress):
             self.begun_s = time.monotonic()
 
     def _look(self) -> None:
-        me = psutil.Process()
+        command = psutil.Process()
         while not self._ended.wait(0.2):
-            used = 0
-            for process in (me, *me.children(recursive=True)):
-                try:
-                    used += process.memory_info().rss
-                except psutil.NoSuchProcess:
-                    continue
-            self.memory_mb.append((time.monotonic(), used / 2**20))
+            workers = [_resident_mb(process) for process in command.children()]
+            if self.begun_s is not None:
+                self._used_mb.append((_resident_mb(command), max(workers, default=0.0)))
 
-    def end(self) -> None:
+    def peaks_mb(self) -> dict[str, list[int]]:
+        """The highest in the first and in the last fifth of the time since the first clip was begun."""
         self._ended.set()
         self._thread.join()
+        fifth = -(-len(self._used_mb) // 5)
+        of_command, of_worker = zip(*self._used_mb, strict=True)
+        return {
+            name: [round(max(used[:fifth])), round(max(used[-fifth:]))]
+            for name, used in (("command", of_command), ("worker", of_worker))
+        }
 
-    def peaks_mb(self) -> tuple[float, float]:
-        """The highest of the first and of the last fifth of the time since the first clip was begun."""
-        assert self.begun_s is not None
-        seen = [used for at_s, used in self.memory_mb if at_s >= self.begun_s]
-        fifth = max(len(seen) // 5, 1)
-        return max(seen[:fifth]), max(seen[-fifth:])
+
+def _resident_mb(process: psutil.Process) -> float:
+    try:
+        return float(process.memory_info().rss) / 2**20
+    except psutil.NoSuchProcess:
+        return 0.0
 
 
 def ask(lake: Path) -> dict[str, float]:
@@ -110,12 +113,10 @@ def analyse(folder: Path, lake: Path, workers: int) -> dict[str, Any]:
     watch, n_clips = Watch(), len(list(folder.iterdir()))
     summary = analyze_folder(FolderRun((str(folder),), str(lake), device="cpu", workers=workers), watch)
     ended_s = time.monotonic()
-    watch.end()
-    assert summary.count("ok") == n_clips, summary.outcomes
+    assert summary.count("ok") == n_clips, [o for o in summary.outcomes if o.status != "ok"][:3]
     assert watch.begun_s is not None
     opened = Lake.open(lake)
     files = {name: len(data_files(opened.location, name)) for name in _TABLES}
-    start_mb, end_mb = watch.peaks_mb()
     cpu_s = {name: round(seconds, 2) for name, seconds in sorted(summary.cpu_s.items(), key=lambda item: -item[1])}
     return {
         "s_per_clip": round((ended_s - watch.begun_s) / n_clips, 3),
@@ -123,8 +124,7 @@ def analyse(folder: Path, lake: Path, workers: int) -> dict[str, Any]:
         "cpu_s_by_stage": cpu_s,
         "files": files,
         "files_per_20_clips": {name: round(20 * n / n_clips, 2) for name, n in files.items()},
-        "peak_mb_at_start": round(start_mb),
-        "peak_mb_at_end": round(end_mb),
+        "peak_mb_at_start_and_end": watch.peaks_mb(),
     }
 
 

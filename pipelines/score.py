@@ -210,7 +210,7 @@ class VideoAnalyzer:
         first, end = file.segments or (0, frames.n_segments)
         turn = Turn(self._quarters(video), info.width_px, info.height_px)
         wanted = range(first, min(end, frames.n_segments))
-        rows = self._write_segments(video, frames, turn, stat, wanted, progress, stopping)
+        rows = self._commit_segments(video, frames, turn, stat, wanted, progress, stopping)
         if end - first < frames.n_segments:
             return VideoPart(video_id, str(file.path), frames.n_segments)
         code, message = video.defect or (None, "")
@@ -263,7 +263,7 @@ class VideoAnalyzer:
             self._finished_videos, self._looked_s = self.lake.finished_videos(self.faces_id), now_s
         return self._finished_videos
 
-    def _write_segments(
+    def _commit_segments(
         self,
         video: Video,
         frames: Decoding,
