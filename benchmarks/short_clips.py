@@ -4,9 +4,9 @@
 
 Clips of a few frames of the demo's talking man, each other bytes, are analysed as ``mfer analyze`` does it, with the
 package's own model. Seconds are wall time after the first video was begun. Files are those that the tables' logs name
-afterwards; nothing is compacted. Memory is resident memory, of the command and of its largest worker: the highest in the
-first and in the last fifth of the time. A question is asked by ``mfer sql`` in a process of its own, over this lake
-and over one of a single clip; the better of two times.
+afterwards; nothing is compacted. Memory is resident memory, of the command and of its largest worker: the highest in
+the first and in the last fifth of the time. A question is asked by ``mfer sql`` in a process of its own, over this
+lake and over one of a single clip; the better of two times.
 """
 
 from __future__ import annotations

@@ -158,9 +158,7 @@ class WorkerPool:
         yield from self._shared.flush()
 
     def _start_jobs(self) -> None:
-        while (
-            self._waiting and len(self._busy) < self._run.workers and not self.stopping and not self._shared.is_full
-        ):
+        while self._waiting and len(self._busy) < self._run.workers and not self.stopping and not self._shared.is_full:
             job = self._waiting.popleft()
             worker = self._idle.pop() if self._idle else _Worker(self._run, self._model)
             self._busy[worker] = job

@@ -83,9 +83,7 @@ class _Analyst:
         """Answers when the actor lives."""
         return ray.get_runtime_context().get_node_id()
 
-    def analyze(
-        self, tasks: Sequence[Task]
-    ) -> tuple[list[VideoOutcome | VideoPart], dict[str, float], str | None]:
+    def analyze(self, tasks: Sequence[Task]) -> tuple[list[VideoOutcome | VideoPart], dict[str, float], str | None]:
         """The outcomes (none of what was not begun before ``stop``), CPU seconds so far by stage, and the device."""
         outcomes = list(self._pool(tasks))
         return outcomes, self._pool.cpu_s, self._pool.device
