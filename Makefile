@@ -43,6 +43,7 @@ bench: install ## speed beside a plain script, detection, a large lake: an hour,
 	$(BIN)/python -m benchmarks.speed --json benchmarks/results/speed.json
 	$(BIN)/python -m benchmarks.scale --rows 10000000 --json benchmarks/results/scale.json
 	$(BIN)/python -m benchmarks.isolation --json benchmarks/results/isolation.json
+	$(BIN)/python -m benchmarks.short_clips --json benchmarks/results/short_clips.json
 
 teachers: install ## the pretrained weights that training a teacher starts from; nothing else needs them
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[teacher]' -c constraints.txt

@@ -63,6 +63,22 @@ def isolation() -> str:
     return f"{table(head, rows)}\n\nAfter the start: {ratio}."
 
 
+def short_clips() -> str:
+    result = json.loads((_RESULTS / "short_clips.json").read_text())
+    memory = result["peak_mb_at_start_and_end"]
+    rows = [
+        ["s per clip", f"{result['s_per_clip']:.3f}"],
+        ["CPU s per clip", f"{result['cpu_s_per_clip']:.3f}"],
+        ["files per table for 20 clips", f"{max(result['files_per_20_clips'].values()):.2f}"],
+        ["MB of the command, at the start and at the end", " · ".join(map(str, memory["command"]))],
+        ["MB of the largest worker, at the start and at the end", " · ".join(map(str, memory["worker"]))],
+    ]
+    over, over_one = (result["mfer_sql_s"][lake] for lake in ("this lake", "a lake of one clip"))
+    rows += [[f"`mfer sql`, {name}: s over all, over one clip", f"{over[name]} · {over_one[name]}"] for name in over]
+    head = [f"{result['n_clips']:,} clips of {result['n_frames']} frames, {result['n_workers']} workers", ""]
+    return table(head, [*rows, ["load average", str(result["load_average"])]])
+
+
 def scaling() -> str:
     result = json.loads((_RESULTS / "scaling.json").read_text())
     rows = [[row["scenario"], f"{row['hours']:,.1f}", f"{row['share_useful']:.0%}"] for row in result["simulated"]]
@@ -133,7 +149,7 @@ def ablation() -> str:
 
 def main() -> None:
     pages = {
-        "performance.md": (detection, speed, isolation, scale, dashboard),
+        "performance.md": (detection, speed, isolation, short_clips, scale, dashboard),
         "scaling.md": (scaling,),
         "training.md": (ablation,),
     }

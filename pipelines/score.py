@@ -25,6 +25,7 @@ import numpy as np
 import pyarrow as pa
 
 from mfer.errors import ConfigError
+from pipelines.analyzed import ALREADY_ANALYSED, AnalyzedVideo, commit_together
 from pipelines.batches import FrameBatch
 from pipelines.errors import VideoError
 from pipelines.faces.finder import FaceFinder, FoundFaces, StoredFaces
@@ -55,6 +56,10 @@ _PREFETCH_BATCHES = 2
 _ROTATION_FRAMES = 8
 #: A face that has to be checked for standing upright is checked once in so many seconds of its track.
 _CHECK_S = 0.5
+#: A video of one segment with no more sampled frames is short: its rows fit into memory, with those of many others.
+_SHORT_FRAMES = 3_000
+#: So often an analyzer looks up which videos others have finished.
+_LOOK_S = 20.0
 _GO_ON = "run again to go on from there"
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 FrameProgress = Callable[[int, int], None]
@@ -106,6 +111,9 @@ class VideoAnalyzer:
         self._refiner = self.finder.refiner
         self.faces_id = faces_id(settings.hashed())
         self.analysis_id = analysis_id(self.faces_id, scorer.model_id, scorer.card.crop.to_dict())
+        self._handed_over: set[str] = set()
+        self._finished_videos: dict[str, set[str]] = {}
+        self._looked_s = float("-inf")
 
     def __call__(
         self, file: VideoFile, progress: FrameProgress | None = None, stopping: Callable[[], bool] = lambda: False
@@ -124,6 +132,21 @@ class VideoAnalyzer:
         Raises:
             LakeError, ConfigError: the run has to stop.
         """
+        found = self.analyze(file, progress, stopping)
+        if not isinstance(found, AnalyzedVideo):
+            return found
+        heartbeat(Phase.COMMIT)
+        with stage("commit"):
+            return commit_together(self.lake, [found])[0]
+
+    def analyze(
+        self, file: VideoFile, progress: FrameProgress | None = None, stopping: Callable[[], bool] = lambda: False
+    ) -> VideoOutcome | VideoPart | AnalyzedVideo:
+        """The same, but the rows of a short video are left to the caller, who can commit many together.
+
+        Returns:
+            As a call does, or an AnalyzedVideo with rows (``pipelines.analyzed.commit_together``).
+        """
         heartbeat(Phase.OPEN)
         started = time.monotonic()
         video_id, stat = file.video_id, None
@@ -133,13 +156,15 @@ class VideoAnalyzer:
                 stat = path.stat()
                 with stage("hash"):
                     video_id = video_id or video_id_of(path, heartbeat)
-                if self.lake.video_is_done(self.analysis_id, video_id):
-                    outcome = VideoOutcome(video_id, str(file.path), "skipped", message="already analysed")
+                if self._is_finished(video_id):
+                    outcome = VideoOutcome(video_id, str(file.path), "skipped", message=ALREADY_ANALYSED)
                 else:
                     found = self._analyze(path, replace(file, video_id=video_id), stat, progress, stopping)
                     if isinstance(found, VideoPart):
                         return found
-                    outcome = found
+                    self._handed_over.add(video_id)
+                    found = replace(found, elapsed_s=time.monotonic() - started)
+                    return found if found.observations is not None else self._finish(found)
         except (LakeError, ConfigError):
             raise
         except _StoppedError as stopped:
@@ -165,7 +190,7 @@ class VideoAnalyzer:
         stat: os.stat_result,
         progress: FrameProgress | None,
         stopping: Callable[[], bool],
-    ) -> VideoOutcome | VideoPart:
+    ) -> AnalyzedVideo | VideoPart:
         """``path`` is the file, or a local copy of it."""
         video_id = file.video_id
         assert video_id is not None
@@ -183,7 +208,8 @@ class VideoAnalyzer:
         )
         first, end = file.segments or (0, frames.n_segments)
         turn = Turn(self._quarters(video), info.width_px, info.height_px)
-        self._commit_segments(video, frames, turn, stat, range(first, min(end, frames.n_segments)), progress, stopping)
+        wanted = range(first, min(end, frames.n_segments))
+        rows = self._commit_segments(video, frames, turn, stat, wanted, progress, stopping)
         if end - first < frames.n_segments:
             return VideoPart(video_id, str(file.path), frames.n_segments)
         code, message = video.defect or (None, "")
@@ -212,24 +238,29 @@ class VideoAnalyzer:
                 "rotation_deg": turn.degrees,
             },
         )
-        heartbeat(Phase.COMMIT)  # also where all segments were there before
+        return AnalyzedVideo(str(file.path), finished, rows)
+
+    def _finish(self, video: AnalyzedVideo) -> VideoOutcome:
+        """Commit what the segments add up to; all of them are in the lake."""
+        heartbeat(Phase.COMMIT)
         with stage("commit"):
-            counts = self.lake.commit_video(finished)
-        partial = counts.status == "partial"
-        if partial and not message:
-            message = f"{counts.n_frames_undecodable} of {counts.n_frames} frames could not be read"
-        return VideoOutcome(
-            video_id,
-            str(file.path),
-            counts.status,
-            code=(finished.code or "frames_undecodable") if partial else None,
-            stage="decode" if partial else None,
-            message=_joined(message, video.note),
-            n_frames=counts.n_frames,
-            n_faces=counts.n_faces,
-            n_frames_with_face=counts.n_frames_with_face,
-            n_frames_undecodable=counts.n_frames_undecodable,
-        )
+            return video.outcome(self.lake.commit_video(video.finished))
+
+    def _is_finished(self, video_id: str) -> bool:
+        """Whether this analyzer is done with it, or somebody was not long ago; the commit itself makes sure."""
+        return video_id in self._handed_over or video_id in self._finished().get(self.analysis_id, ())
+
+    def _stored_faces(self, video_id: str) -> pa.Table | None:
+        if not any(video_id in videos for videos in self._finished().values()):
+            return None
+        return self.lake.stored_faces(self.faces_id, video_id)
+
+    def _finished(self) -> dict[str, set[str]]:
+        """Videos that are finished with the same faces, by analysis: looked up now and then, for many short videos."""
+        now_s = time.monotonic()
+        if now_s > self._looked_s + _LOOK_S:
+            self._finished_videos, self._looked_s = self.lake.finished_videos(self.faces_id), now_s
+        return self._finished_videos
 
     def _commit_segments(
         self,
@@ -240,16 +271,17 @@ class VideoAnalyzer:
         wanted: range,
         progress: FrameProgress | None,
         stopping: Callable[[], bool],
-    ) -> None:
-        """Commit the wanted segments that the lake lacks, each when it is whole.
+    ) -> pa.Table | None:
+        """Commit the wanted segments that the lake lacks, each when it is whole; of a short video, return its rows.
 
         Segments without a readable frame at the beginning of a video wait for the first one that has a readable frame:
         a video without any has failed, it is not partial.
         """
         path, video_id = video.info.path, video.info.video_id
-        done = self.lake.done_segments(self.analysis_id, video_id, frames.n_segments)
+        is_short = frames.n_segments == 1 and len(frames.frame_index) <= _SHORT_FRAMES
+        done = set() if is_short else self.lake.done_segments(self.analysis_id, video_id, frames.n_segments)
         times = FrameTimes(frames.frame_index, video.pts_s, video.duration_s, video.info.start_s)
-        stored = self.lake.stored_faces(self.faces_id, video_id)
+        stored = self._stored_faces(video_id)
         find_faces = self.finder if stored is None else StoredFaces(stored, turn)
         n_rows, n_in_all = np.diff(frames.segment_bounds), len(frames.frame_index)
         n_done = int(n_rows[sorted(done)].sum())
@@ -267,15 +299,18 @@ class VideoAnalyzer:
                                 progress(n_done, n_in_all)
                         waiting[segment] = _map_rows(rows_file)
                         _require_unchanged(path, stat)
-                        if read_any:
+                        if read_any and not is_short:
                             self._commit_waiting(video_id, waiting)
                     if stopping() and not waiting and segment + 1 < frames.n_segments:
                         raise _StoppedError(f"stopped after segment {segment + 1} of {frames.n_segments}; {_GO_ON}")
+        if is_short and read_any:
+            return waiting[0]
         if waiting and len(wanted) < frames.n_segments:  # another part may have frames that can be read
             self._commit_waiting(video_id, waiting)
         if waiting:
             message = f"none of {n_in_all} frames could be read; copy or convert the video again"
             raise VideoError("decode_failed", "decode", path, message)
+        return None
 
     def _commit_waiting(self, video_id: str, waiting: dict[int, pa.Table]) -> None:
         heartbeat(Phase.COMMIT)

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from storage.delta import tables
 from storage.delta.object_store import ObjectPath, StoragePath, place_of, replace_bytes
-from storage.delta.relations import quote, read_errors, relation_sql, rows_of, shared_connection
+from storage.delta.relations import Connection, quote, read_errors, relation_sql, rows_of, shared_connection
 from storage.delta.tables import MARKER
 from storage.errors import LakeError
 from storage.identity import canonical_json, path_text
@@ -28,6 +28,8 @@ from storage.summary import count_rows, sum_seconds, sum_spans, sum_track_pieces
 __all__ = ["Lake", "Segment"]
 
 _P = TypeVar("_P", bound=str | StoragePath)
+#: video_id, analysis_id
+Key = tuple[str, str]
 #: deltalake 1.6 loses or panics on these in a location; the others work.
 _UNSAFE = set("%*?[]^|\\") | {chr(code) for code in range(32)}
 #: In the prefix of an object store more characters get lost: it encodes them twice in some requests and once in others.
@@ -51,6 +53,15 @@ class Segment:
 def segment_transaction(analysis_id: str, video_id: str, segment: int) -> str:
     """The name under which a segment is committed at most once."""
     return f"{analysis_id}/{video_id}/{segment}"
+
+
+def _key(video: FinishedVideo) -> Key:
+    return video.video_id, video.analysis_id
+
+
+def _finish_transaction(video: FinishedVideo) -> str:
+    """The name under which a video is finished at most once, in each table that is written then."""
+    return f"{video.analysis_id}/{video.video_id}"
 
 
 def _check_observations(part: Segment) -> None:
@@ -196,6 +207,35 @@ class Lake:
         done = tables.append_once(self.location, "observations", parts)
         return {(s.analysis_id, s.video_id, s.segment) for s in segments if s.transaction in done}
 
+    def commit_short_videos(self, videos: Sequence[tuple[FinishedVideo, pa.Table]]) -> list[VideoCounts | None]:
+        """Commit and finish videos of one segment together: one Delta commit for each table, each video exactly once.
+
+        Their rows are added up in memory, so no data file is read; only those of a video that somebody else has
+        committed come from the lake. May be killed and repeated, as ``commit_videos``.
+
+        Args:
+            videos: each with its observations, as for ``commit_segments``.
+
+        Returns:
+            What the rows of each add up to; None where it was finished before or is given twice.
+        """
+        parts: dict[Key, Segment] = {}
+        finished: dict[Key, FinishedVideo] = {}
+        for video, rows in videos:
+            parts.setdefault(_key(video), Segment(video.analysis_id, video.video_id, 0, rows))
+            finished.setdefault(_key(video), video)
+        ours = self.commit_segments(list(parts.values()))
+        rows_of_ours = {
+            (video_id, analysis_id): tables.as_stored(OBSERVATIONS, _fill_in(parts[video_id, analysis_id]))
+            for analysis_id, video_id, _ in ours
+        }
+        counts, new = self._finish(list(finished.values()), rows_of_ours)
+        found: list[VideoCounts | None] = []
+        for video, _ in videos:
+            found.append(counts[_key(video)] if _key(video) in new else None)
+            new.discard(_key(video))
+        return found
+
     def commit_video(self, video: FinishedVideo) -> VideoCounts:
         """Finish one video; see ``commit_videos``."""
         return self.commit_videos([video])[0]
@@ -209,54 +249,77 @@ class Lake:
             LakeError: a segment of a video is not committed (``incomplete``), or the lake cannot be read or written.
         """
         self._check_segments(videos)
+        counts, _ = self._finish(videos, {})
+        return [counts[_key(video)] for video in videos]
+
+    def _check_segments(self, videos: Sequence[FinishedVideo]) -> None:
+        names = {
+            segment_transaction(video.analysis_id, video.video_id, segment): (segment, video)
+            for video in videos
+            for segment in range(video.n_segments)
+        }
+        for name in names.keys() - tables.committed(self.location, "observations", names):
+            segment, video = names[name]
+            message = f"segment {segment} of {video.path} (video_id {video.video_id}) is not committed yet"
+            raise LakeError(message, "incomplete")
+
+    def _finish(
+        self, videos: Sequence[FinishedVideo], in_memory: Mapping[Key, pa.Table]
+    ) -> tuple[dict[Key, VideoCounts], set[Key]]:
+        """The counts of every video, and which of them this call finished; ``in_memory`` has rows of some of them."""
         version = tables.open_table(self.location, "observations").version()
         by_analysis: dict[str, list[FinishedVideo]] = {}
         for video in videos:
             by_analysis.setdefault(video.analysis_id, []).append(video)
-        counts: dict[tuple[str, str], VideoCounts] = {}
+        counts: dict[Key, VideoCounts] = {}
+        new: set[Key] = set()
         for analysis_id, group in by_analysis.items():
-            counts |= self._commit_analysis(analysis_id, group, version)
-        return [counts[video.video_id, video.analysis_id] for video in videos]
-
-    def _check_segments(self, videos: Sequence[FinishedVideo]) -> None:
-        observations = tables.open_table(self.location, "observations")
-        for video in videos:
-            for segment in range(video.n_segments):
-                name = segment_transaction(video.analysis_id, video.video_id, segment)
-                if observations.transaction_version(name) is None:
-                    message = f"segment {segment} of {video.path} (video_id {video.video_id}) is not committed yet"
-                    raise LakeError(message, "incomplete")
+            of_group, names = self._commit_analysis(analysis_id, group, version, in_memory)
+            counts |= of_group
+            new |= {_key(video) for video in group if _finish_transaction(video) in names}
+        return counts, new
 
     def _commit_analysis(
-        self, analysis_id: str, videos: Sequence[FinishedVideo], version: int
-    ) -> dict[tuple[str, str], VideoCounts]:
-        ids = [video.video_id for video in videos]
-        source = relation_sql(self.location, "observations", analysis_id=analysis_id, video_ids=ids)
-        listed = ", ".join(quote(video_id) for video_id in ids)
+        self, analysis_id: str, videos: Sequence[FinishedVideo], version: int, in_memory: Mapping[Key, pa.Table]
+    ) -> tuple[dict[Key, VideoCounts], set[str]]:
         limits = SeamLimits.of(videos[0].settings)  # one analysis has one faces_id, so one
         with read_errors(self.location), shared_connection() as con:
-            con.execute(
-                f"CREATE TEMP VIEW observations AS SELECT * FROM ({source})"
-                f" WHERE analysis_id = {quote(analysis_id)} AND video_id IN ({listed})"
-            )
+            self._make_observations(con, analysis_id, [video.video_id for video in videos], in_memory)
             pieces, row_counts = sum_track_pieces(con, limits), count_rows(con)
             summed = {"seconds": sum_seconds(con, pieces), "spans": sum_spans(con, pieces)}
         counts, tracks_of, video_of = {}, {}, {}
         summed_of: dict[str, dict[str, pa.Table]] = {name: {} for name in summed}
         for video in videos:
-            transaction = f"{analysis_id}/{video.video_id}"
+            transaction = _finish_transaction(video)
             own = pieces.filter(pc.equal(pieces["video_id"], video.video_id))
             tracks_of[transaction] = own.append_column("faces_id", pa.repeat(video.faces_id, len(own)))
             for name, rows in summed.items():
                 summed_of[name][transaction] = rows.filter(pc.equal(rows["video_id"], video.video_id))
             found = _counts(video, row_counts, n_tracks=pc.count_distinct(own["track_id"]).as_py())
-            counts[video.video_id, analysis_id] = found
+            counts[_key(video)] = found
             video_of[transaction] = _video_row(video, found, version)
         tables.append_once(self.location, "tracks", tracks_of)
         for name, parts in summed_of.items():
             tables.append_once(self.location, name, parts)
-        tables.append_once(self.location, "videos", video_of)
-        return counts
+        return counts, tables.append_once(self.location, "videos", video_of)
+
+    def _make_observations(
+        self, con: Connection, analysis_id: str, video_ids: Sequence[str], in_memory: Mapping[Key, pa.Table]
+    ) -> None:
+        """Make the view ``observations`` of some videos' rows: those in memory, and the lake's of the others."""
+        held = [in_memory[video_id, analysis_id] for video_id in video_ids if (video_id, analysis_id) in in_memory]
+        stored = [video_id for video_id in video_ids if (video_id, analysis_id) not in in_memory]
+        sources = []
+        if held:
+            con.register("in_memory", pa.concat_tables(held))
+            sources.append("FROM in_memory")
+        if stored:
+            source = relation_sql(self.location, "observations", analysis_id=analysis_id, video_ids=stored)
+            listed = ", ".join(map(quote, stored))
+            sources.append(
+                f"SELECT * FROM ({source}) WHERE analysis_id = {quote(analysis_id)} AND video_id IN ({listed})"
+            )
+        con.execute(f"CREATE TEMP VIEW observations AS {' UNION ALL '.join(sources)}")
 
     def append_run(self, manifest: RunManifest, outcomes: Sequence[VideoOutcome]) -> bool:
         """Write what a run did, one row per path; False where the run of that run_id is there already."""
@@ -296,12 +359,20 @@ class Lake:
 
     def done_segments(self, analysis_id: str, video_id: str, n_segments: int) -> set[int]:
         """Which of a video's segments are committed."""
-        observations = tables.open_table(self.location, "observations")
-        names = [segment_transaction(analysis_id, video_id, segment) for segment in range(n_segments)]
-        return {segment for segment, name in enumerate(names) if observations.transaction_version(name) is not None}
+        names = {segment_transaction(analysis_id, video_id, segment): segment for segment in range(n_segments)}
+        return {names[name] for name in tables.committed(self.location, "observations", names)}
 
     def video_is_done(self, analysis_id: str, video_id: str) -> bool:
-        return tables.is_committed(self.location, "videos", f"{analysis_id}/{video_id}")
+        name = f"{analysis_id}/{video_id}"
+        return name in tables.committed(self.location, "videos", [name])
+
+    def finished_videos(self, faces_id: str) -> dict[str, set[str]]:
+        """video_ids that are finished with the same faces, by analysis; one read, for many videos."""
+        sql = f"SELECT analysis_id, video_id FROM ({relation_sql(self.location, 'videos')}) WHERE faces_id = ?"
+        found: dict[str, set[str]] = {}
+        for row in self._read(sql, [faces_id]).to_pylist():
+            found.setdefault(row["analysis_id"], set()).add(row["video_id"])
+        return found
 
     def done_videos(self, analysis_id: str) -> set[str]:
         """video_ids that are finished in an analysis; one read, for whole folders."""
@@ -368,9 +439,9 @@ def _fill_in(part: Segment) -> pa.Table:
     return kept
 
 
-def _counts(video: FinishedVideo, row_counts: dict[tuple[str, str], dict[str, int]], n_tracks: int) -> VideoCounts:
+def _counts(video: FinishedVideo, row_counts: dict[Key, dict[str, int]], n_tracks: int) -> VideoCounts:
     none = dict.fromkeys(("n_frames", "n_frames_with_face", "n_frames_undecodable", "n_faces"), 0)
-    counts = row_counts.get((video.video_id, video.analysis_id), none)
+    counts = row_counts.get(_key(video), none)
     status = "partial" if video.code or counts["n_frames_undecodable"] else "ok"
     return VideoCounts(status=status, n_tracks=n_tracks, **counts)
 

@@ -31,9 +31,9 @@ def analyze(paths: tuple[str, ...], lake: str, profile: bool, as_json: bool, **c
     Folders are searched for video files, and so are s3://BUCKET/PREFIX and quoted patterns such as
     '2026-*/**/*.mp4'; a file that is named itself is always tried. Videos that were analysed before with the
     same settings and model are skipped. To resume an interrupted run, give the same command again: a video
-    resumes at its first missing segment. Ctrl-C ends the run after the present segments; a second Ctrl-C ends
-    it at once. Exit code 0: all well; 1: a video failed or could not be read completely; 2: the run
-    could not begin or had to stop; 130: Ctrl-C.
+    resumes at its first missing segment. Short videos are committed together, each within half a minute. Ctrl-C
+    ends the run after the present segments; a second Ctrl-C ends it at once. Exit code 0: all well; 1: a video
+    failed or could not be read completely; 2: the run could not begin or had to stop; 130: Ctrl-C.
     """
     from flows.analyze import analyze_folder
     from flows.cli.progress import make_progress

@@ -47,16 +47,18 @@ class _TerminalProgress(Progress):
         self._videos = bars.add_task("videos", total=None, unit="videos")
         self._frames = bars.add_task("frames", total=0, unit="frames")
         self._known: dict[str, tuple[int, int]] = {}
+        self._done = self._total = 0  # over all of them
 
     def begin(self, n_videos: int) -> None:
         self._bars.update(self._videos, total=n_videos)
 
     def frames(self, path: str, n_done: int, n_frames: int) -> None:
+        before = self._known.get(path, (0, 0))
         self._known[path] = (n_done, n_frames)
-        done, total = (sum(values) for values in zip(*self._known.values(), strict=True))
-        self._bars.update(
-            self._frames, completed=done, total=total, description=f"frames ({path_shown(Path(path).name)[:30]})"
-        )
+        self._done += n_done - before[0]
+        self._total += n_frames - before[1]
+        description = f"frames ({path_shown(Path(path).name)[:30]})"
+        self._bars.update(self._frames, completed=self._done, total=self._total, description=description)
 
     def video(self, outcome: VideoOutcome) -> None:
         self._bars.advance(self._videos)

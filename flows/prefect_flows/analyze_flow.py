@@ -169,7 +169,9 @@ class _RunProgress(Progress):
             outcome.elapsed_s,
             f"; {outcome.status}, {outcome.code}: {outcome.message}" if outcome.code else "",
         )
-        self._draw(100 * self._n_ended / self._n_videos)
+        # each drawing is a request, and a hundred short videos can end at once
+        if self._n_ended == self._n_videos or time.monotonic() - self._drawn_s >= _PROGRESS_INTERVAL_S:
+            self._draw(100 * self._n_ended / self._n_videos)
 
     def _draw(self, percent: float) -> None:
         self._drawn_s = time.monotonic()

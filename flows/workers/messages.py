@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pipelines.analyzed import AnalyzedVideo
 from storage.delta.object_store import StoragePath
 from storage.records import VideoOutcome, VideoPart
 
@@ -37,7 +38,8 @@ class Ready:
 
 @dataclass(frozen=True)
 class Answer:
-    """What became of a file; ``cpu_s`` are the worker's CPU seconds so far by stage, all of its life."""
+    """What became of a file, of a short one the rows to commit; ``cpu_s`` are the worker's CPU seconds so far by stage,
+    all of its life."""
 
-    outcome: VideoOutcome | VideoPart
+    outcome: VideoOutcome | VideoPart | AnalyzedVideo
     cpu_s: Mapping[str, float]

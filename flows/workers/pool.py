@@ -10,7 +10,9 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Generator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -19,9 +21,13 @@ import psutil
 
 from flows.workers.messages import Answer, Ready, Task, WantsServer
 from flows.workers.process import SERVER_LOST, WatchedProcess
+from flows.workers.shared_commits import SharedCommits
 from mfer.errors import ConfigError
+from pipelines.analyzed import AnalyzedVideo
 from pipelines.heartbeat import Phase
 from pipelines.video.decoders import fallback_decoder
+from storage.errors import LakeError
+from storage.lake import Lake
 from storage.records import VideoOutcome, VideoPart
 
 if TYPE_CHECKING:
@@ -84,8 +90,11 @@ class WorkerPool:
         self._server: InferenceServer | None = None
         # half as long: it is found before the workers that wait for it seem to hang
         self._server_limits = replace(run.limits, progress_s=run.limits.progress_s / 2)
+        self._shared = SharedCommits(Lake.open(run.lake))
         self.device: str | None = None
         self.stopping = False
+        #: Outcomes that no call gave any more, because it was broken off.
+        self.late: list[VideoOutcome] = []
 
     def __enter__(self) -> Self:
         return self
@@ -94,6 +103,9 @@ class WorkerPool:
         for worker in (*self._idle, *self._busy):
             worker.end()
         self._end_server()
+        with suppress(LakeError):  # a run that ends for it says so already
+            self.late += self._shared.flush()
+        self._shared.close()
 
     def stop(self) -> None:
         """Begin no further video, and leave those at work after the segment that they are at."""
@@ -105,6 +117,7 @@ class WorkerPool:
     def cpu_s(self) -> dict[str, float]:
         """CPU seconds of all workers by stage."""
         total = dict(self._cpu_s)
+        total["commit"] = total.get("commit", 0.0) + self._shared.cpu_s
         for worker in (*self._idle, *self._busy):
             for name, seconds in worker.cpu_s.items():
                 total[name] = total.get(name, 0.0) + seconds
@@ -119,6 +132,7 @@ class WorkerPool:
         self._waiting.extend(map(_Job, tasks))
         looked_s = time.monotonic()
         while self._busy or (self._waiting and not self.stopping):
+            yield from self._shared.poll()
             self._start_jobs()
             children: list[WatchedProcess] = [*self._busy, *([self._server] if self._server else [])]
             connections = [child.control for child in children]
@@ -141,9 +155,10 @@ class WorkerPool:
                     continue
                 if outcome is not None:
                     yield outcome
+        yield from self._shared.flush()
 
     def _start_jobs(self) -> None:
-        while self._waiting and len(self._busy) < self._run.workers and not self.stopping:
+        while self._waiting and len(self._busy) < self._run.workers and not self.stopping and not self._shared.is_full:
             job = self._waiting.popleft()
             worker = self._idle.pop() if self._idle else _Worker(self._run, self._model)
             self._busy[worker] = job
@@ -174,12 +189,17 @@ class WorkerPool:
         if isinstance(message.outcome, VideoPart):
             self._idle.append(worker)
             return message.outcome
-        outcome = replace(message.outcome, log=worker.log)
-        if outcome.code in ("out_of_memory", "internal"):  # it may still hold the memory, or a broken state
+        complete = partial(_complete, log=worker.log, failure=job.failure)
+        if isinstance(message.outcome, AnalyzedVideo):
+            self._shared.add(message.outcome, complete)
+            self._idle.append(worker)
+            return None
+        outcome = complete(message.outcome)
+        if message.outcome.code in ("out_of_memory", "internal"):  # it may still hold the memory, or a broken state
             self._dismiss(worker)
         else:
             self._idle.append(worker)
-        return _second_outcome(job.failure, outcome) if job.failure else outcome
+        return outcome
 
     def _on_exit(self, worker: _Worker, code: str, message: str) -> VideoOutcome | None:
         """A worker died, or is killed here: the outcome of its video, or None where that is tried once more."""
@@ -246,6 +266,12 @@ class WorkerPool:
         for name, seconds in worker.cpu_s.items():
             self._cpu_s[name] = self._cpu_s.get(name, 0.0) + seconds
         worker.end()
+
+
+def _complete(outcome: VideoOutcome, log: str, failure: VideoOutcome | None) -> VideoOutcome:
+    """The outcome of a task, with what libraries wrote and what became of the first attempt."""
+    outcome = replace(outcome, log=log)
+    return _second_outcome(failure, outcome) if failure else outcome
 
 
 def _second_outcome(first: VideoOutcome, second: VideoOutcome) -> VideoOutcome:

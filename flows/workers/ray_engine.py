@@ -41,6 +41,8 @@ _MAX_ATTEMPTS = 4
 _POLL_S = 0.5
 #: Segments of a long video that one actor takes first, to learn how many there are.
 _FIRST_SEGMENTS = 1
+#: Small files are given to an actor together: at most so many, of so many bytes.
+_MAX_BATCH, _BATCH_BYTES = 40, 8 * 2**20
 
 
 class _NoPaths(list[str]):
@@ -81,21 +83,21 @@ class _Analyst:
         """Answers when the actor lives."""
         return ray.get_runtime_context().get_node_id()
 
-    def analyze(self, task: Task) -> tuple[VideoOutcome | VideoPart | None, dict[str, float], str | None]:
-        """The outcome (None where it was stopped before it began), CPU seconds so far by stage, and the device."""
-        outcome = next(iter(self._pool([task])), None)
-        return outcome, self._pool.cpu_s, self._pool.device
+    def analyze(self, tasks: Sequence[Task]) -> tuple[list[VideoOutcome | VideoPart], dict[str, float], str | None]:
+        """The outcomes (none of what was not begun before ``stop``), CPU seconds so far by stage, and the device."""
+        outcomes = list(self._pool(tasks))
+        return outcomes, self._pool.cpu_s, self._pool.device
 
     def stop(self) -> None:
-        """End the task after the segment that it is at."""
+        """Begin no further task, and end the present one after the segment that it is at."""
         self._pool.stop()
 
 
 @dataclass
 class _Work:
-    """A task on its way; ``parts`` is what the parts of a shared-out video have in common."""
+    """Tasks on their way to one actor; ``parts`` is what the parts of a shared-out video have in common."""
 
-    task: Task
+    tasks: list[Task]
     parts: _Parts | None = None
     n_lost: int = 0
 
@@ -127,6 +129,7 @@ class RayEngine:
         self._cpu_s: dict[Any, dict[str, float]] = {}
         self.device: str | None = None
         self.stopping = False
+        self.late: list[VideoOutcome] = []  # as of a WorkerPool; an actor commits before it answers
 
     def __enter__(self) -> RayEngine:
         _require_cluster(self._run.ray_address)
@@ -177,12 +180,11 @@ class RayEngine:
 
     def __call__(self, tasks: Sequence[Task]) -> Generator[VideoOutcome | VideoPart]:
         """The outcome of each video, as they end; none for those that were not begun before ``stop``."""
-        largest_first = sorted(tasks, key=lambda task: -_size_bytes(task.path))  # no long one is left for the end
-        self._waiting.extend(_Work(replace(task, segments=(0, _FIRST_SEGMENTS))) for task in largest_first)
+        self._waiting.extend(_Work(batch) for batch in _batches(tasks, self.n_actors))
         while (self._waiting and not self.stopping) or any(work for _, work in self._at_work.values()):
             while self._waiting and self._free and not self.stopping:
                 actor, work = self._free.pop(), self._waiting.popleft()
-                self._at_work[actor.analyze.remote(work.task)] = actor, work
+                self._at_work[actor.analyze.remote(work.tasks)] = actor, work
             ended, _ = ray.wait(list(self._at_work), num_returns=1, timeout=_POLL_S)
             for reference in ended:
                 yield from self._on_message(reference, *self._at_work.pop(reference))
@@ -204,35 +206,37 @@ class RayEngine:
             raise cause if isinstance(cause, Exception) else error from error
         self._free.append(actor)
         if work is not None:
-            outcome, self._cpu_s[actor], self.device = answer
-            if outcome is not None:
-                yield from self._take(work, outcome)
+            outcomes, self._cpu_s[actor], self.device = answer
+            tasks = {str(task.path): task for task in work.tasks}
+            for outcome in outcomes:
+                yield from self._take(tasks[outcome.path], work.parts, outcome)
 
     def _lost(self, work: _Work, error: Exception) -> Iterator[VideoOutcome]:
-        work.n_lost += 1
-        if work.n_lost < _MAX_ATTEMPTS:
-            self._waiting.appendleft(work)
+        n_lost = work.n_lost + 1
+        if n_lost < _MAX_ATTEMPTS:  # apart from now on: one of them may be the cause
+            self._waiting.extendleft(_Work([task], work.parts, n_lost) for task in reversed(work.tasks))
             return
-        message = f"{work.n_lost} actors died over it: {str(error).splitlines()[0]}"
-        failure = VideoOutcome(work.task.video_id, str(work.task.path), "failed", "crashed", "decode", message)
-        yield from self._take(work, failure)
+        message = f"{n_lost} actors died over it: {str(error).splitlines()[0]}"
+        for task in work.tasks:
+            failure = VideoOutcome(task.video_id, str(task.path), "failed", "crashed", "decode", message)
+            yield from self._take(task, work.parts, failure)
 
-    def _take(self, work: _Work, outcome: VideoOutcome | VideoPart) -> Iterator[VideoOutcome]:
+    def _take(self, task: Task, parts: _Parts | None, outcome: VideoOutcome | VideoPart) -> Iterator[VideoOutcome]:
         """What a task came to: the end of its video, the first part of a long one, or one of the others."""
-        if work.parts is None and isinstance(outcome, VideoOutcome):
+        if parts is None and isinstance(outcome, VideoOutcome):
             yield outcome
-        elif work.parts is None:
+        elif parts is None:
             assert isinstance(outcome, VideoPart)
-            self._share_out(replace(work.task, video_id=outcome.video_id), outcome.n_segments)
+            self._share_out(replace(task, video_id=outcome.video_id), outcome.n_segments)
         else:
-            work.parts.n_open -= 1
+            parts.n_open -= 1
             if isinstance(outcome, VideoOutcome) and outcome.status in ("failed", "partial"):
-                work.parts.failure = work.parts.failure or outcome
-            if not work.parts.n_open:
-                if work.parts.failure:
-                    yield work.parts.failure
+                parts.failure = parts.failure or outcome
+            if not parts.n_open:
+                if parts.failure:
+                    yield parts.failure
                 else:  # all segments are there: this commits the video
-                    self._waiting.appendleft(_Work(replace(work.task, segments=None)))
+                    self._waiting.appendleft(_Work([replace(task, segments=None)]))
 
     def _share_out(self, task: Task, n_segments: int) -> None:
         """Cut the rest of a long video into as many parts as there are actors, each a run of segments.
@@ -243,7 +247,22 @@ class RayEngine:
         bounds = [_FIRST_SEGMENTS + k * (n_segments - _FIRST_SEGMENTS) // n_parts for k in range(n_parts + 1)]
         parts = _Parts(n_parts)
         for first, end in pairwise(bounds):
-            self._waiting.appendleft(_Work(replace(task, segments=(first, end)), parts))
+            self._waiting.appendleft(_Work([replace(task, segments=(first, end))], parts))
+
+
+def _batches(tasks: Sequence[Task], n_actors: int) -> Iterator[list[Task]]:
+    """The first segments of all videos, small files together: these share commits."""
+    sizes = {task: _size_bytes(task.path) for task in tasks}
+    n_at_most = min(_MAX_BATCH, -(-len(tasks) // n_actors))
+    batch, n_bytes = list[Task](), 0
+    for task in sorted(tasks, key=lambda task: -sizes[task]):  # largest first: no long one is left for the end
+        if batch and (len(batch) == n_at_most or n_bytes + sizes[task] > _BATCH_BYTES):
+            yield batch
+            batch, n_bytes = [], 0
+        batch.append(replace(task, segments=(0, _FIRST_SEGMENTS)))
+        n_bytes += sizes[task]
+    if batch:
+        yield batch
 
 
 def _require_cluster(address: str | None) -> None:

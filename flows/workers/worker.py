@@ -58,6 +58,6 @@ def _work(control: Connection, status: SharedStatus, run: FolderRun, model: Path
         status.heartbeat(Phase.IDLE)
         task: Task = control.recv()
         file = VideoFile(task.path, task.video_id, task.decoder, task.segments)
-        outcome = analyzer(file, show_progress, lambda: status.stopping)
+        outcome = analyzer.analyze(file, show_progress, lambda: status.stopping)
         sys.stderr.flush()
         control.send(Answer(outcome, cpu_seconds()))

@@ -8,7 +8,7 @@ import re
 import time
 import uuid
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 
 from storage.delta.lease import lease
 from storage.delta.object_store import NAMED_BYTES, ObjectPath, StoragePath, StoreError, plain_reason, storage_options
+from storage.delta.transactions import names_among
 from storage.errors import LakeError
 from storage.rounding import round_for_storage
 from storage.schema import OBSERVATIONS, TABLES, LakeTable, conform
@@ -29,12 +30,13 @@ __all__ = [
     "MARKER",
     "REMEDY",
     "append_once",
+    "as_stored",
+    "committed",
     "compact",
     "count_rows_in",
     "create_table",
     "damaged_file",
     "data_files",
-    "is_committed",
     "lake_errors",
     "lock",
     "open_table",
@@ -185,9 +187,13 @@ def open_table(location: StoragePath, name: str) -> DeltaTable:
         return DeltaTable(_address(location, name), storage_options=storage_options(location))
 
 
-def is_committed(location: StoragePath, name: str, transaction: str) -> bool:
-    """Whether an append of that transaction name is in the table."""
-    return open_table(location, name).transaction_version(transaction) is not None
+def committed(
+    location: StoragePath, name: str, transactions: Collection[str], snapshot: DeltaTable | None = None
+) -> set[str]:
+    """Those of some transaction names whose appends are in a table, or in a snapshot of it."""
+    snapshot = snapshot or open_table(location, name)
+    with lake_errors(location, f"reading {name} of"):
+        return names_among(snapshot, location / TABLES[name].place / "_delta_log", transactions)
 
 
 def append_once(location: StoragePath, name: str, parts: Mapping[str, pa.Table], *, held: bool = False) -> set[str]:
@@ -206,8 +212,8 @@ def append_once(location: StoragePath, name: str, parts: Mapping[str, pa.Table],
     for attempt in range(_MAX_ATTEMPTS):
         with nullcontext() if held else lock(location):
             snapshot = open_table(location, name)
-            wanted = set(parts)
-            parts = {key: rows for key, rows in parts.items() if snapshot.transaction_version(key) is None}
+            wanted, there = set(parts), committed(location, name, parts.keys(), snapshot)
+            parts = {key: rows for key, rows in parts.items() if key not in there}
             if n_broken_off and wanted - set(parts) and _wrote(log, snapshot.version(), writer):
                 return wanted - set(parts)  # all of them: a commit happens whole or not at all
             if not parts:
@@ -253,10 +259,15 @@ def _was_outrun(error: LakeError) -> bool:
 def _batches(table: LakeTable, rows: pa.Table) -> pa.RecordBatchReader:
     def rounded() -> Iterator[pa.RecordBatch]:
         for batch in rows.to_batches(max_chunksize=_ROWS_PER_BATCH):
-            part = pa.Table.from_batches([batch])
-            yield from (round_for_storage(part) if table is OBSERVATIONS else part).cast(table.schema).to_batches()
+            yield from as_stored(table, pa.Table.from_batches([batch])).to_batches()
 
     return pa.RecordBatchReader.from_batches(table.schema, rounded())
+
+
+def as_stored(table: LakeTable, rows: pa.Table) -> pa.Table:
+    """Rows as the table will hold them: its columns and types, rounded as its schema says."""
+    rows = conform(rows, table.schema)
+    return (round_for_storage(rows) if table is OBSERVATIONS else rows).cast(table.schema)
 
 
 def data_files(

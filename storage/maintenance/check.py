@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from storage.delta.object_store import StoragePath
 from storage.delta.relations import read_errors, relation_sql, rows_of, shared_connection
-from storage.delta.tables import count_rows_in, lake_errors, lock, open_table
+from storage.delta.tables import committed, count_rows_in, lake_errors, lock, open_table
 from storage.errors import LakeError
 from storage.lake import Lake, segment_transaction
 from storage.models import WEIGHTS, ModelStore
@@ -175,7 +175,7 @@ def _read_facts(lake: Lake, without: set[str]) -> dict[str, list[dict[str, Any]]
 
 
 def _video_faults(lake: Lake, facts: dict[str, list[dict[str, Any]]], finished: frozenset[Key]) -> Iterator[VideoFault]:
-    logs = {name: open_table(lake.location, name) for name in DERIVED}
+    in_log = _committed(lake, facts)
     by_key = {
         name: {(row["video_id"], row["analysis_id"]): row for row in facts[name]}
         for name in ("observations", "tracks", "seconds", "spans")
@@ -184,14 +184,14 @@ def _video_faults(lake: Lake, facts: dict[str, list[dict[str, Any]]], finished: 
     for video in facts["videos"]:
         key = video["video_id"], video["analysis_id"]
         n_seen[key] = n_seen.get(key, 0) + 1
-        for table, what in _differences(video, by_key, logs):
+        for table, what in _differences(video, by_key, in_log):
             yield VideoFault(table, *key, video["path"], what)
         if n_seen[key] == 2:
             yield VideoFault("videos", *key, video["path"], "it is there more than once")
     for key, rows in by_key["observations"].items():
         video_id, analysis_id = key
         for segment in sorted(rows["segments"]):
-            if logs["observations"].transaction_version(segment_transaction(analysis_id, video_id, segment)) is None:
+            if segment_transaction(analysis_id, video_id, segment) not in in_log["observations"]:
                 yield VideoFault("observations", *key, "", f"segment {segment} has rows and was never committed")
         if rows["n_distinct"] != rows["n_frames"]:
             what = f"{rows['n_distinct']} frames have {rows['n_frames']} first rows"
@@ -201,7 +201,20 @@ def _video_faults(lake: Lake, facts: dict[str, list[dict[str, Any]]], finished: 
             yield VideoFault(name, *key, "", "it has rows, and no observations are left of it")
 
 
-def _differences(video: dict[str, Any], by_key: dict[str, Any], logs: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _committed(lake: Lake, facts: dict[str, list[dict[str, Any]]]) -> dict[str, set[str]]:
+    """Of the names that there should be, those that the tables' logs have, by table."""
+    names = {table: {f"{row['analysis_id']}/{row['video_id']}" for row in facts["videos"]} for table in DERIVED}
+    names["observations"] = {
+        segment_transaction(row["analysis_id"], row["video_id"], segment)
+        for row in (*facts["videos"], *facts["observations"])
+        for segment in row.get("segments", range(row.get("n_segments", 0)))
+    }
+    return {table: committed(lake.location, table, wanted) for table, wanted in names.items()}
+
+
+def _differences(
+    video: dict[str, Any], by_key: dict[str, Any], in_log: dict[str, set[str]]
+) -> Iterator[tuple[str, str]]:
     key = video["video_id"], video["analysis_id"]
     name = f"{key[1]}/{key[0]}"
     rows, tracks, seconds, spans = (
@@ -210,7 +223,7 @@ def _differences(video: dict[str, Any], by_key: dict[str, Any], logs: dict[str, 
     missing = [
         segment
         for segment in range(video["n_segments"])
-        if logs["observations"].transaction_version(segment_transaction(key[1], key[0], segment)) is None
+        if segment_transaction(key[1], key[0], segment) not in in_log["observations"]
     ]
     if missing:
         yield "observations", f"segments {', '.join(map(str, missing))} of {video['n_segments']} are not committed"
@@ -228,7 +241,7 @@ def _differences(video: dict[str, Any], by_key: dict[str, Any], logs: dict[str, 
     if rows and spans.get("n_faces", 0) != rows["n_scored"]:
         yield "spans", f"n_faces is {spans.get('n_faces', 0)} instead of {rows['n_scored']}"
     for table in ("tracks", "seconds", "spans", "videos"):
-        if logs[table].transaction_version(name) is None:
+        if name not in in_log[table]:
             yield table, "it was never committed"
 
 

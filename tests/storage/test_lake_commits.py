@@ -9,8 +9,11 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from storage.delta.tables import data_files, open_table
 from storage.errors import LakeError
 from storage.lake import Lake, Segment
+from storage.maintenance.check import check_lake
+from storage.maintenance.forget import forget_video
 from storage.records import VideoCounts
 from storage.schema import TABLES
 from storage.sql.views import connect
@@ -43,22 +46,27 @@ for number in range(3):
     won += lake.commit_segment(rows.face_rows(5), analysis_id=rows.ANALYSIS_A, video_id=rows.video_id(number))
     lake.commit_segment(rows.face_rows(5), analysis_id=rows.ANALYSIS_A, video_id=own, segment=number)
     lake.commit_video(rows.finished(number))
-print(won)
+first = 200 + 3 * int(sys.argv[2])
+short = lake.commit_short_videos([(rows.finished(number), rows.face_rows(5)) for number in range(first, first + 6)])
+print(won, sum(counts is not None for counts in short))
 """
 
 
 def test_of_racing_processes_exactly_one_commits_each_segment(tmp_path: Path) -> None:
     location = tmp_path / "lake"
     racers = [rows.start(RACE, location, number) for number in range(2)]  # they also race to create it
-    assert sum(map(int, rows.race(racers))) == 3
+    won = [[int(word) for word in said.split()] for said in rows.race(racers)]
+    assert [sum(each) for each in zip(*won, strict=True)] == [3, 9]  # six short videos each, three of them of both
     lake = Lake.open(location)
     for number in range(2):
         assert lake.done_segments(rows.ANALYSIS_A, rows.video_id(100 + number), 3) == {0, 1, 2}
     with connect(lake) as con:
         assert con.execute("SELECT count(*), count(DISTINCT (video_id, frame_index)) FROM frames").fetchall() == [
-            (15, 15)
+            (60, 60)
         ]
-        assert con.execute("SELECT count(*) FROM videos").fetchall() == [(3,)]
+        assert con.execute("SELECT count(*), count(DISTINCT video_id) FROM videos").fetchall() == [(12, 12)]
+    unsound = {fault.video_id for fault in check_lake(lake).videos}
+    assert unsound == {rows.video_id(100), rows.video_id(101)}  # whose segments have the same frames
 
 
 def test_many_small_videos_share_commits(lake: Lake) -> None:
@@ -70,6 +78,54 @@ def test_many_small_videos_share_commits(lake: Lake) -> None:
     assert [c.n_faces for c in counts] == [5, 6, 7, 8, 9, 10]
     assert lake.done_videos(rows.ANALYSIS_A) == {rows.video_id(n) for n in range(6)}
     assert lake.done_videos(rows.ANALYSIS_B) == set()
+
+
+def test_short_videos_are_finished_together_each_once(lake: Lake, tmp_path: Path) -> None:
+    one_by_one = Lake.open(tmp_path / "one by one", create=True)
+    videos = [rows.finished(n, **({"analysis_id": rows.ANALYSIS_B} if n == 3 else {})) for n in range(7)]
+    tables = [rows.face_rows(4 + n, n_faces=n % 3, undecodable=(2,) if n == 5 else (), seed=n) for n in range(7)]
+    for video, table in zip(videos, tables, strict=True):
+        names = {"analysis_id": video.analysis_id, "video_id": video.video_id}
+        one_by_one.commit_segment(table, **names)
+        one_by_one.commit_video(video)
+        if video in videos[:2]:
+            lake.commit_segment(table, **names)
+    lake.commit_video(videos[0])  # one is finished, of the next a killed run has left the rows
+    before = {name: len(data_files(lake.location, name)) for name in TABLES}
+    group = [*zip(videos, tables, strict=True), (videos[4], tables[4])]
+    counts = lake.commit_short_videos(group)
+    assert counts[0] is counts[-1] is None
+    assert [(c.n_frames, c.n_faces, c.status) for c in counts if c] == [
+        *((5, 5, "ok"), (6, 12, "ok"), (7, 0, "ok"), (8, 8, "ok"), (9, 16, "partial"), (10, 0, "ok")),
+    ]
+    assert rows.everything(lake) == rows.everything(one_by_one)
+    assert lake.commit_short_videos(group) == [None] * 8
+    added = {name: len(data_files(lake.location, name)) - before[name] for name in TABLES}
+    assert {name: n for name, n in added.items() if n > 2} == {}  # one each, of two analyses
+    assert check_lake(lake).is_sound
+    forget_video(lake, videos[2].video_id)
+    assert lake.done_videos(rows.ANALYSIS_A) == {rows.video_id(n) for n in (0, 1, 4, 5, 6)}
+    assert check_lake(lake).is_sound
+
+
+def test_names_are_known_behind_a_checkpoint(lake: Lake) -> None:
+    names = {"analysis_id": rows.ANALYSIS_A, "video_id": rows.video_id(1)}
+
+    def commit(*segments: int) -> set[int]:
+        for segment in segments:
+            assert lake.commit_segment(rows.face_rows(2, first_frame=2 * segment), **names, segment=segment)
+        return lake.done_segments(**names, n_segments=8)
+
+    log = lake.location / "observations" / "_delta_log"
+    assert commit(0, 1) == {0, 1}
+    open_table(lake.location, "observations").create_checkpoint()
+    for entry in (0, 1):  # as Delta clears a log
+        (log / f"{entry:020d}.json").unlink()
+    assert commit(3, 5) == {0, 1, 3, 5}
+    parts = [Segment(*names.values(), n, rows.face_rows(2, first_frame=2 * n)) for n in range(5)]
+    assert {segment for *_, segment in lake.commit_segments(parts)} == {2, 4}
+    (log / "_last_checkpoint").unlink()  # nobody has to write it
+    assert lake.done_segments(**names, n_segments=8) == {0, 1, 2, 3, 4, 5}
 
 
 def test_a_video_without_its_row_is_in_no_view(lake: Lake) -> None:

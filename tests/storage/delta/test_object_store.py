@@ -55,6 +55,22 @@ def folder(tmp_path: Path) -> Lake:
     return Lake.open(tmp_path / "folder", create=True)
 
 
+def test_short_videos_share_commits_and_are_known_behind_a_checkpoint(lake: Lake, proxy: Proxy) -> None:
+    names = {"analysis_id": rows.ANALYSIS_A, "video_id": rows.video_id(99)}
+    for segment in range(11):  # a store's log gets a checkpoint at every tenth commit
+        lake.commit_segment(rows.face_rows(2, first_frame=2 * segment), **names, segment=segment)
+    proxy.take_requests()
+    short = [(rows.finished(number), rows.face_rows(5)) for number in range(12)]
+    assert [counts.n_faces for counts in lake.commit_short_videos(short[:10]) if counts] == [5] * 10
+    puts = [r for r in proxy.take_requests() if r.method == "PUT" and r.target.endswith(".parquet")]
+    assert len(puts) == 5  # a file of each table
+    assert [counts is None for counts in lake.commit_short_videos(short)] == [True] * 10 + [False] * 2
+    lake.commit_video(rows.finished(99, n_segments=11))
+    assert check_lake(lake).is_sound
+    assert lake.done_segments(**names, n_segments=12) == set(range(11))
+    assert len(rows.everything(lake)["frames"]) == 12 * 5 + 22
+
+
 def test_views_show_the_same_rows_as_in_a_folder(lake: Lake, folder: Lake) -> None:
     for each in (lake, folder):
         rows.add_video(each, 1, rows.face_rows(40, n_faces=2, without_face=(3,), undecodable=(7,)))
