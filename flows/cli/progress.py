@@ -51,6 +51,9 @@ class _TerminalProgress(Progress):
     def begin(self, n_videos: int) -> None:
         self._bars.update(self._videos, total=n_videos)
 
+    def more(self, n_videos: int) -> None:
+        self._bars.update(self._videos, total=(self._bars.tasks[self._videos].total or 0) + n_videos)
+
     def frames(self, path: str, n_done: int, n_frames: int) -> None:
         self._known[path] = (n_done, n_frames)
         done, total = (sum(values) for values in zip(*self._known.values(), strict=True))

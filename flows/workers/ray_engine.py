@@ -27,6 +27,7 @@ from mfer.card import read_card
 from mfer.errors import ConfigError, ModelError
 from pipelines.scoring.lookup import find_model
 from storage.delta.object_store import StoragePath
+from storage.identity import content_of_video
 from storage.interpreter import python_environment
 from storage.lake import Lake
 from storage.records import VideoOutcome, VideoPart
@@ -214,7 +215,10 @@ class RayEngine:
             self._waiting.appendleft(work)
             return
         message = f"{work.n_lost} actors died over it: {str(error).splitlines()[0]}"
-        failure = VideoOutcome(work.task.video_id, str(work.task.path), "failed", "crashed", "decode", message)
+        task = work.task
+        failure = VideoOutcome(
+            task.video_id, str(task.path), "failed", "crashed", "decode", message, stream=task.number
+        )
         yield from self._take(work, failure)
 
     def _take(self, work: _Work, outcome: VideoOutcome | VideoPart) -> Iterator[VideoOutcome]:
@@ -223,7 +227,7 @@ class RayEngine:
             yield outcome
         elif work.parts is None:
             assert isinstance(outcome, VideoPart)
-            self._share_out(replace(work.task, video_id=outcome.video_id), outcome.n_segments)
+            self._share_out(replace(work.task, content=content_of_video(outcome.video_id)), outcome.n_segments)
         else:
             work.parts.n_open -= 1
             if isinstance(outcome, VideoOutcome) and outcome.status in ("failed", "partial"):
