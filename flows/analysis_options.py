@@ -21,7 +21,7 @@ from pipelines.video.decoders import DECODERS
 
 __all__ = ["AnalysisOptions", "Option", "analysis_options", "n_cores"]
 
-Kind = Literal["text", "texts", "whole", "number", "pixels_or_share"]
+Kind = Literal["text", "texts", "whole", "number", "pixels_or_share", "number_or_all"]
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,13 @@ class AnalysisOptions:
         "Turn frames clockwise by these degrees before faces are detected, for people who lie on their side; auto takes"
         " the turn in which a few frames show most upright faces.",
         choices=ROTATIONS,
+    )
+    stream: str | int | None = _option(
+        None,
+        "Number of the video stream to analyse, from 0, in files with several (screen and camera); all: each of them."
+        " `mfer inspect` lists them; cover pictures are not counted.",
+        kind="number_or_all",
+        default_text="the one that players show",
     )
     detector: str = _option(DEFAULT_DETECTOR, "The face detector.", choices=tuple(DETECTORS))
     detect: DetectMode = _option(  # noqa: RUF009
@@ -172,7 +179,13 @@ class AnalysisOptions:
             ray_address=self.ray_address,
             networks=self.networks,
             exclude=tuple(self.exclude),
+            stream=_stream(self.stream),
         )
+
+
+def _stream(chosen: str | int | None) -> int | Literal["all"] | None:
+    """The stream that a person chose; FolderRun refuses what is none."""
+    return int(chosen) if isinstance(chosen, str) and chosen.isdecimal() else chosen  # type: ignore[return-value]
 
 
 def analysis_options() -> list[Option]:

@@ -8,13 +8,13 @@ import signal
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from flows.revision import code_revision
 from flows.run import FolderRun, Progress, RunSummary
@@ -28,7 +28,7 @@ from pipelines.sources import absolute, find_videos
 from storage.delta.object_store import StoragePath, is_uri
 from storage.delta.relations import read_errors
 from storage.errors import LakeError
-from storage.identity import analysis_id, faces_id
+from storage.identity import analysis_id, content_of_video, faces_id, stream_of_video
 from storage.lake import Lake
 from storage.records import RunManifest, VideoOutcome
 from storage.sql.model_choice import mixture_note
@@ -56,27 +56,38 @@ def analyze_folder(run: FolderRun, progress: Progress | None = None) -> RunSumma
     analysis = analysis_id(faces_id(run.settings.hashed()), card.model_id, card.crop.to_dict())
     found = find_videos(run.paths, run.exclude)
     outcomes = [_problem(problem) for problem in found.problems]
-    todo: dict[str, Task] = {}
-    known, done = _known_files(lake, found.videos), lake.done_videos(analysis)
+    todo: dict[tuple[str, int | None], Task] = {}
+    known, done = _known_files(lake, found.videos), lake.done_streams(analysis)
     for path in map(absolute, found.videos):
-        video_id, size_bytes, mtime_ns = known.get(path, (None, 0, 0))
-        if video_id in done:
-            outcomes.append(
-                VideoOutcome(
-                    video_id, str(path), "skipped", message="already analysed", size_bytes=size_bytes, mtime_ns=mtime_ns
-                )
+        content, size_bytes, mtime_ns = known.get(path, (None, 0, 0))
+        finished, missing = _divide(run.stream, *done.get(content or "", ({}, 0)))
+        outcomes += [
+            VideoOutcome(
+                video_id, str(path), "skipped", message="already analysed", size_bytes=size_bytes, mtime_ns=mtime_ns
             )
-        else:
-            todo[str(path)] = Task(path, video_id)
+            for video_id in finished
+        ]
+        for stream in missing:
+            task = Task(path, content, stream=stream)
+            todo[str(path), task.number] = task
     progress.begin(len(todo))
     pool, disk_is_full = _engine(run, model, progress), False
     try:
         with pool, _stop_on_signals(pool, progress):
-            for outcome in pool(list(todo.values())):
-                assert isinstance(outcome, VideoOutcome)  # whole videos were asked for
-                del todo[outcome.path]
-                outcomes.append(outcome)
-                progress.video(outcome)
+            next_tasks = list(todo.values())
+            while next_tasks and not pool.stopping:
+                further: list[Task] = []
+                for outcome in pool(next_tasks):
+                    assert isinstance(outcome, VideoOutcome)  # whole videos were asked for
+                    task = todo.pop((outcome.path, outcome.stream))
+                    for number in outcome.other_streams:
+                        content = content_of_video(outcome.video_id or "") or None
+                        further.append(replace(task, content=content, stream=number))
+                    outcomes.append(outcome)
+                    progress.video(outcome)
+                todo |= {(str(task.path), task.number): task for task in further}
+                progress.more(len(further))
+                next_tasks = further
     except LakeError as error:
         disk_is_full = error.code == "disk_full"
         raise
@@ -101,6 +112,23 @@ def analyze_folder(run: FolderRun, progress: Progress | None = None) -> RunSumma
     )
 
 
+def _divide(
+    wanted: int | Literal["all"] | None, done: Mapping[int, str], n_streams: int
+) -> tuple[list[str], list[int | Literal["all"] | None]]:
+    """What is finished of a file's wanted streams, as video_ids, and what to analyse.
+
+    ``done`` are the finished ones of its ``n_streams``, by number; without any, nothing is known of the file.
+    """
+    if wanted == "all" and done:
+        return list(done.values()), [number for number in range(n_streams) if number not in done]
+    finished = [
+        video_id
+        for number, video_id in done.items()
+        if (stream_of_video(video_id) is None if wanted is None else number == wanted)
+    ]
+    return finished, [] if finished else [wanted]
+
+
 def _note(lake: Lake) -> str:
     with read_errors(lake.location), connect(lake) as con:
         return mixture_note(con)
@@ -121,7 +149,7 @@ def _manifest(run: FolderRun, model_id: str, device: str, started_utc: datetime)
 
 
 def _known_files(lake: Lake, videos: Sequence[StoragePath]) -> dict[StoragePath, tuple[str, int, int]]:
-    """video_id, size and mtime of the files that were hashed before and have not changed since."""
+    """Content, size and mtime of the files that were hashed before and have not changed since."""
     stats = {}
     for path in map(absolute, videos):
         try:
@@ -130,7 +158,7 @@ def _known_files(lake: Lake, videos: Sequence[StoragePath]) -> dict[StoragePath,
             continue  # analysing it will say what is wrong
         stats[path] = (stat.st_size, stat.st_mtime_ns)
     ids = lake.known_files([(path, *stat) for path, stat in stats.items()])
-    return {path: (video_id, *stats[path]) for path, video_id in ids.items()}
+    return {path: (content, *stats[path]) for path, content in ids.items()}
 
 
 def _problem(problem: VideoError) -> VideoOutcome:
@@ -183,4 +211,4 @@ def _stop_on_signals(pool: WorkerPool | RayEngine, progress: Progress) -> Iterat
 
 def _not_begun(task: Task) -> VideoOutcome:
     message = "the run was stopped before this video was finished; run again to go on"
-    return VideoOutcome(task.video_id, str(task.path), "skipped", "interrupted", message=message)
+    return VideoOutcome(task.video_id, str(task.path), "skipped", "interrupted", message=message, stream=task.number)

@@ -28,7 +28,7 @@ from storage.delta.object_store import StoragePath, is_uri, place_of
 from storage.delta.relations import read_errors
 from storage.errors import LakeError
 from storage.files import whole_file
-from storage.identity import as_stored
+from storage.identity import as_stored, stream_of_video
 from storage.lake import Lake
 from storage.sql.selection import ChosenVideo, choose_video
 from storage.sql.views import connect
@@ -39,7 +39,9 @@ _SIDE_PX = 240
 _CAPTION_PX = 44
 
 
-def explain_moment(video: str, at_s: float, model: Path, out: Path, lake: Lake | None = None) -> str:
+def explain_moment(
+    video: str, at_s: float, model: Path, out: Path, lake: Lake | None = None, *, file: Path | None = None
+) -> str:
     """Draw every face of the frame shown at a moment beside its Grad-CAM overlay.
 
     Args:
@@ -47,6 +49,7 @@ def explain_moment(video: str, at_s: float, model: Path, out: Path, lake: Lake |
         at_s: seconds into it, as a player shows them.
         model: a model's folder.
         out: PNG to write; a row per face with the crop that the network saw and the heat for its top class.
+        file: where the video is, if it is not where it was analysed.
         lake: its faces are taken where it has the frame; else the default detector looks for them.
 
     Returns:
@@ -58,8 +61,8 @@ def explain_moment(video: str, at_s: float, model: Path, out: Path, lake: Lake |
         ConfigError: a moment outside the video or without a face, or an output that cannot be written.
     """
     place, known = _find_video(video, lake)
-    with local_copy(place) as path:
-        opened = open_video(path)
+    with local_copy(file or place) as path:
+        opened = open_video(path, stream=None if known is None else stream_of_video(known.video_id))
         wanted = _frame_at(opened, at_s)
         frame = _read_frame(opened, wanted)
     found = None if lake is None or known is None else _stored_faces(frame, lake, known)

@@ -11,7 +11,7 @@ from flows.run import FolderRun, Progress, RunSummary
 from mfer.errors import ConfigError
 from pipelines.settings import AnalysisSettings, DetectorSettings, QualitySettings, TrackerSettings
 from storage.delta.relations import read_errors, rows_of
-from storage.identity import faces_id
+from storage.identity import faces_id, stream_of_video
 from storage.lake import Lake
 from storage.originals import FILES_SQL, find_object, find_original
 from storage.sql.views import connect
@@ -57,7 +57,7 @@ def reanalyze(
         for row in rows_of(con, FILES_SQL).to_pylist():
             files.setdefault(row["video_id"], []).append(row)
     missing, outdated = [], []
-    paths: dict[str, list[str]] = {}
+    paths: dict[tuple[str, int | None], list[str]] = {}
     settings_of: dict[str, AnalysisSettings] = {}
     for video in done:
         settings, named = _settings(video["settings"]), files[video["video_id"]]
@@ -67,13 +67,20 @@ def reanalyze(
             missing.append(video["path"])
         else:
             settings_of[video["faces_id"]] = settings
-            paths.setdefault(video["faces_id"], []).append(str(path))
+            paths.setdefault((video["faces_id"], stream_of_video(video["video_id"])), []).append(str(path))
     runs = tuple(
         analyze_folder(
-            FolderRun(tuple(dict.fromkeys(ours)), str(lake.location), new_model, device, settings=settings_of[key]),
+            FolderRun(
+                tuple(dict.fromkeys(ours)),
+                str(lake.location),
+                new_model,
+                device,
+                settings=settings_of[key],
+                stream=stream,
+            ),
             progress,
         )
-        for key, ours in paths.items()
+        for (key, stream), ours in paths.items()
     )
     return Reanalysis(runs, tuple(missing), tuple(outdated))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from mfer.errors import ConfigError
 from pipelines.heartbeat import Phase
@@ -50,6 +50,7 @@ class FolderRun:
     ``paths`` are files and folders, ``exclude`` patterns of what to leave out (``pipelines.sources``). ``model`` is a
     name as in ``mfer models list``; ``device`` is ``auto``, ``cpu`` or a CUDA device; ``runtime`` runs the model:
     ``auto``, ``torch`` or ``onnx``. ``workers`` are processes, each with one video at a time and within ``limits``.
+    ``stream`` is the number of the video stream to analyse in every file, or ``all``; None: the one that players show.
     ``networks`` are each worker's ``own`` or ``shared``, in one process more that works for all of them; ``auto``
     shares them on a GPU. ``engine`` is ``local``, or ``ray`` for a cluster at ``ray_address``, where long videos are
     shared out by segments.
@@ -67,8 +68,12 @@ class FolderRun:
     ray_address: str | None = None
     networks: str = "auto"
     exclude: tuple[str, ...] = ()
+    stream: int | Literal["all"] | None = None
 
     def __post_init__(self) -> None:
+        is_number = isinstance(self.stream, int) and not isinstance(self.stream, bool) and self.stream >= 0
+        if not (self.stream is None or self.stream == "all" or is_number):
+            raise ConfigError(f"stream is {self.stream!r}; allowed: the number of a video stream, from 0, or all")
         if self.engine not in ENGINES:
             raise ConfigError(f"engine is {self.engine!r}; allowed: {', '.join(ENGINES)}")
         if self.networks not in NETWORKS:
@@ -131,6 +136,9 @@ class Progress:
     """What a run tells while it works; the default says nothing."""
 
     def begin(self, n_videos: int) -> None: ...
+
+    def more(self, n_videos: int) -> None:
+        """So many further videos: streams of files that were opened meanwhile."""
 
     def frames(self, path: str, n_done: int, n_frames: int) -> None: ...
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import duckdb
@@ -28,6 +28,7 @@ def analyze(
     model: str = "default",
     device: str = "auto",
     workers: int = 1,
+    stream: int | Literal["all"] | None = None,
     progress: bool = True,
     **settings: Any,
 ) -> RunSummary:
@@ -39,6 +40,8 @@ def analyze(
         model: a name as in ``mfer models list``, or a model's folder.
         device: ``auto``, ``cpu`` or a CUDA device.
         workers: processes, each with one video at a time.
+        stream: number of the video stream to analyse, from 0, in files with several; ``all`` is each of them, None
+            the one that players show.
         progress: draw bars where standard error is a terminal.
         settings: of ``pipelines.settings.AnalysisSettings``, such as ``fps=5.0``.
 
@@ -64,6 +67,7 @@ def analyze(
         device=device,
         workers=workers,
         settings=AnalysisSettings(**settings),
+        stream=stream,
     )
     with make_progress(quiet=not progress) as shown:
         return analyze_folder(run, shown)

@@ -18,12 +18,14 @@ ALREADY_ANALYSED = "already analysed"
 @dataclass(frozen=True)
 class AnalyzedVideo:
     """``observations`` are the rows of a short video, which nobody has committed yet; None where all its segments are
-    in the lake. ``path`` is that of the task."""
+    in the lake. ``path`` is that of the task; ``stream`` and ``other_streams`` are as in VideoOutcome."""
 
     path: str
     finished: FinishedVideo
     observations: pa.Table | None = None
     elapsed_s: float = 0.0
+    stream: int | None = None
+    other_streams: tuple[int, ...] = ()
 
     def outcome(self, counts: VideoCounts | None) -> VideoOutcome:
         """What a run says about it; ``counts`` are those of its rows, None where it had been finished before."""
@@ -36,6 +38,8 @@ class AnalyzedVideo:
             elapsed_s=self.elapsed_s,
             size_bytes=finished.size_bytes,
             mtime_ns=finished.mtime_ns,
+            stream=self.stream,
+            other_streams=self.other_streams,
         )
         return outcome if counts is None else _counted(outcome, finished, counts)
 

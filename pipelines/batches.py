@@ -39,12 +39,13 @@ def _check(batch: Any, field: str, dtype: Any, *shape: int | None) -> None:
 class VideoInfo:
     """Facts about a video from its headers and packets, before any frame is decoded.
 
-    ``video_id`` is 16 hex digits of the sha256 of the bytes. Width and height are as shown: after rotation
+    ``video_id`` is that of ``storage.identity``. Width and height are as shown: after rotation
     and after the sample aspect ratio was made square. ``n_frames`` counts packets that must give a frame, and those
     that the header promises and a file cut short does not hold. ``start_s`` is where a player begins to count, in the
     file's own clock: at the first frame or, if that is earlier, the first sound. ``duration_s`` runs from there to the
     end of the last frame. ``rotation_deg`` is clockwise, 0 / 90 / 180 / 270;
-    ``mirrored`` means a horizontal flip before the rotation.
+    ``mirrored`` means a horizontal flip before the rotation. ``stream`` is the number of the video stream, from 0, of
+    ``n_streams`` in the file.
     """
 
     path: Path
@@ -59,6 +60,8 @@ class VideoInfo:
     n_frames: int
     duration_s: float
     start_s: float
+    stream: int = 0
+    n_streams: int = 1
 
     def __post_init__(self) -> None:
         if self.rotation_deg not in (0, 90, 180, 270):

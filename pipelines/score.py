@@ -19,7 +19,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -37,14 +37,14 @@ from pipelines.remote import local_copy
 from pipelines.rows import ROW_SCHEMA, FrameTimes, observation_rows
 from pipelines.scoring.scorer import Scorer
 from pipelines.settings import AnalysisSettings
-from pipelines.video.containers import require_file
+from pipelines.video.containers import list_streams, require_file
 from pipelines.video.decode import Decoding, decode, open_video
 from pipelines.video.prefetch import prefetch
 from pipelines.video.scan import Video
 from pipelines.video.stills import read_still
 from storage.delta.object_store import StoragePath
 from storage.errors import LakeError
-from storage.identity import analysis_id, faces_id, path_text, video_id_of
+from storage.identity import analysis_id, faces_id, path_text, video_id_of, with_stream
 from storage.lake import Lake, Segment
 from storage.records import FinishedVideo, VideoOutcome, VideoPart
 
@@ -69,14 +69,17 @@ FrameProgress = Callable[[int, int], None]
 class VideoFile:
     """A path to analyse.
 
-    ``video_id`` is set if the file was hashed before and has not changed since. ``decoder`` replaces the one of the
+    ``content`` is set if the file was hashed before and has not changed since. ``decoder`` replaces the one of the
     settings. ``segments`` (first, end) limits what is committed; None commits all segments, and the video as finished.
+    ``stream`` is the number of the video stream; None is the one that players show, and so is ``all``, whose outcome
+    names the others.
     """
 
     path: StoragePath
-    video_id: str | None = None
+    content: str | None = None
     decoder: str | None = None
     segments: tuple[int, int] | None = None
+    stream: int | Literal["all"] | None = None
 
 
 class _StoppedError(Exception):
@@ -149,21 +152,28 @@ class VideoAnalyzer:
         """
         heartbeat(Phase.OPEN)
         started = time.monotonic()
-        video_id, stat = file.video_id, None
+        video_id, stat = file.content, None
+        stream, others = None if file.stream == "all" else file.stream, tuple[int, ...]()
         try:
             with local_copy(file.path) as path:  # of an object in a store; a file is read where it is
                 require_file(path)
                 stat = path.stat()
                 with stage("hash"):
-                    video_id = video_id or video_id_of(path, heartbeat)
+                    content = file.content or video_id_of(path, heartbeat)
+                video_id = with_stream(content, stream)
+                if file.stream is not None:
+                    shown, streams = list_streams(path)
+                    others = tuple(n for n in range(len(streams)) if n != shown) if file.stream == "all" else ()
+                    video_id = with_stream(content, None if stream == shown else stream)
                 if self._is_finished(video_id):
                     outcome = VideoOutcome(video_id, str(file.path), "skipped", message=ALREADY_ANALYSED)
                 else:
-                    found = self._analyze(path, replace(file, video_id=video_id), stat, progress, stopping)
+                    found = self._analyze(path, file, video_id, stat, progress, stopping)
                     if isinstance(found, VideoPart):
                         return found
                     self._handed_over.add(video_id)
-                    found = replace(found, elapsed_s=time.monotonic() - started)
+                    elapsed_s = time.monotonic() - started
+                    found = replace(found, elapsed_s=elapsed_s, stream=stream, other_streams=others)
                     return found if found.observations is not None else self._finish(found)
         except (LakeError, ConfigError):
             raise
@@ -181,21 +191,27 @@ class VideoAnalyzer:
         except Exception as error:  # one video must not end the folder
             outcome = _failed(file.path, video_id, "internal", "score", _fault(error))
         size_bytes, mtime_ns = (stat.st_size, stat.st_mtime_ns) if stat else (0, 0)
-        return replace(outcome, elapsed_s=time.monotonic() - started, size_bytes=size_bytes, mtime_ns=mtime_ns)
+        return replace(
+            outcome,
+            elapsed_s=time.monotonic() - started,
+            size_bytes=size_bytes,
+            mtime_ns=mtime_ns,
+            stream=stream,
+            other_streams=others,
+        )
 
     def _analyze(
         self,
         path: Path,
         file: VideoFile,
+        video_id: str,
         stat: os.stat_result,
         progress: FrameProgress | None,
         stopping: Callable[[], bool],
     ) -> AnalyzedVideo | VideoPart:
         """``path`` is the file, or a local copy of it."""
-        video_id = file.video_id
-        assert video_id is not None
         with stage("scan"):
-            video = open_video(path, video_id)
+            video = open_video(path, video_id, stream=None if file.stream == "all" else file.stream)
         info = video.info
         frames = decode(
             video,
@@ -231,6 +247,8 @@ class VideoAnalyzer:
             codec=info.codec,
             container=info.container,
             decoder=frames.decoder,
+            stream=info.stream,
+            n_streams=info.n_streams,
             settings={
                 **self.settings.hashed(),
                 "crop": self.scorer.card.crop.to_dict(),
@@ -363,9 +381,10 @@ def _sample_stills(video: Video) -> Iterator[FrameBatch]:
     for index in np.unique(np.linspace(0, n_frames, 2 * _ROTATION_FRAMES + 1)[1::2].astype(np.int64)):
         heartbeat()
         try:
-            rgb = np.ascontiguousarray(read_still(video.info.path, float(video.pts_s[index])))[None]
+            picture = read_still(video.info.path, float(video.pts_s[index]), stream=video.info.stream)
         except VideoError:
             continue
+        rgb = np.ascontiguousarray(picture)[None]
         yield FrameBatch(
             rgb=rgb,
             frame_index=index[None],

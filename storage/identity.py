@@ -17,14 +17,19 @@ __all__ = [
     "as_stored",
     "canonical_json",
     "composed",
+    "content_of_video",
     "faces_id",
     "path_shown",
     "path_text",
     "printable",
+    "stream_of_video",
     "video_id_of",
+    "video_name",
+    "with_stream",
 ]
 
 _ID_DIGITS = 16
+_STREAM = "-v"
 _CHUNK_BYTES = 1 << 20
 
 
@@ -39,6 +44,33 @@ def video_id_of(path: str | Path, on_progress: Callable[[], None] = lambda: None
             digest.update(chunk)
             on_progress()
     return digest.hexdigest()[:_ID_DIGITS]
+
+
+def with_stream(content: str, stream: int | None) -> str:
+    """The video_id of one video stream of a file, such as ``0123456789abcdef-v1``.
+
+    Args:
+        content: the file's video_id, as ``video_id_of`` gives it.
+        stream: number of the stream, from 0; None for the one that players show, whose id is the file's own.
+    """
+    return content if stream is None else f"{content}{_STREAM}{stream}"
+
+
+def content_of_video(video_id: str) -> str:
+    """The content that a video_id names, without its stream."""
+    return video_id.partition(_STREAM)[0]
+
+
+def stream_of_video(video_id: str) -> int | None:
+    """The number of the stream that a video_id names; None for the one that players show."""
+    number = video_id.partition(_STREAM)[2]
+    return int(number) if number else None
+
+
+def video_name(file_name: str, video_id: str | None) -> str:
+    """What people call a video: the file's name, with the stream where it is not the one that players show."""
+    stream = None if video_id is None else stream_of_video(video_id)
+    return file_name if stream is None else f"{file_name}, stream {stream}"
 
 
 def canonical_json(settings: Mapping[str, Any]) -> str:

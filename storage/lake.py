@@ -19,7 +19,7 @@ from storage.delta.object_store import ObjectPath, StoragePath, place_of, replac
 from storage.delta.relations import Connection, quote, read_errors, relation_sql, rows_of, shared_connection
 from storage.delta.tables import MARKER
 from storage.errors import LakeError
-from storage.identity import canonical_json, path_text
+from storage.identity import canonical_json, content_of_video, path_text
 from storage.records import FinishedVideo, RunManifest, VideoCounts, VideoOutcome
 from storage.schema import FACE_COLUMNS, OBSERVATIONS, SCHEMA_VERSION, TABLES
 from storage.stitch import SeamLimits
@@ -379,12 +379,22 @@ class Lake:
         sql = f"SELECT video_id FROM ({relation_sql(self.location, 'videos')}) WHERE analysis_id = ?"
         return {row["video_id"] for row in self._read(sql, [analysis_id]).to_pylist()}
 
+    def done_streams(self, analysis_id: str) -> dict[str, tuple[dict[int, str], int]]:
+        """By content, the video_ids of the streams that are finished in an analysis, and how many the file has."""
+        columns = "video_id, stream, n_streams"
+        sql = f"SELECT {columns} FROM ({relation_sql(self.location, 'videos')}) WHERE analysis_id = ?"
+        found: dict[str, tuple[dict[int, str], int]] = {}
+        for row in self._read(sql, [analysis_id]).to_pylist():
+            streams, _ = found.setdefault(content_of_video(row["video_id"]), ({}, row["n_streams"]))
+            streams[row["stream"]] = row["video_id"]
+        return found
+
     def known_file(self, path: str | StoragePath, size_bytes: int, mtime_ns: int) -> str | None:
-        """The video_id of a file that was hashed before and has not changed since; see ``known_files``."""
+        """The content of a file that was hashed before and has not changed since; see ``known_files``."""
         return next(iter(self.known_files([(path, size_bytes, mtime_ns)]).values()), None)
 
     def known_files(self, files: Iterable[tuple[_P, int, int]]) -> dict[_P, str]:
-        """Which of (path, size_bytes, mtime_ns) were hashed before: path to video_id, in one read of the lake.
+        """Which of (path, size_bytes, mtime_ns) were hashed before: path to video_id without stream, in one read.
 
         A path counts only with equal size and modification time. Give paths as they are given to runs (absolute).
         """
@@ -399,7 +409,7 @@ class Lake:
             f"SELECT DISTINCT * FROM ({sql}) WHERE video_id IS NOT NULL AND path IN ?", [[k[0] for k in wanted]]
         )
         found = ((wanted.get((r["path"], r["size_bytes"], r["mtime_ns"])), r["video_id"]) for r in rows.to_pylist())
-        return {path: video_id for path, video_id in found if path is not None}
+        return {path: content_of_video(video_id) for path, video_id in found if path is not None}
 
     def stored_faces(self, faces_id: str, video_id: str) -> pa.Table | None:
         """Every row of a finished analysis with the same faces, by frame and face, without what a model gave.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from storage.delta.object_store import ObjectPath, is_uri
-from storage.identity import video_id_of
+from storage.identity import content_of_video, video_id_of
 
 __all__ = ["FILES_SQL", "content_of", "find_object", "find_original"]
 
@@ -38,9 +38,10 @@ def find_original(
 
     Args:
         named: rows of ``FILES_SQL`` for this video.
-        video_id: its content.
+        video_id: its content; of any stream.
         content: asked for the video_id of a file whose time has changed: a copy has another time and the same bytes.
     """
+    wanted = content_of_video(video_id)
     for row in named:
         path = Path(row["path"])
         try:
@@ -49,7 +50,7 @@ def find_original(
             continue
         if not path.is_file() or status.st_size != row["size_bytes"]:
             continue
-        if status.st_mtime_ns == row["mtime_ns"] or content(path, status) == video_id:
+        if status.st_mtime_ns == row["mtime_ns"] or content(path, status) == wanted:
             return path
     return None
 

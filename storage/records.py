@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -25,8 +26,9 @@ WORST_FIRST = ("failed", "partial", "ok", "skipped")
 #: What can be wrong with a video; docs/errors.md has a cause and a remedy for each.
 VIDEO_CODES = frozenset(
     {
-        *("missing", "not_a_file", "empty_file", "unreadable", "not_a_video", "no_video_stream", "encrypted"),
+        *("missing", "not_a_file", "empty_file", "unreadable", "not_a_video", "no_video_stream", "no_such_stream"),
         *(
+            "encrypted",
             "no_frames",
             "too_large",
             "truncated",
@@ -41,8 +43,13 @@ VIDEO_CODES = frozenset(
 )
 
 
+_HASH = re.compile("[0-9a-f]{16}")
+#: With the number of a stream where it is not the one that players show.
+_VIDEO_ID = re.compile(r"[0-9a-f]{16}(-v\d+)?")
+
+
 def _check_id(owner: object, name: str, value: str | None) -> None:
-    if value is None or len(value) != 16 or set(value) - set("0123456789abcdef"):
+    if value is None or not (_VIDEO_ID if name == "video_id" else _HASH).fullmatch(value):
         raise ValueError(f"{type(owner).__name__}.{name} must be 16 lower-case hex digits, got {value!r}")
 
 
@@ -58,7 +65,9 @@ class VideoOutcome:
 
     ``video_id`` is None where no bytes could be read. ``code``, ``stage`` and ``message`` say what went wrong
     (a failed or partial video always has a code); ``log`` is what libraries wrote to standard error meanwhile.
-    ``n_frames`` counts sampled frames, ``n_faces`` rows with a face.
+    ``n_frames`` counts sampled frames, ``n_faces`` rows with a face. ``stream`` is the number of the video stream that
+    was asked for, None for the one that players show; where all were asked for, the outcome of that one names the
+    ``other_streams``.
     """
 
     video_id: str | None
@@ -75,6 +84,8 @@ class VideoOutcome:
     size_bytes: int = 0
     mtime_ns: int = 0
     log: str = ""
+    stream: int | None = None
+    other_streams: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.status not in STATUSES:
@@ -134,6 +145,7 @@ class FinishedVideo:
     Counts are not here: the lake counts its own rows. ``code`` and ``message`` are set when the video is partial
     for a reason that no row shows (a file that breaks off). ``settings`` is what the two ids were hashed from;
     ``width_px`` and ``height_px`` are as shown, ``start_s`` is where a player begins to count, in the file's own clock.
+    ``stream`` is the number of the video stream, from 0, of ``n_streams`` in the file.
     """
 
     video_id: str
@@ -153,6 +165,8 @@ class FinishedVideo:
     codec: str = ""
     container: str = ""
     decoder: str = ""
+    stream: int = 0
+    n_streams: int = 1
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 #: Bump when the meaning or layout of a table changes; a lake of another version is refused.
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 #: The classes that have a column. storage imports nothing of ours, so they are named here; a column is NULL where a
 #: model lacks the class.
 EXPRESSIONS = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
@@ -71,7 +71,13 @@ _TEXT, _BOOL = pa.string(), pa.bool_()
 _F32, _F64, _I16, _I32, _I64 = pa.float32(), pa.float64(), pa.int16(), pa.int32(), pa.int64()
 _TIME = pa.timestamp("us", tz="UTC")
 
-_VIDEO_ID = _field("video_id", _TEXT, "", "content of the video: 16 hex digits of the sha256 of its bytes")
+_VIDEO_ID = _field(
+    "video_id",
+    _TEXT,
+    "",
+    "content of the video: 16 hex digits of the sha256 of its bytes, and -vN where video stream N was read that is not "
+    "the one that players show",
+)
 _ANALYSIS_ID = _field("analysis_id", _TEXT, "", "hash of faces_id, model_id and crop contract")
 _FACES_ID = _field("faces_id", _TEXT, "", "hash of all settings of the analysis but the decoder")
 _MODEL_ID = _field("model_id", _TEXT, "", "model that gave the probabilities: name@12 hex of its weights' sha256")
@@ -261,6 +267,8 @@ VIDEOS = LakeTable(
             _field("codec", _TEXT, "", "codec of the video stream"),
             _field("container", _TEXT, "", "container format"),
             _field("decoder", _TEXT, "", "library that read the frames"),
+            _field("stream", _I32, "", "number of the video stream that was read, from 0, without cover pictures"),
+            _field("n_streams", _I32, "", "video streams in the file"),
             _field("settings", _TEXT, "JSON", "settings that the ids were hashed from"),
             _field("lake_version", _I64, "", _LAKE_VERSION.format("observations")),
         ]

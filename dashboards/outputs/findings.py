@@ -16,6 +16,7 @@ from dashboards.outputs.svg import Track
 from pipelines.errors import VideoError
 from pipelines.video.stills import read_still
 from storage.delta.relations import Connection, rows_of
+from storage.identity import stream_of_video
 from storage.sql.selection import ChosenVideo
 
 __all__ = ["Findings", "Moment", "find"]
@@ -169,7 +170,7 @@ def _picture(con: Connection, video: ChosenVideo, event: dict[str, Any], blur: b
     asked = [video.video_id, event["apex_s"], event["track_id"]]
     shown = f"SELECT {sides} FROM scores WHERE video_id = ? AND time_s = ? AND track_id = ?"
     pts_s, *box = rows_of(con, shown, asked).to_pylist()[0].values()
-    rgb = np.ascontiguousarray(read_still(Path(video.path), pts_s))
+    rgb = np.ascontiguousarray(read_still(Path(video.path), pts_s, stream=stream_of_video(video.video_id)))
     if blur:  # every face that was found, also one that a person excluded
         found = f"SELECT {sides} FROM scores_all WHERE video_id = ? AND time_s = ? AND chosen"
         rgb = hide_faces(rgb, [list(row.values())[1:] for row in rows_of(con, found, asked[:2]).to_pylist()])

@@ -19,6 +19,7 @@ from pipelines.video.reencode import remake_video
 from storage.delta.object_store import place_of
 from storage.delta.relations import read_errors
 from storage.errors import LakeError
+from storage.identity import stream_of_video
 from storage.lake import Lake
 from storage.sql.selection import choose_video
 from storage.sql.views import connect
@@ -90,7 +91,7 @@ def render_video(
     with local_copy(place) as source:
         if output.exists() and source.exists() and output.samefile(source):
             raise LakeError(f"{output} is the video itself; name another file", "bad_output")
-        video = open_video(source, chosen.video_id)
+        video = open_video(source, chosen.video_id, stream=stream_of_video(chosen.video_id))
         overlay = Overlay(tracks, video.info.width_px, video.info.height_px, hidden=hidden, plot=plot)
 
         def draw(frame_index: int, pts_s: float, rgb: np.ndarray) -> np.ndarray:

@@ -74,7 +74,7 @@ def write_report(
         shown = videos[:MAX_VIDEOS]
         findings = []
         for done, video in enumerate(shown):
-            progress(f"report: {video.file_name}", done, len(shown))
+            progress(f"report: {video.title}", done, len(shown))
             findings.append(find(con, video, n_moments, blur))
         progress("report", len(shown), len(shown))
         page = _TEMPLATES.get_template("report.html").render(

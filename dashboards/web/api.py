@@ -21,13 +21,13 @@ from dashboards.web.media import Pictures
 from dashboards.web.source import LakeSource
 from storage.annotations.edits import add_edit, add_label, undo_edit
 from storage.annotations.labels import ORDERS, least_certain_faces, uncertain_seconds
-from storage.identity import composed
+from storage.identity import composed, video_name
 from storage.schema import EXPRESSIONS
 
 __all__ = ["make_api"]
 
 #: Draws where in the faces of a moment the model looked: (video, seconds, PNG to write).
-Explain = Callable[[str, float, Path], str]
+Explain = Callable[[str, Path, float, Path], str]
 _MAX_BUCKETS = 2000
 _MAX_WINDOW_S = 60.0
 #: Faces in one answer: a chunk of some seconds, of a crowd too.
@@ -122,7 +122,7 @@ def make_api(source: LakeSource, author: str) -> flask.Blueprint:
                 "video_id": row["video_id"],
                 "path": row["path"],
                 "folder": os.path.basename(row["folder"]),
-                "file_name": row["file_name"],
+                "title": row["title"],
             }
             for row in rows[first : first + _MAX_LISTED]
         ]
@@ -163,7 +163,7 @@ def make_api(source: LakeSource, author: str) -> flask.Blueprint:
         found = least_certain_faces(source.dicts, [asked], order)
         if not found:
             raise NotFound("the lake has no face of good quality there any more")
-        return found[0]
+        return found[0] | {"title": video_name(found[0]["file_name"], found[0]["video_id"])}
 
     @api.post("/api/labels")
     def label() -> dict[str, Any]:
@@ -204,7 +204,7 @@ def add_explain(api: flask.Blueprint, source: LakeSource, explain: Explain) -> N
         with tempfile.TemporaryDirectory() as folder:
             png = Path(folder) / "explained.png"
             try:
-                explain(str(path), _number("t", 0.0), png)
+                explain(video_id, path, _number("t", 0.0), png)
             except (ValueError, RuntimeError) as error:  # ConfigError and ModelError: for people
                 raise BadRequest(str(error)) from error
             return flask.Response(png.read_bytes(), mimetype="image/png")
@@ -213,7 +213,7 @@ def add_explain(api: flask.Blueprint, source: LakeSource, explain: Explain) -> N
 def _download(answer: flask.Response, source: LakeSource, video_id: str, what: str) -> flask.Response:
     """The answer as a file that is called after the video."""
     names = source.dicts("SELECT file_name FROM videos WHERE video_id = ? LIMIT 1", [video_id], video_id=video_id)
-    stem = Path(names[0]["file_name"]).stem if names else video_id
+    stem = video_name(Path(names[0]["file_name"]).stem, video_id) if names else video_id
     answer.headers.set("Content-Disposition", "attachment", filename=f"{stem}_{what}")
     return answer
 

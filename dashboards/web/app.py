@@ -32,7 +32,8 @@ def create_app(lake: Lake, *, token: str | None = None, explain: Explain | None 
     Args:
         lake: what it shows; judgements and edits are written into it.
         token: what every request must show; None: only requests to a loopback address are answered.
-        explain: draws where in the faces of a moment a model looked (video, seconds, PNG to write); None: no button.
+        explain: draws where in the faces of a moment a model looked (video_id, its file, seconds, PNG to write); None:
+            no button.
 
     Returns:
         The app; ``app.server`` is its Flask server.

@@ -14,6 +14,7 @@ from typing import Any
 from dashboards.web.curves import Curves, Frames, read_curves, read_frames
 from dashboards.web.source import LakeSource
 from storage.annotations.track_splits import shown_spans, splits_of
+from storage.identity import video_name
 from storage.schema import EXPRESSIONS
 
 __all__ = [
@@ -55,6 +56,7 @@ def library(source: LakeSource) -> list[dict[str, Any]]:
         """)
         for row in rows:
             row["folder"] = folder_of(row["path"])
+            row["title"] = video_name(row["file_name"], row["video_id"])
             row["share"] = row["n_frames_with_face"] / row["n_frames"] if row["n_frames"] else None
         return rows
 
@@ -129,6 +131,7 @@ def video_facts(source: LakeSource, video_id: str) -> dict[str, Any] | None:
     if not rows:
         return None
     facts = rows[0] | {"paths": [row["path"] for row in rows]}
+    facts["title"] = video_name(facts["file_name"], video_id)
     one: dict[str, Any] = {"values": [video_id], "video_id": video_id}
     facts["analyses"] = source.dicts(
         "SELECT analysis_id, model_id, n_frames, faces_id, chosen FROM raw.finished WHERE video_id = ?"

@@ -66,11 +66,11 @@ def _serve(lake_location: str, host: str, port: int, token: str | None) -> None:
         server.server_close()
 
 
-def _explain(lake: Lake) -> Callable[[str, float, Path], str]:
-    def explain(video: str, at_s: float, png: Path) -> str:
+def _explain(lake: Lake) -> Callable[[str, Path, float, Path], str]:
+    def explain(video_id: str, file: Path, at_s: float, png: Path) -> str:
         from flows.explain import explain_moment
         from pipelines.scoring.lookup import find_model
 
-        return explain_moment(video, at_s, find_model("default", lake), png, lake)
+        return explain_moment(video_id, at_s, find_model("default", lake), png, lake, file=file)
 
     return explain

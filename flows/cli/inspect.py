@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+from pathlib import Path
 from typing import Any
 
 from mfer.card import Card, read_card
@@ -12,16 +13,17 @@ from mfer.errors import ModelError
 from pipelines.errors import VideoError
 from pipelines.remote import local_copy
 from pipelines.scoring.lookup import find_model, known_models
-from pipelines.video.containers import require_file
+from pipelines.video.containers import list_streams, require_file
 from pipelines.video.decode import open_video
 from pipelines.video.decoders import DECODERS, refusal
 from storage.delta.object_store import is_uri, place_of
 from storage.delta.relations import rows_of
 from storage.delta.tables import MARKER
 from storage.errors import LakeError
-from storage.identity import as_stored, path_shown, path_text, video_id_of
+from storage.identity import as_stored, content_of_video, path_shown, path_text, stream_of_video, video_id_of
 from storage.lake import Lake
 from storage.schema import EXPRESSIONS
+from storage.sql.selection import several_videos
 from storage.sql.views import connect
 
 __all__ = ["inspect_video", "model_card", "models_table", "open_lake"]
@@ -61,46 +63,55 @@ def inspect_video(name: str, lake_location: str, at_s: float | None = None) -> t
     """
     lake = open_lake(lake_location)
     name = name if is_uri(name) else str(as_stored(name))
-    named = _named(lake, name) if lake and not is_uri(name) and not os.path.lexists(name) else None
-    path = named["path"] if named else name
-    about_file, video_id = _file_lines(path)
+    known = _named(lake, name) if lake and not is_uri(name) and not os.path.lexists(name) else []
+    path = known[0]["path"] if known else name
+    stored_path, content = path_text(path if is_uri(path) else os.path.abspath(path)), None
+    try:
+        with local_copy(place_of(path)) as file:
+            require_file(file)
+            content = video_id_of(file)
+            known = known or (_in_lake(lake, stored_path, content) if lake else [])
+            analysed = [row["video_id"] for row in known if row["model_id"] is not None]
+            about_file = _file_lines(file, content, stream_of_video(analysed[0]) if analysed else None)
+    except VideoError as error:
+        about_file = [f"  cannot be read: {error.code}: {error.message}"]
+        known = known or (_in_lake(lake, stored_path, content) if lake else [])
     lines = [path_shown(path), *about_file]
     if lake is None:
         command = f"mfer analyze {shlex.quote(path_shown(path))} --lake {shlex.quote(lake_location)}"
         lines.append(f"  no lake at {lake_location}: run `{command}`")
-        return "\n".join(lines), video_id is not None and at_s is None
-    known = named or _in_lake(lake, path_text(path if is_uri(path) else os.path.abspath(path)), video_id)
-    if known is None:
+        return "\n".join(lines), content is not None and at_s is None
+    if not known:
         lines.append(f"  lake      not analysed yet in {lake.location}")
-        return "\n".join(lines), video_id is not None and at_s is None
-    lines.append(_lake_line(known))
-    moment, has_moment = ([], True) if at_s is None else _moment(lake, known["video_id"], at_s)
-    return "\n".join([*lines, *moment]), has_moment
+        return "\n".join(lines), content is not None and at_s is None
+    has_moment = at_s is None
+    for row in known:
+        lines.append(_lake_line(row))
+        if at_s is not None:
+            moment, found = _moment(lake, row["video_id"], at_s)
+            lines, has_moment = [*lines, *moment], has_moment or found
+    return "\n".join(lines), has_moment
 
 
-def _file_lines(path: str) -> tuple[list[str], str | None]:
-    """What the file itself says, and its video_id; None where it cannot be read."""
-    try:
-        with local_copy(place_of(path)) as file:
-            require_file(file)
-            video_id = video_id_of(file)
-            video = open_video(file, video_id)
-    except VideoError as error:
-        return [f"  cannot be read: {error.code}: {error.message}"], None
-    info = video.info
+def _file_lines(file: Path, content: str, stream: int | None) -> list[str]:
+    """What the file itself says of a video stream, None for the one that players show, and which others it has."""
+    video = open_video(file, content, stream=stream)
+    info, (_, streams) = video.info, list_streams(file)
     turned = f", rotated {info.rotation_deg} degrees" if info.rotation_deg else ""
     turned += ", mirrored" if info.mirrored else ""
     decoders = [
         f"  {decoder:9} {f'not: {reason}' if (reason := refusal(decoder, video)) else 'may read it'}"
         for decoder in DECODERS
     ]
+    of_stream = f", stream {info.stream}" if len(streams) > 1 else ""
     return [
-        f"  file      {info.container}, {info.codec}, {info.width_px}x{info.height_px} px as shown{turned}",
+        f"  file      {info.container}, {info.codec}, {info.width_px}x{info.height_px} px as shown{turned}{of_stream}",
         f"  time      {info.n_frames} frames, {info.duration_s:.3f} s, starts at {info.start_s:.3f} s",
-        f"  video_id  {video_id}",
+        *(f"  stream    {text}" for text in streams if len(streams) > 1),
+        f"  video_id  {content}",
         *(f"  note      {remark}" for remark in (*(video.defect or ())[1:], video.note) if remark),
         *decoders,
-    ], video_id
+    ]
 
 
 def _rows(lake: Lake, sql: str, values: list[Any]) -> list[dict[str, Any]]:
@@ -109,39 +120,47 @@ def _rows(lake: Lake, sql: str, values: list[Any]) -> list[dict[str, Any]]:
         return rows
 
 
-_COLUMNS = "status, code, message, n_frames, n_frames_with_face, n_faces, n_tracks, model_id, video_id, path"
+_COLUMNS = (
+    "status, code, message, n_frames, n_frames_with_face, n_faces, n_tracks, model_id, video_id, path, stream,"
+    " n_streams"
+)
 _KNOWN = f"SELECT {_COLUMNS} FROM videos"
 
 
-def _named(lake: Lake, name: str) -> dict[str, Any] | None:
-    """The video that the lake knows by this path (also of a file that is gone), video_id or file name."""
+def _named(lake: Lake, name: str) -> list[dict[str, Any]]:
+    """The streams of the file that the lake knows by this path (also of one that is gone), video_id or file name."""
     values = [path_text(os.path.abspath(name)), path_text(name)]
-    found = _rows(lake, f"{_KNOWN} WHERE path = $1 OR $2 IN (video_id, file_name) ORDER BY path = $1 DESC", values)
-    found = [row for row in found if row["path"] == values[0]] or found
-    if len({row["video_id"] or row["path"] for row in found}) > 1:
-        message = f"{values[1]} stands for {len(found)} videos; name one by its path or video_id"
-        raise LakeError(message, "unknown_video")
-    return found[0] if found else None
-
-
-def _in_lake(lake: Lake, path: str, video_id: str | None) -> dict[str, Any] | None:
-    """What the lake has of these bytes, also from another path, or of this path, also where the file is gone."""
     found = _rows(
         lake,
-        f"{_KNOWN} WHERE video_id = $2 OR (path = $1 AND ($2 IS NULL OR video_id IS NULL))"
-        " ORDER BY path = $1 DESC LIMIT 1",
-        [path, video_id],
+        f"{_KNOWN} WHERE path = $1 OR $2 IN (video_id, file_name) ORDER BY path = $1 DESC, video_id",
+        values,
     )
-    return found[0] if found else None
+    found = [row for row in found if row["path"] == values[0]] or found
+    if len({content_of_video(row["video_id"]) if row["video_id"] else row["path"] for row in found}) > 1:
+        raise several_videos(values[1], [(row["video_id"] or "", row["path"]) for row in found])
+    return [row for row in found if row["path"] == found[0]["path"]]
+
+
+def _in_lake(lake: Lake, path: str, content: str | None) -> list[dict[str, Any]]:
+    """What the lake has of these bytes, also from another path, or of this path, also where the file is gone: a row
+    for each stream."""
+    return _rows(
+        lake,
+        f"{_KNOWN} WHERE split_part(video_id, '-v', 1) = $2 OR (path = $1 AND ($2 IS NULL OR video_id IS NULL))"
+        " QUALIFY row_number() OVER (PARTITION BY video_id ORDER BY path = $1 DESC) = 1 ORDER BY video_id",
+        [path, content],
+    )
 
 
 def _lake_line(known: dict[str, Any]) -> str:
     why = f" ({known['code']}: {known['message']})" if known["code"] else ""
+    stream = known["stream"] if known["n_streams"] and known["n_streams"] > 1 else None
+    of_stream = "" if stream is None else f"stream {stream} ({known['video_id']}) "
     if known["model_id"] is None:
-        return f"  lake      {known['status']}{why}"
+        return f"  lake      {of_stream}{known['status']}{why}"
     return (
-        f"  lake      {known['status']}{why}: {known['n_frames']} frames, {known['n_frames_with_face']} with a face,"
-        f" {known['n_faces']} faces, {known['n_tracks']} tracks, model {known['model_id']}"
+        f"  lake      {of_stream}{known['status']}{why}: {known['n_frames']} frames, {known['n_frames_with_face']} with"
+        f" a face, {known['n_faces']} faces, {known['n_tracks']} tracks, model {known['model_id']}"
     )
 
 

@@ -52,6 +52,9 @@ class _TerminalProgress(Progress):
     def begin(self, n_videos: int) -> None:
         self._bars.update(self._videos, total=n_videos)
 
+    def more(self, n_videos: int) -> None:
+        self._bars.update(self._videos, total=(self._bars.tasks[self._videos].total or 0) + n_videos)
+
     def frames(self, path: str, n_done: int, n_frames: int) -> None:
         before = self._known.get(path, (0, 0))
         self._known[path] = (n_done, n_frames)

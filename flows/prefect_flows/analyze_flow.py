@@ -72,6 +72,7 @@ def _type_of(option: Option) -> Any:
         "whole": whole,
         "number": Annotated[float, Field(ge=option.least, gt=option.above)],
         "pixels_or_share": Annotated[int, Field(ge=1)] | share,
+        "number_or_all": Annotated[int, Field(ge=0)] | Annotated[str, Field(pattern=r"^(\d+|all)$")],
     }
     return kinds[option.kind] | None if option.default is None else kinds[option.kind]
 
@@ -149,6 +150,9 @@ class _RunProgress(Progress):
         self._log.info("%d video%s to analyse", n_videos, "" if n_videos == 1 else "s")
         if not n_videos:
             self._draw(100.0)
+
+    def more(self, n_videos: int) -> None:
+        self._n_videos += n_videos
 
     def frames(self, path: str, n_done: int, n_frames: int) -> None:
         self._shares[path] = min(1.0, n_done / n_frames) if n_frames else 0.0

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from pipelines.analyzed import AnalyzedVideo
 from storage.delta.object_store import StoragePath
+from storage.identity import with_stream
 from storage.records import VideoOutcome, VideoPart
 
 __all__ = ["Answer", "Ready", "Task", "WantsServer"]
@@ -14,12 +16,23 @@ __all__ = ["Answer", "Ready", "Task", "WantsServer"]
 
 @dataclass(frozen=True)
 class Task:
-    """One file for a worker, or some segments of it; the decoder is the settings' own unless another is tried."""
+    """One file for a worker, or some segments of it; the fields are those of ``pipelines.score.VideoFile``."""
 
     path: StoragePath
-    video_id: str | None = None
+    content: str | None = None
     decoder: str | None = None
     segments: tuple[int, int] | None = None
+    stream: int | Literal["all"] | None = None
+
+    @property
+    def video_id(self) -> str | None:
+        """Of what is analysed, as far as it is known before the file was opened."""
+        return None if self.content is None else with_stream(self.content, self.number)
+
+    @property
+    def number(self) -> int | None:
+        """The number of the stream that was asked for; None: the one that players show."""
+        return None if self.stream == "all" else self.stream
 
 
 @dataclass(frozen=True)

@@ -217,7 +217,14 @@ class WorkerPool:
             self._waiting.appendleft(job)
             return None
         failure = VideoOutcome(
-            job.task.video_id, str(job.task.path), "failed", code, _STAGES[phase], message, log=worker.log
+            job.task.video_id,
+            str(job.task.path),
+            "failed",
+            code,
+            _STAGES[phase],
+            message,
+            log=worker.log,
+            stream=job.task.number,
         )
         if job.failure:
             return _second_outcome(job.failure, failure)

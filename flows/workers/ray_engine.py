@@ -27,6 +27,7 @@ from mfer.card import read_card
 from mfer.errors import ConfigError, ModelError
 from pipelines.scoring.lookup import find_model
 from storage.delta.object_store import StoragePath
+from storage.identity import content_of_video
 from storage.interpreter import python_environment
 from storage.lake import Lake
 from storage.records import VideoOutcome, VideoPart
@@ -207,9 +208,9 @@ class RayEngine:
         self._free.append(actor)
         if work is not None:
             outcomes, self._cpu_s[actor], self.device = answer
-            tasks = {str(task.path): task for task in work.tasks}
             for outcome in outcomes:
-                yield from self._take(tasks[outcome.path], work.parts, outcome)
+                task = next(task for task in work.tasks if _is_of(outcome, task))
+                yield from self._take(task, work.parts, outcome)
 
     def _lost(self, work: _Work, error: Exception) -> Iterator[VideoOutcome]:
         n_lost = work.n_lost + 1
@@ -218,7 +219,9 @@ class RayEngine:
             return
         message = f"{n_lost} actors died over it: {str(error).splitlines()[0]}"
         for task in work.tasks:
-            failure = VideoOutcome(task.video_id, str(task.path), "failed", "crashed", "decode", message)
+            failure = VideoOutcome(
+                task.video_id, str(task.path), "failed", "crashed", "decode", message, stream=task.number
+            )
             yield from self._take(task, work.parts, failure)
 
     def _take(self, task: Task, parts: _Parts | None, outcome: VideoOutcome | VideoPart) -> Iterator[VideoOutcome]:
@@ -227,7 +230,7 @@ class RayEngine:
             yield outcome
         elif parts is None:
             assert isinstance(outcome, VideoPart)
-            self._share_out(replace(task, video_id=outcome.video_id), outcome.n_segments)
+            self._share_out(replace(task, content=content_of_video(outcome.video_id)), outcome.n_segments)
         else:
             parts.n_open -= 1
             if isinstance(outcome, VideoOutcome) and outcome.status in ("failed", "partial"):
@@ -282,3 +285,10 @@ def _size_bytes(path: StoragePath) -> int:
         return path.stat().st_size
     except OSError:  # whoever reads it will say what is wrong
         return 0
+
+
+def _is_of(outcome: VideoOutcome | VideoPart, task: Task) -> bool:
+    """Whether an outcome is that of a task: of the same file and the same of its streams."""
+    if isinstance(outcome, VideoOutcome):
+        return (outcome.path, outcome.stream) == (str(task.path), task.number)
+    return outcome.path == str(task.path) and task.video_id in (None, outcome.video_id)

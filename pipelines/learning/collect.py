@@ -18,6 +18,7 @@ from pipelines.learning.split import Split, split_videos, video_mark
 from pipelines.remote import local_copy
 from pipelines.video.stills import read_still
 from storage.annotations.labels import LabelledFace, LakeLabels
+from storage.identity import stream_of_video
 
 __all__ = ["LakeFaces", "collect_faces", "face_mark", "known_faces"]
 
@@ -166,7 +167,7 @@ class _Cutter:
         with local_copy(stored) as path:
             for face in faces:
                 if face.pts_s != at_s:
-                    at_s, frame = face.pts_s, self._frame(str(path), face.pts_s)
+                    at_s, frame = face.pts_s, self._frame(str(path), face)
                 if frame is None:
                     self.dropped["frame cannot be read"] += 1
                 else:
@@ -174,9 +175,9 @@ class _Cutter:
         return found
 
     @staticmethod
-    def _frame(path: str, pts_s: float) -> np.ndarray | None:
+    def _frame(path: str, face: LabelledFace) -> np.ndarray | None:
         try:
-            return read_still(path, pts_s)
+            return read_still(path, face.pts_s, stream=stream_of_video(face.video_id))
         except VideoError:
             return None
 

@@ -18,6 +18,7 @@ from mfer.classes import class_name
 from mfer.errors import ConfigError
 from storage.annotations.labels import Judgement, Refusal
 from storage.errors import LakeError
+from storage.identity import content_of_video
 from storage.lake import Lake
 from storage.sql.own_tables import decoded, read_own_table, text_of_csv
 from storage.sql.selection import choose_videos
@@ -190,7 +191,9 @@ def _named_video(row: dict[str, str], video_id_of: Callable[[str], str | None]) 
     names = [row[name] for name in ("video_id", "video") if name in row]
     if not names:
         raise ValueError("no video is named")
-    for name in sorted(names, key=lambda name: _HEX_ID.fullmatch(name) is None and name == row.get("video_id")):
+    for name in sorted(
+        names, key=lambda name: _HEX_ID.fullmatch(content_of_video(name)) is None and name == row.get("video_id")
+    ):
         if (video_id := video_id_of(name)) is not None:
             return video_id
     raise ValueError(f"{' or '.join(names)} is no finished video of this lake")

@@ -6,6 +6,8 @@ import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from storage.identity import content_of_video
+
 __all__ = ["Split", "split_videos", "video_mark"]
 
 #: One group of videos in five is for the test.
@@ -30,7 +32,8 @@ def video_mark(video_id: str) -> str:
 def split_videos(
     persons: Mapping[str, Collection[str]], tested: Collection[str] = (), learned: Collection[str] = ()
 ) -> Split:
-    """Divide videos, whole groups at a time: videos that show the same named person are one group.
+    """Divide videos, whole groups at a time: videos that show the same named person are one group,
+    and so are the streams of one file.
 
     A hash of the group's first name, or of the video where nobody is named, decides. What earlier models did decides
     before it: a video that one was tested on stays in the test, and its group is learned from by none; a video that one
@@ -60,12 +63,13 @@ def _is_test(key: str) -> bool:
 
 
 def _groups(persons: Mapping[str, Collection[str]]) -> list[set[str]]:
-    """Videos joined by names, as disjoint sets."""
+    """Videos joined by names, and the streams of one file, as disjoint sets."""
     group_of: dict[str, set[str]] = {video_id: {video_id} for video_id in persons}
-    first_with: dict[str, str] = {}
+    first_with: dict[tuple[str, str], str] = {}
     for video_id in sorted(persons):
-        for name in sorted(persons[video_id]):
-            other = first_with.setdefault(name, video_id)
+        names = [("person", name) for name in sorted(persons[video_id])]
+        for shared in (("file", content_of_video(video_id)), *names):
+            other = first_with.setdefault(shared, video_id)
             joined = group_of[video_id] | group_of[other]
             for member in joined:
                 group_of[member] = joined

@@ -21,11 +21,15 @@ __all__ = [
     "another_follows",
     "claims_more_bytes",
     "damage_reports",
+    "list_streams",
     "open_container",
     "require_file",
+    "shown_stream",
+    "stream_texts",
     "too_large",
     "video_packets",
     "video_stream",
+    "video_streams",
 ]
 
 av.logging.set_skip_repeated(False)  # damage_reports counts on every line
@@ -89,13 +93,57 @@ def open_container(path: str | Path) -> Iterator[InputContainer]:
         yield container
 
 
-def video_stream(container: InputContainer, path: str | Path) -> VideoStream:
-    """The stream to read: libav's choice, never a cover picture."""
-    streams = [s for s in container.streams.video if not s.disposition & s.disposition.attached_pic]
+def video_streams(container: InputContainer) -> list[VideoStream]:
+    """The video streams by their numbers, as ffmpeg counts ``V:0``, ``V:1``: cover pictures are none."""
+    return [s for s in container.streams.video if not s.disposition & s.disposition.attached_pic]
+
+
+def shown_stream(container: InputContainer, path: str | Path) -> int:
+    """The number of the video stream that players show: libav's choice. Raises VideoError: no_video_stream."""
+    streams = video_streams(container)
     if not streams:
         raise VideoError("no_video_stream", "open", path, "the file has sound or data but no video; leave it out")
     best = container.streams.best("video")
-    stream = next((s for s in streams if best is not None and s.index == best.index), streams[0])
+    return next((n for n, s in enumerate(streams) if best is not None and s.index == best.index), 0)
+
+
+def list_streams(path: str | Path) -> tuple[int, list[str]]:
+    """The number of the video stream that players show, and each stream as text; reads the header only.
+
+    Raises:
+        VideoError: as ``open_video``, of what a header shows.
+    """
+    with open_container(path) as container:
+        return shown_stream(container, path), stream_texts(container, path)
+
+
+def stream_texts(container: InputContainer, path: str | Path) -> list[str]:
+    """Each video stream in a few words, such as ``0: h264 1280x720, which players show``."""
+    shown, texts = shown_stream(container, path), []
+    for number, stream in enumerate(video_streams(container)):
+        context = stream.codec_context
+        what = (
+            "of an unknown codec"
+            if context is None
+            else f"{context.codec.canonical_name} {context.width}x{context.height}"
+        )
+        title = f" {stream.metadata['title']!r}" if stream.metadata.get("title") else ""
+        texts.append(f"{number}: {what}{title}{', which players show' if number == shown else ''}")
+    return texts
+
+
+def video_stream(container: InputContainer, path: str | Path, number: int | None = None) -> VideoStream:
+    """The stream to read: the one of this number, or the one that players show.
+
+    Raises:
+        VideoError: no_video_stream, no_such_stream, decode_failed (an unknown codec), too_large.
+    """
+    shown, streams = shown_stream(container, path), video_streams(container)
+    number = shown if number is None else number
+    if not 0 <= number < len(streams):
+        listed = "; ".join(stream_texts(container, path))
+        raise VideoError("no_such_stream", "open", path, f"there is no video stream {number}; the file has {listed}")
+    stream = streams[number]
     if stream.codec_context is None:
         message = "no decoder knows this video's codec; convert it, for instance with ffmpeg -i IN -c:v libx264 OUT.mp4"
         raise VideoError("decode_failed", "open", path, message)

@@ -80,7 +80,7 @@ def _decoded_frames(video: Video, tally: _Tally, threads: int, first_packet: int
     """
     n_packets = len(video.frame_of_packet)
     with open_container(video.info.path) as container:
-        stream = video_stream(container, video.info.path)
+        stream = video_stream(container, video.info.path, video.info.stream)
         context = stream.codec_context
         context.thread_count = threads
         context.thread_type = "AUTO" if threads > 1 else "NONE"

@@ -89,7 +89,7 @@ def _write(
         decoding = _part_of(decoding, from_s, until_s)
         shift = Fraction(min(float(video.pts_s[decoding.frame_index[0]]), from_s))  # sound may come before the picture
     with open_container(video.info.path) as source:
-        tick = video_stream(source, video.info.path).time_base or Fraction(1, 90_000)
+        tick = video_stream(source, video.info.path, video.info.stream).time_base or Fraction(1, 90_000)
         stream = out.add_stream("libx264", options=_OPTIONS)
         stream.pix_fmt = "yuv420p"
         stream.codec_context.time_base = stream.time_base = tick

@@ -24,9 +24,11 @@ from pipelines.video.containers import (
     claims_more_bytes,
     damage_reports,
     open_container,
+    shown_stream,
     too_large,
     video_packets,
     video_stream,
+    video_streams,
 )
 from pipelines.video.limits import (
     MAX_DURATION_S,
@@ -126,28 +128,30 @@ class _Timeline:
     exact_pts: bool
 
 
-def open_video(path: str | Path, video_id: str = "") -> Video:
+def open_video(path: str | Path, video_id: str = "", *, stream: int | None = None) -> Video:
     """Scan a file without decoding it (but for one frame, which carries the display matrix).
 
     Args:
         path: the file.
-        video_id: 16 hex digits of the sha256 of the bytes, kept in ``info``.
+        video_id: kept in ``info``.
+        stream: number of the video stream, from 0, without cover pictures; None: the one that players show.
 
     Raises:
-        VideoError: missing, not_a_file, empty_file, unreadable, not_a_video, truncated, no_video_stream, no_frames,
-            encrypted, decode_failed (an unknown codec), too_large or out_of_memory.
+        VideoError: missing, not_a_file, empty_file, unreadable, not_a_video, truncated, no_video_stream,
+            no_such_stream, no_frames, encrypted, decode_failed (an unknown codec), too_large or out_of_memory.
     """
     try:
-        return _open(Path(path), video_id)
+        return _open(Path(path), video_id, stream)
     except OverflowError as error:
         raise too_large(path, "its times are beyond all bounds") from error
     except MemoryError as error:
         raise VideoError("out_of_memory", "open", path, "not enough memory to scan it; use fewer workers") from error
 
 
-def _open(path: Path, video_id: str) -> Video:
+def _open(path: Path, video_id: str, number: int | None) -> Video:
     with open_container(path) as container:
-        stream = video_stream(container, path)
+        number = shown_stream(container, path) if number is None else number
+        stream = video_stream(container, path, number)
         scan = _scan_packets(container, stream)
         if len(scan.pts) == sum(scan.is_hidden):
             raise VideoError("no_frames", "open", path, "the video stream holds no frame; record or convert it again")
@@ -176,9 +180,11 @@ def _open(path: Path, video_id: str) -> Video:
             n_frames=len(pts_s),
             duration_s=float(pts_s[-1] + duration_s[-1] - start_s),
             start_s=start_s,
+            stream=number,
+            n_streams=len(video_streams(container)),
         )
         doubt = _doubt(info, container, stream, scan, timeline)
-        defect, note = _defect(container, scan, timeline), _note(scan, container, timeline.n_missing)
+        defect, note = _defect(container, scan, timeline), _note(scan, container, info, timeline.n_missing)
     return Video(
         info=info,
         pts_s=pts_s,
@@ -397,7 +403,7 @@ def _defect(container: InputContainer, scan: _Scan, timeline: _Timeline) -> tupl
     return None
 
 
-def _note(scan: _Scan, container: InputContainer, n_missing: int) -> str:
+def _note(scan: _Scan, container: InputContainer, info: VideoInfo, n_missing: int) -> str:
     notes = []
     if not n_missing and _claims_more_time(container, scan):
         claimed_s = (container.duration or 0) / av.time_base
@@ -409,9 +415,9 @@ def _note(scan: _Scan, container: InputContainer, n_missing: int) -> str:
             f"the picture changes its size or shape ({', '.join(sizes)}); each is drawn into {width_px}x{height_px}, "
             "which boxes refer to"
         )
-    n_streams = sum(not s.disposition & s.disposition.attached_pic for s in container.streams.video)
-    if n_streams > 1:
-        notes.append(f"the file has {n_streams} video streams, of which one is read, the one that players show")
+    if info.n_streams > 1:
+        shown = ", the one that players show" if info.stream == shown_stream(container, info.path) else ""
+        notes.append(f"stream {info.stream} of {info.n_streams} video streams is read{shown}; --stream takes others")
     return "; ".join(notes)
 
 

@@ -28,12 +28,13 @@ _RUN_UP_S = 2.0
 _SAME_TIME_S = 0.0002
 
 
-def read_still(path: str | Path, pts_s: float, *, nearest: bool = False) -> np.ndarray:
+def read_still(path: str | Path, pts_s: float, *, stream: int | None = None, nearest: bool = False) -> np.ndarray:
     """Decode the frame that is presented at a time, uint8 RGB [H,W,3], upright and with square pixels.
 
     Args:
         path: the file.
         pts_s: presentation time as the file states it, in seconds (the lake's ``pts_s``).
+        stream: number of the video stream, see ``open_video``.
         nearest: take the last frame that begins before ``pts_s``, or the first of all, where none begins exactly then.
 
     Raises:
@@ -41,7 +42,7 @@ def read_still(path: str | Path, pts_s: float, *, nearest: bool = False) -> np.n
             cannot be read.
     """
     require_file(path)
-    video = _scanned(Path(path), os.stat(path).st_mtime_ns)
+    video = _scanned(Path(path), os.stat(path).st_mtime_ns, stream)
     index = _index_at(video.pts_s, pts_s, nearest)
     picture = None
     if index is not None and video.can_seek:
@@ -55,9 +56,9 @@ def read_still(path: str | Path, pts_s: float, *, nearest: bool = False) -> np.n
 
 
 @lru_cache(maxsize=8)
-def _scanned(path: Path, mtime_ns: int) -> Video:
+def _scanned(path: Path, mtime_ns: int, stream: int | None) -> Video:
     """A file's table of packets, which says where each frame is; ``mtime_ns`` tells its states apart."""
-    return open_video(path)
+    return open_video(path, stream=stream)
 
 
 def _index_at(all_s: np.ndarray, pts_s: float, nearest: bool) -> int | None:
@@ -71,7 +72,7 @@ def _index_at(all_s: np.ndarray, pts_s: float, nearest: bool) -> int | None:
 def _sought(video: Video, pts_s: float) -> np.ndarray | None:
     """The frame of that very time, by the container's own index; None where that leads elsewhere."""
     with open_container(video.info.path) as container:
-        stream = video_stream(container, video.info.path)
+        stream = video_stream(container, video.info.path, video.info.stream)
         found = _frame_at(container, stream, pts_s)
         if found is None:
             return None

@@ -52,7 +52,8 @@ _FEX = f"""
            s.p_sadness AS sadness, s.p_surprise AS surprise, s.p_neutral AS neutral, f.frame_index AS frame,
            printf('%02d:%02d', CAST(floor(f.time_s / 60) AS INTEGER), CAST(floor(f.time_s % 60) AS INTEGER))
                AS approx_time,
-           f.path AS input, coalesce(s.name, 'Person_' || s.person) AS "Identity", f.video_id
+           f.path || CASE WHEN contains(f.video_id, '-v') THEN ', stream ' || f.stream ELSE '' END AS input,
+           coalesce(s.name, 'Person_' || s.person) AS "Identity", f.video_id
     FROM {_FACES_OF_FRAMES} ORDER BY f.path, f.video_id, f.frame_index, s.face_index
 """
 #: OpenFace counts frames from 1, and gives a frame without a face as one that did not succeed.
@@ -134,7 +135,7 @@ def export_videos(
             return [_write_one(con, wanted, videos, output, progress)]
         files = _files_of(videos, output, wanted.suffix)
         for done, (video, batches) in enumerate(_by_video(con, wanted.sql, videos)):
-            progress(f"export: {video.file_name}", done, len(videos))
+            progress(f"export: {video.title}", done, len(videos))
             with whole_file(files[video.video_id]) as partial:
                 wanted.writer(video, batches, partial)
         progress("export", len(videos), len(videos))
@@ -219,7 +220,7 @@ def _files_of(videos: Sequence[ChosenVideo], output: Path, suffix: str) -> dict[
             raise LakeError(message, "bad_output")
         return {videos[0].video_id: output}
     output.mkdir(parents=True, exist_ok=True)
-    longest = _MAX_NAME_BYTES - len(f".{videos[0].video_id}{suffix}")
+    longest = _MAX_NAME_BYTES - max(len(f".{video.video_id}{suffix}") for video in videos)
     stems = [_stem(video.file_name, longest) for video in videos]
     # some file systems tell neither cases nor forms of Unicode apart
     taken = [unicodedata.normalize("NFC", stem).casefold() for stem in stems]

@@ -21,14 +21,14 @@ from storage.delta.object_store import ObjectPath, StoragePath, place_of, relati
 from storage.delta.relations import quote, read_errors, relation_sql, rows_of, shared_connection
 from storage.delta.tables import lake_errors, lock, open_table, writer_properties
 from storage.errors import LakeError
-from storage.identity import composed, path_text
+from storage.identity import composed, content_of_video, path_text
 from storage.lake import Lake
 from storage.maintenance.repair import DAMAGED
 from storage.schema import TABLES
 
 __all__ = ["Forgotten", "forget_video", "search_files"]
 
-_ID = re.compile("[0-9a-f]{16}")
+_ID = re.compile(r"[0-9a-f]{16}(-v\d+)?")
 _REDACTED = "(forgotten)"
 #: Tables with rows about videos; last those that know both path and video_id: who was killed can ask for either again.
 _TABLES = ("observations", "tracks", "seconds", "spans", "labels", "edits", "videos", "runs")
@@ -56,7 +56,7 @@ def forget_video(lake: Lake, video: str | Path) -> Forgotten:
     Args:
         lake: the lake.
         video: its path as it was analysed, which stands for all contents that the lake knows under that path; or a
-            video_id, which stands for all paths of that content.
+            video_id, which stands for all paths and streams of that content.
 
     Raises:
         LakeError: ``unknown_video`` where nothing is known of it, or what reading and writing the lake can raise.
@@ -106,7 +106,8 @@ def _resolve(lake: Lake, video: str) -> tuple[set[str], set[str], set[str]]:
     if not any(row["path"] in names for row in known):  # none is stored so; one may look the same
         names = {row["path"] for row in known if row["path"] and composed(row["path"]) in set(map(composed, names))}
     of_path = {row["video_id"] for row in known if row["path"] in names} - {None}
-    video_ids = of_path or {row["video_id"] for row in known if row["video_id"] == video}
+    contents = {content_of_video(video_id) for video_id in of_path} or {content_of_video(video)}
+    video_ids = {row["video_id"] for row in known if row["video_id"] and content_of_video(row["video_id"]) in contents}
     paths = {row["path"] for row in known if row["path"] in names or row["video_id"] in video_ids} - {None}
     if not video_ids and not paths:
         if search_files(lake.location, names)[1]:  # left by one who was killed at the last table

@@ -12,9 +12,9 @@ import duckdb
 from storage.delta.object_store import is_uri
 from storage.delta.relations import rows_of
 from storage.errors import LakeError
-from storage.identity import composed, path_text, video_id_of
+from storage.identity import composed, content_of_video, path_text, stream_of_video, video_id_of, video_name
 
-__all__ = ["ChosenVideo", "choose_video", "choose_videos"]
+__all__ = ["ChosenVideo", "choose_video", "choose_videos", "several_videos"]
 
 _COLUMNS = (
     "video_id, path, file_name, faces_id, analysis_id, model_id, status, code, n_frames, n_frames_with_face,"
@@ -47,6 +47,11 @@ class ChosenVideo:
     decoder: str | None
     settings: str
 
+    @property
+    def title(self) -> str:
+        """The file's name for people, with the stream where it is not the one that players show."""
+        return video_name(self.file_name, self.video_id)
+
 
 def choose_videos(con: duckdb.DuckDBPyConnection, names: Sequence[str | Path] = ()) -> list[ChosenVideo]:
     """The finished videos that names stand for, each once, by path.
@@ -64,9 +69,7 @@ def choose_videos(con: duckdb.DuckDBPyConnection, names: Sequence[str | Path] = 
         raise LakeError("the lake has no finished video yet; run `mfer analyze VIDEOS` first", "unknown_video")
     if not names:
         return videos
-    copies: dict[str, str] = {}
-    for path, video_id in con.execute("SELECT path, video_id FROM videos WHERE video_id IS NOT NULL").fetchall():
-        copies[path] = video_id
+    copies = con.execute("SELECT path, video_id FROM videos WHERE video_id IS NOT NULL").fetchall()
     wanted: set[str] = set()
     for name in names:
         found = _find(str(name), videos, copies)
@@ -85,17 +88,28 @@ def choose_video(con: duckdb.DuckDBPyConnection, name: str | Path) -> ChosenVide
     """The one finished video that a name stands for; LakeError ``unknown_video`` also where it stands for several."""
     videos = choose_videos(con, [name])
     if len(videos) > 1:
-        message = f"{path_text(name)} stands for {len(videos)} videos; name one by its path or video_id"
-        raise LakeError(message, "unknown_video")
+        raise several_videos(str(name), [(video.video_id, video.path) for video in videos])
     return videos[0]
 
 
-def _find(name: str, videos: list[ChosenVideo], copies: dict[str, str]) -> set[str]:
+def several_videos(name: str, videos: Sequence[tuple[str, str]]) -> LakeError:
+    """What to raise where a name stands for several videos, each a video_id and its path."""
+    listed = ", ".join(
+        f"{video_id} (stream {stream_of_video(video_id)} of {path})"
+        if stream_of_video(video_id) is not None
+        else f"{video_id} ({path})"
+        for video_id, path in videos[:5]
+    )
+    message = f"{path_text(name)} stands for {len(videos)} videos; name one by its path or video_id: {listed}"
+    return LakeError(message + (", ..." if len(videos) > 5 else ""), "unknown_video")
+
+
+def _find(name: str, videos: list[ChosenVideo], copies: Sequence[tuple[str, str]]) -> set[str]:
     finished = {video.video_id for video in videos}
     path = path_text(name if is_uri(name) else os.path.abspath(name))
     below = path.rstrip("/") + "/"
     text = path_text(name)
-    paths = [*copies.items(), *((video.path, video.video_id) for video in videos)]
+    paths = [*copies, *((video.path, video.video_id) for video in videos)]
     for form in (str, composed):  # a name as it is stored comes before one that only looks the same
         same, start = form(path), form(below)
         same_path = {video_id for known, video_id in paths if form(known) == same or form(known).startswith(start)}
@@ -104,6 +118,7 @@ def _find(name: str, videos: list[ChosenVideo], copies: dict[str, str]) -> set[s
         if found := {video.video_id for video in videos if form(text) in (video.video_id, form(video.file_name))}:
             return found
     try:
-        return {video_id_of(name)} & finished if os.path.isfile(name) else set()
+        content = video_id_of(name) if os.path.isfile(name) else None
+        return {video_id for video_id in finished if content_of_video(video_id) == content}
     except OSError:
         return set()

@@ -54,6 +54,7 @@ class View:
 
 _FILE_NAME = ("", "name of the file without its folder")
 _PATH = ("", "path of the file that was analysed; copies are in videos")
+_STREAM = ("", "number of the video stream in the file, from 0, without cover pictures")
 _TRACK = ("", "number of a face followed through the whole video")
 
 
@@ -91,7 +92,7 @@ _FINISHED = """
 _SCORES_ALL = f"""
     SELECT f.file_name, o.time_s, coalesce(f.track_ids[row(o.segment, o.track)], o.track) AS track_id,
            o.expression, o.confidence, {_each("o.p_{}")}, o.entropy, o.quality_ok, f.path,
-           o.video_id, o.frame_index, o.face_index, o.n_faces, o.pts_s, o.duration_s, {_FACE},
+           f.stream, o.video_id, o.frame_index, o.face_index, o.n_faces, o.pts_s, o.duration_s, {_FACE},
            o.segment, o.model_id, o.analysis_id, f.chosen
     FROM raw.observations o JOIN raw.finished f USING (video_id, analysis_id)
     WHERE o.face_index IS NOT NULL
@@ -99,7 +100,7 @@ _SCORES_ALL = f"""
 _SCORES = "SELECT * FROM {scores}"
 _FRAMES = """
     SELECT f.file_name, o.time_s, o.frame_status, o.n_faces, o.frame_index, o.pts_s, o.duration_s, f.path,
-           o.video_id, o.segment, o.analysis_id
+           f.stream, o.video_id, o.segment, o.analysis_id
     FROM raw.observations o JOIN raw.finished f USING (video_id, analysis_id)
     WHERE f.chosen AND (o.face_index IS NULL OR o.face_index = 0)
 """
@@ -110,7 +111,7 @@ _TRACKS = f"""
            sum(t.mean_box_width_px * t.n_faces) / sum(t.n_faces) AS mean_box_width_px,
            sum(t.mean_box_height_px * t.n_faces) / sum(t.n_faces) AS mean_box_height_px,
            min(t.first_frame) AS first_frame, max(t.last_frame) AS last_frame,
-           f.path, t.video_id, t.faces_id, t.analysis_id
+           f.path, f.stream, t.video_id, t.faces_id, t.analysis_id
     FROM {{tracks}} t JOIN raw.finished f USING (video_id, analysis_id)
     WHERE f.chosen GROUP BY ALL
 """
@@ -118,27 +119,35 @@ _SECONDS = f"""
     SELECT f.file_name, s.track_id, s.second, s.screen_time_s, s.n_faces,
            {_each("s.sum_p_{0}_s / nullif(s.screen_time_s, 0) AS mean_p_{0}")},
            {_each("s.max_p_{0}")}, {_each("s.sum_p_{0}_s")}, s.n_faces_ok, s.max_entropy, s.min_margin,
-           f.path, s.video_id, s.analysis_id
+           f.path, f.stream, s.video_id, s.analysis_id
     FROM {{seconds}} s JOIN raw.finished f USING (video_id, analysis_id) WHERE f.chosen
 """
 _SPANS = """
     SELECT f.file_name, s.track_id, s.start_s, s.end_s, s.expression, s.screen_time_s,
-           s.sum_confidence_s / nullif(s.screen_time_s, 0) AS mean_confidence, s.n_faces, f.path, s.video_id,
-           s.analysis_id
+           s.sum_confidence_s / nullif(s.screen_time_s, 0) AS mean_confidence, s.n_faces, f.path, f.stream,
+           s.video_id, s.analysis_id
     FROM {spans} s JOIN raw.finished f USING (video_id, analysis_id) WHERE f.chosen
 """
 _EPISODES = f"SELECT * FROM spans WHERE end_s - start_s >= {EPISODE_MIN_S}"
+#: What a video_id names (see ``storage.identity.with_stream``), in SQL.
+_CONTENT, _SUFFIX = "split_part(video_id, '-v', 1)", "coalesce(split_part(video_id, '-v', 2), '')"
 _COUNTS = "n_frames, n_frames_with_face, n_frames_undecodable, n_faces"
 _VIDEOS = f"""
     WITH last AS (
         SELECT * FROM raw.runs
-        QUALIFY row_number() OVER (PARTITION BY path ORDER BY lake_version DESC, run_id DESC) = 1
+        QUALIFY row_number() OVER (PARTITION BY path, {_SUFFIX} ORDER BY lake_version DESC, run_id DESC) = 1
+            AND {_CONTENT} IS NOT DISTINCT FROM first_value({_CONTENT}) OVER (
+                PARTITION BY path ORDER BY lake_version DESC, run_id DESC
+            ) AND (
+                code IS DISTINCT FROM 'no_such_stream'
+                OR row_number() OVER (PARTITION BY path ORDER BY lake_version DESC, run_id DESC) = 1
+            )
     ), paths AS (
         SELECT path, size_bytes, video_id, status, code, stage, message, run_id, {_COUNTS} FROM last
         UNION ALL
         SELECT path, size_bytes, video_id, status, code, NULL, message, NULL, {_COUNTS} FROM (
             SELECT * FROM raw.videos WHERE path NOT IN (SELECT path FROM last)
-            QUALIFY row_number() OVER (PARTITION BY path ORDER BY lake_version DESC, analysis_id) = 1
+            QUALIFY row_number() OVER (PARTITION BY path, {_SUFFIX} ORDER BY lake_version DESC, analysis_id) = 1
         )
     )
     SELECT parse_filename(p.path, false, 'forward_slash') AS file_name,
@@ -151,7 +160,7 @@ _VIDEOS = f"""
            coalesce(f.n_frames_undecodable, p.n_frames_undecodable) AS n_frames_undecodable,
            coalesce(f.n_faces, p.n_faces) AS n_faces, f.n_tracks,
            f.duration_s, f.width_px, f.height_px, f.codec, f.container, f.decoder, f.start_s,
-           p.path, p.size_bytes, p.video_id, f.analysis_id, f.model_id, f.faces_id,
+           f.stream, f.n_streams, p.path, p.size_bytes, p.video_id, f.analysis_id, f.model_id, f.faces_id,
            p.status AS last_run_status, p.run_id
     FROM paths p LEFT JOIN raw.finished f ON p.video_id = f.video_id AND f.chosen
 """
@@ -168,7 +177,7 @@ _MODELS = """
 """
 
 _IN_PRODUCTION = ("", "whether it is the model in production")
-_VIDEO_FILE = {"file_name": _FILE_NAME, "path": _PATH}
+_VIDEO_FILE = {"file_name": _FILE_NAME, "path": _PATH, "stream": _STREAM}
 _VIEWS = (
     View(
         "scores",
@@ -211,8 +220,8 @@ _VIEWS = (
     ),
     View(
         "videos",
-        "One row per path that a run has seen, including copies and failures, with its latest outcome; counts are "
-        "those of the analysis that the views show.",
+        "One row per path and video stream that a run has seen, including copies and failures, with the latest "
+        "outcome; counts are those of the analysis that the views show.",
         _VIDEOS,
         ("videos", "runs"),
         {

@@ -67,7 +67,7 @@
       byId("label-message").textContent = message || "";
       holder.dataset.face = face ? `${face.video_id}/${face.frame_index}/${face.face_index}` : "";
       byId("label-where").textContent = face
-        ? `${face.file_name} at ${face.time_s.toFixed(2)} s, face ${face.track_id} (frame ${face.frame_index})` : "";
+        ? `${face.title} at ${face.time_s.toFixed(2)} s, face ${face.track_id} (frame ${face.frame_index})` : "";
       const total = this.nDone + this.queue.length - this.at;
       byId("label-progress").max = Math.max(total, 1);
       byId("label-progress").value = this.nDone;

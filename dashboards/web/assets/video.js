@@ -25,7 +25,8 @@
       this.offset = 0; // currentTime of the page's time 0
       this.canvas = byId("overlay");
       this.timeline = new mfer.Timeline(this.facts, (s) => this.seek(s), (a, b) => this.zoomed(a, b));
-      this.wirePlayer();
+      if (facts.may_play) this.wirePlayer();
+      else this.showStills(`This is video stream ${facts.stream} of ${facts.n_streams} in the file, and browsers may play another one: single frames are shown.`);
       this.zoomed(0, facts.duration_s);
       this.refreshEdits();
       listVideos(facts.video_id).catch((error) => this.say(error.message));
@@ -34,7 +35,7 @@
       this.update();
     }
 
-    get stem() { return this.facts.file_name.replace(/\.[^.]*$/, ""); } // what downloads are called after
+    get stem() { return this.facts.title.replace(/\.[^.]*$/, ""); } // what downloads are called after
 
     get alive() { return document.body.contains(this.canvas); }
 
@@ -97,9 +98,14 @@
       this.update();
     }
 
-    /* A codec that the browser lacks, or a file that is gone: single pictures, decoded by the server, where it can. */
+    /* A codec that the browser lacks, or a file that is gone. */
     cannotPlay() {
       if (this.still) return;
+      this.showStills(`This browser cannot play the file (${this.facts.codec}): single frames are shown. To play it, convert it: ffmpeg -i IN -c:v libx264 OUT.mp4`);
+    }
+
+    /* Single pictures, decoded by the server, where it can. */
+    showStills(why) {
       const at = this.now;
       this.still = element("img", "still");
       this.still.alt = "frame at the cursor";
@@ -107,7 +113,7 @@
       this.video.pause(); // its sound
       this.video.replaceWith(this.still);
       this.still.onload = () => this.update();
-      this.say(`This browser cannot play the file (${this.facts.codec}): single frames are shown. To play it, convert it: ffmpeg -i IN -c:v libx264 OUT.mp4`);
+      this.say(why);
       this.seek(at);
     }
 
@@ -509,7 +515,7 @@
       const row = element("li"), link = element("a", video.video_id === near ? "active" : "");
       link.href = `/video?id=${video.video_id}`;
       link.title = video.path;
-      link.append(element("span", "faint", `${video.folder}/`), video.file_name);
+      link.append(element("span", "faint", `${video.folder}/`), video.title);
       row.append(link);
       return row;
     }));

@@ -187,14 +187,14 @@ def found(source: LakeSource, settings: dict[str, str], page: int) -> list[Any]:
 
 def _card(row: dict[str, Any], strip: Strip | None) -> html.Article:
     opens = row["analysis_id"] is not None
-    name = dcc.Link(row["file_name"], href=f"/video?id={row['video_id']}") if opens else html.Span(row["file_name"])
+    name = dcc.Link(row["title"], href=f"/video?id={row['video_id']}") if opens else html.Span(row["title"])
     share = "" if row["share"] is None else f"face in {row['share']:.0%} of {row['n_frames']:,} frames"
     faces = "" if not row["n_tracks"] else f"{row['n_tracks']} face{'' if row['n_tracks'] == 1 else 's'}"
     facts = [seconds_text(row["duration_s"]), faces, share, when_text(row["analysed_utc"])]
     picture: Any = html.Div(className="no-picture", **{"aria-hidden": "true"})
     if opens:
         thumbnail = html.Img(src=f"/picture/thumbnail/{row['video_id']}.jpg", alt="")
-        picture = dcc.Link(thumbnail, href=f"/video?id={row['video_id']}", title=row["file_name"])
+        picture = dcc.Link(thumbnail, href=f"/video?id={row['video_id']}", title=row["title"])
     parts = [
         html.H2([name, html.Span(row["status"], className=f"status {row['status']}")]),
         html.P(row["folder"], className="folder", title=row["path"]),

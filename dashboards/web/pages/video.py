@@ -10,6 +10,7 @@ from dashboards.outputs.palette import EXPRESSION_COLOURS
 from dashboards.web.data import video_facts
 from dashboards.web.shell import chip, seconds_text
 from dashboards.web.source import LakeSource
+from storage.identity import stream_of_video
 from storage.schema import EXPRESSIONS
 
 __all__ = ["OVER_PICTURE", "VALUES", "WINDOWS", "layout", "register"]
@@ -53,7 +54,7 @@ def layout(source: LakeSource, video_id: str, *, can_explain: bool = False) -> l
                 _side(),
                 html.Div(
                     [
-                        html.H1(facts["file_name"], title=facts["path"]),
+                        html.H1(facts["title"], title=facts["path"]),
                         html.P(" · ".join(lines), className="faint"),
                         _stage(facts),
                         html.Div(
@@ -122,9 +123,14 @@ def _told(facts: dict[str, Any]) -> dict[str, Any]:
         "width_px",
         "height_px",
         "codec",
+        "stream",
+        "n_streams",
+        "title",
     )
     starts = sorted({episode["start_s"] for episode in facts["episodes"]})
     return {name: facts[name] for name in kept} | {
+        # browsers play the stream that the container calls the default, or the first: they are sure to agree on one
+        "may_play": facts["stream"] == 0 and stream_of_video(facts["video_id"]) is None,
         "classes": list(EXPRESSIONS),
         "colours": EXPRESSION_COLOURS,
         "tracks": [

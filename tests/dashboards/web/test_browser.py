@@ -81,8 +81,8 @@ def page(lake: Lake, model: Path, tmp_path_factory: pytest.TempPathFactory) -> I
     if missing:
         pytest.skip(missing)
 
-    def explain(video: str, at_s: float, png: Path) -> str:
-        return explain_moment(video, at_s, model, png)
+    def explain(video_id: str, file: Path, at_s: float, png: Path) -> str:
+        return explain_moment(str(file), at_s, model, png)
 
     profile, downloads = tmp_path_factory.mktemp("profile"), tmp_path_factory.mktemp("downloads")
     with serving(lake, explain=explain) as address, open_browser(profile) as driver:
