@@ -29,17 +29,21 @@ def analyze(
     device: str = "auto",
     workers: int = 1,
     progress: bool = True,
+    pictures: bool = False,
+    sequence: bool = False,
     **settings: Any,
 ) -> RunSummary:
-    """Analyse videos and store a row per face per frame in a lake. What is there already is skipped.
+    """Analyse videos and pictures, and store a row per face per frame in a lake. What is there already is skipped.
 
     Args:
-        paths: a video, a folder, a pattern, or several of them.
+        paths: a video, a picture, a folder, a pattern, or several of them.
         lake: the folder, or address in an object store, that holds the tables; it is made where there is none.
         model: a name as in ``mfer models list``, or a model's folder.
         device: ``auto``, ``cpu`` or a CUDA device.
         workers: processes, each with one video at a time.
         progress: draw bars where standard error is a terminal.
+        pictures: analyse the pictures in folders, too.
+        sequence: analyse numbered pictures as one video, of which the setting ``fps`` is the rate.
         settings: of ``pipelines.settings.AnalysisSettings``, such as ``fps=5.0``.
 
     Returns:
@@ -64,6 +68,8 @@ def analyze(
         device=device,
         workers=workers,
         settings=AnalysisSettings(**settings),
+        pictures=pictures,
+        sequence=sequence,
     )
     with make_progress(quiet=not progress) as shown:
         return analyze_folder(run, shown)

@@ -332,6 +332,7 @@ def _whole() -> list[Kind]:
         ),
         Kind("one_frame.mp4", _clip(n_frames=1), shown=[(0, 0.0)]),
         Kind("jpeg_named.mp4", picture, shown=[(0, 0.0)]),
+        Kind("pattern.mp4", named("frame%03d.png", picture), shown=[(0, 0.0)]),
         Kind("wide_pixels.mp4", _clip(stored_width_px=156, sample_aspect_ratio=Fraction(4, 3))),
         Kind("wide_pixels_turned.mp4", _clip(stored_width_px=160, sample_aspect_ratio=Fraction(3, 4), rotation_deg=90)),
         *(
@@ -486,7 +487,6 @@ def _refused() -> list[Kind]:
         Kind("zeros.mp4", _bytes(bytes(50_000)), code="not_a_video"),
         Kind("noise.mkv", _bytes(np.random.default_rng(0).bytes(50_000)), code="not_a_video"),
         Kind("encrypted.mp4", _clip(container_options=_CENC), code="encrypted"),
-        Kind("pattern.mp4", named("frame%03d.png", picture), code="not_a_video"),
         Kind("dangling.mp4", link_to("nowhere.mp4"), code="missing"),
         Kind("loop.mp4", link_to(""), code="unreadable"),
         Kind("folder.mp4", folder, code="not_a_file"),

@@ -14,6 +14,7 @@ from PIL import Image
 from dashboards.web.source import LakeSource
 from pipelines.errors import VideoError
 from pipelines.video.stills import read_still
+from storage.sequences import status_of
 
 __all__ = ["Pictures"]
 
@@ -57,7 +58,7 @@ class Pictures:
         if path is None:
             return None
         pts_s, *box = rows[0].values()
-        return self._made(path, path.stat().st_mtime_ns, pts_s, (_FACE_PX, _FACE_PX), tuple(box))
+        return self._made(path, status_of(path).st_mtime_ns, pts_s, (_FACE_PX, _FACE_PX), tuple(box))
 
     def _best_face_s(self, video_id: str) -> float | None:
         """When the largest face of good quality is seen, else the largest of all; None: the video shows no face."""
@@ -77,7 +78,7 @@ class Pictures:
         if path is None:
             return None
         pts_s = times[video_id]["start_s"] + seconds(times[video_id]["duration_s"])
-        return self._made(path, path.stat().st_mtime_ns, pts_s, size_px, None)
+        return self._made(path, status_of(path).st_mtime_ns, pts_s, size_px, None)
 
     def _make(
         self,

@@ -13,6 +13,7 @@ from storage.delta.object_store import is_uri
 from storage.delta.relations import rows_of
 from storage.errors import LakeError
 from storage.identity import composed, path_text, video_id_of
+from storage.sequences import is_file
 
 __all__ = ["ChosenVideo", "choose_video", "choose_videos"]
 
@@ -104,6 +105,6 @@ def _find(name: str, videos: list[ChosenVideo], copies: dict[str, str]) -> set[s
         if found := {video.video_id for video in videos if form(text) in (video.video_id, form(video.file_name))}:
             return found
     try:
-        return {video_id_of(name)} & finished if os.path.isfile(name) else set()
+        return {video_id_of(name)} & finished if is_file(Path(name)) else set()
     except OSError:
         return set()
