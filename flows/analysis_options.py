@@ -21,7 +21,7 @@ from pipelines.video.decoders import DECODERS
 
 __all__ = ["AnalysisOptions", "Option", "analysis_options", "n_cores"]
 
-Kind = Literal["text", "texts", "whole", "number", "pixels_or_share", "number_or_all"]
+Kind = Literal["text", "texts", "whole", "number", "pixels_or_share", "number_or_all", "flag"]
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,17 @@ class AnalysisOptions:
 
     model: str = _option("default", "Name, id or folder of the model; see `mfer models list`.")
     exclude: Sequence[str] = _option((), "Pattern of files and folders to leave out, such as `*_proxy*`.", kind="texts")
+    pictures: bool = _option(
+        False, "Analyse the pictures in folders, too. A picture that is named itself is always analysed.", kind="flag"
+    )
+    sequence: bool = _option(
+        False,
+        "Analyse numbered pictures (left_001.png, left_002.png) as one video that shows `fps` of them a second.",
+        kind="flag",
+    )
     fps: float | None = _option(
         None,
-        "Frames per second to analyse, by their times; not together with `every`.",
+        "Frames per second to analyse, by their times; not together with `every`. Of a sequence: its rate.",
         kind="number",
         above=0,
         default_text="every frame",
@@ -180,6 +188,8 @@ class AnalysisOptions:
             networks=self.networks,
             exclude=tuple(self.exclude),
             stream=_stream(self.stream),
+            pictures=self.pictures,
+            sequence=self.sequence,
         )
 
 

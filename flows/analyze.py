@@ -31,6 +31,7 @@ from storage.errors import LakeError
 from storage.identity import analysis_id, content_of_video, faces_id, stream_of_video
 from storage.lake import Lake
 from storage.records import RunManifest, VideoOutcome
+from storage.sequences import status_of
 from storage.sql.model_choice import mixture_note
 from storage.sql.views import connect
 
@@ -54,7 +55,9 @@ def analyze_folder(run: FolderRun, progress: Progress | None = None) -> RunSumma
     model = find_model(run.model, lake)
     card = read_card(model)
     analysis = analysis_id(faces_id(run.settings.hashed()), card.model_id, card.crop.to_dict())
-    found = find_videos(run.paths, run.exclude)
+    found = find_videos(
+        run.paths, run.exclude, pictures=run.pictures, sequence_fps=run.settings.fps if run.sequence else None
+    )
     outcomes = [_problem(problem) for problem in found.problems]
     todo: dict[tuple[str, int | None], Task] = {}
     known, done = _known_files(lake, found.videos), lake.done_streams(analysis)
@@ -109,6 +112,7 @@ def analyze_folder(run: FolderRun, progress: Progress | None = None) -> RunSumma
         was_interrupted=pool.stopping,
         cpu_s=pool.cpu_s,
         note=_note(lake),
+        n_pictures=found.n_pictures,
     )
 
 
@@ -153,7 +157,7 @@ def _known_files(lake: Lake, videos: Sequence[StoragePath]) -> dict[StoragePath,
     stats = {}
     for path in map(absolute, videos):
         try:
-            stat = path.stat()
+            stat = status_of(path)
         except OSError:
             continue  # analysing it will say what is wrong
         stats[path] = (stat.st_size, stat.st_mtime_ns)

@@ -47,7 +47,9 @@ class ProcessLimits:
 class FolderRun:
     """What to analyse and how: plain values, so that it crosses process and flow borders.
 
-    ``paths`` are files and folders, ``exclude`` patterns of what to leave out (``pipelines.sources``). ``model`` is a
+    ``paths`` are files and folders, ``exclude`` patterns of what to leave out (``pipelines.sources``). With
+    ``pictures`` those in folders are analysed, too; with ``sequence`` numbered ones are one video, and ``fps`` of the
+    settings is its rate. ``model`` is a
     name as in ``mfer models list``; ``device`` is ``auto``, ``cpu`` or a CUDA device; ``runtime`` runs the model:
     ``auto``, ``torch`` or ``onnx``. ``workers`` are processes, each with one video at a time and within ``limits``.
     ``stream`` is the number of the video stream to analyse in every file, or ``all``; None: the one that players show.
@@ -69,6 +71,8 @@ class FolderRun:
     networks: str = "auto"
     exclude: tuple[str, ...] = ()
     stream: int | Literal["all"] | None = None
+    pictures: bool = False
+    sequence: bool = False
 
     def __post_init__(self) -> None:
         is_number = isinstance(self.stream, int) and not isinstance(self.stream, bool) and self.stream >= 0
@@ -78,6 +82,8 @@ class FolderRun:
             raise ConfigError(f"engine is {self.engine!r}; allowed: {', '.join(ENGINES)}")
         if self.networks not in NETWORKS:
             raise ConfigError(f"networks are {self.networks!r}; allowed: {', '.join(NETWORKS)}")
+        if self.sequence and self.settings.fps is None:
+            raise ConfigError("a sequence of pictures needs its rate: give --fps, for instance --sequence --fps 25")
 
     def shares_networks(self, device: str) -> bool:
         """Whether the workers use networks of one process on that device."""
@@ -88,7 +94,8 @@ class FolderRun:
 class RunSummary:
     """What a run did, for people and for ``--json``.
 
-    ``cpu_s`` are the workers' CPU seconds by stage; ``note`` says that the lake's views show more than one model.
+    ``n_pictures`` in folders were left out. ``cpu_s`` are the workers' CPU seconds by stage; ``note`` says that the
+    lake's views show more than one model.
     """
 
     run_id: str
@@ -101,6 +108,7 @@ class RunSummary:
     was_interrupted: bool = False
     cpu_s: Mapping[str, float] = field(default_factory=dict)
     note: str = ""
+    n_pictures: int = 0
 
     def count(self, status: str) -> int:
         return sum(outcome.status == status for outcome in self.outcomes)
@@ -109,6 +117,14 @@ class RunSummary:
     def exit_code(self) -> int:
         """130 after Ctrl-C, 1 where a video failed or is partial, else 0."""
         return 130 if self.was_interrupted else int(bool(self.count("failed") or self.count("partial")))
+
+    @property
+    def pictures_text(self) -> str:
+        """A sentence about the pictures that were left out; empty where there are none."""
+        if not self.n_pictures:
+            return ""
+        were, them = ("picture was", "it") if self.n_pictures == 1 else ("pictures were", "them")
+        return f"{self.n_pictures} {were} not analysed; --pictures includes {them}"
 
     def to_dict(self) -> dict[str, Any]:
         frames = sum(outcome.n_frames for outcome in self.outcomes)
@@ -120,6 +136,7 @@ class RunSummary:
             "analysis_id": self.analysis_id,
             **{status: self.count(status) for status in STATUSES},
             "ignored_files": self.n_ignored,
+            "pictures_left_out": self.n_pictures,
             "frames": frames,
             "frames_with_face": with_face,
             "share_of_frames_with_face": with_face / frames if frames else None,

@@ -30,12 +30,14 @@ def analyze(
     workers: int = 1,
     stream: int | Literal["all"] | None = None,
     progress: bool = True,
+    pictures: bool = False,
+    sequence: bool = False,
     **settings: Any,
 ) -> RunSummary:
-    """Analyse videos and store a row per face per frame in a lake. What is there already is skipped.
+    """Analyse videos and pictures, and store a row per face per frame in a lake. What is there already is skipped.
 
     Args:
-        paths: a video, a folder, a pattern, or several of them.
+        paths: a video, a picture, a folder, a pattern, or several of them.
         lake: the folder, or address in an object store, that holds the tables; it is made where there is none.
         model: a name as in ``mfer models list``, or a model's folder.
         device: ``auto``, ``cpu`` or a CUDA device.
@@ -43,6 +45,8 @@ def analyze(
         stream: number of the video stream to analyse, from 0, in files with several; ``all`` is each of them, None
             the one that players show.
         progress: draw bars where standard error is a terminal.
+        pictures: analyse the pictures in folders, too.
+        sequence: analyse numbered pictures as one video, of which the setting ``fps`` is the rate.
         settings: of ``pipelines.settings.AnalysisSettings``, such as ``fps=5.0``.
 
     Returns:
@@ -68,6 +72,8 @@ def analyze(
         workers=workers,
         settings=AnalysisSettings(**settings),
         stream=stream,
+        pictures=pictures,
+        sequence=sequence,
     )
     with make_progress(quiet=not progress) as shown:
         return analyze_folder(run, shown)

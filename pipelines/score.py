@@ -37,16 +37,17 @@ from pipelines.remote import local_copy
 from pipelines.rows import ROW_SCHEMA, FrameTimes, observation_rows
 from pipelines.scoring.scorer import Scorer
 from pipelines.settings import AnalysisSettings
-from pipelines.video.containers import list_streams, require_file
+from pipelines.video.containers import require_file
 from pipelines.video.decode import Decoding, decode, open_video
 from pipelines.video.prefetch import prefetch
-from pipelines.video.scan import Video
+from pipelines.video.scan import Video, list_streams
 from pipelines.video.stills import read_still
-from storage.delta.object_store import StoragePath
+from storage.delta.object_store import Status, StoragePath
 from storage.errors import LakeError
 from storage.identity import analysis_id, faces_id, path_text, video_id_of, with_stream
 from storage.lake import Lake, Segment
 from storage.records import FinishedVideo, VideoOutcome, VideoPart
+from storage.sequences import status_of
 
 __all__ = ["VideoAnalyzer", "VideoFile"]
 
@@ -157,7 +158,7 @@ class VideoAnalyzer:
         try:
             with local_copy(file.path) as path:  # of an object in a store; a file is read where it is
                 require_file(path)
-                stat = path.stat()
+                stat = status_of(path)
                 with stage("hash"):
                     content = file.content or video_id_of(path, heartbeat)
                 video_id = with_stream(content, stream)
@@ -205,7 +206,7 @@ class VideoAnalyzer:
         path: Path,
         file: VideoFile,
         video_id: str,
-        stat: os.stat_result,
+        stat: os.stat_result | Status,
         progress: FrameProgress | None,
         stopping: Callable[[], bool],
     ) -> AnalyzedVideo | VideoPart:
@@ -285,7 +286,7 @@ class VideoAnalyzer:
         video: Video,
         frames: Decoding,
         turn: Turn,
-        stat: os.stat_result,
+        stat: os.stat_result | Status,
         wanted: range,
         progress: FrameProgress | None,
         stopping: Callable[[], bool],
@@ -420,16 +421,20 @@ def _map_rows(rows_file: IO[bytes]) -> pa.Table:
     return pa.ipc.open_file(pa.py_buffer(mapped)).read_all()
 
 
-def _require_unchanged(path: Path, stat: os.stat_result) -> None:
+def _require_unchanged(path: Path, stat: os.stat_result | Status) -> None:
     """Raise VideoError if the file was changed since it was hashed: rows belong to the hashed bytes."""
     try:
-        now = path.stat()
+        now = status_of(path)
     except OSError as error:
         message = f"the file went away while it was read ({error.strerror}); leave it in place until the run has ended"
         raise VideoError("changed", "decode", path, message) from error
-    if (now.st_size, now.st_mtime_ns, now.st_ino) != (stat.st_size, stat.st_mtime_ns, stat.st_ino):
+    if _state(now) != _state(stat):
         message = "the file was changed or replaced while it was read; run again once it is complete"
         raise VideoError("changed", "decode", path, message)
+
+
+def _state(stat: os.stat_result | Status) -> tuple[int, int, int]:
+    return stat.st_size, stat.st_mtime_ns, getattr(stat, "st_ino", 0)
 
 
 def _joined(*parts: str) -> str:

@@ -16,8 +16,9 @@ from pipelines.remote import objects_below
 from storage.delta.object_store import ObjectPath, StoragePath, is_uri
 from storage.errors import LakeError
 from storage.identity import as_stored, composed
+from storage.sequences import group_numbered, sequence_of
 
-__all__ = ["VIDEO_EXTENSIONS", "FoundVideos", "absolute", "find_videos"]
+__all__ = ["PICTURE_EXTENSIONS", "VIDEO_EXTENSIONS", "FoundVideos", "absolute", "find_videos"]
 
 #: What a folder is searched for, in any case; a file that is named explicitly is tried whatever its extension.
 VIDEO_EXTENSIONS = frozenset(
@@ -61,7 +62,32 @@ VIDEO_EXTENSIONS = frozenset(
         ".y4m",
     }
 )
-
+#: Pictures in a folder, in any case; they are counted, and analysed where that is asked for.
+PICTURE_EXTENSIONS = frozenset(
+    {
+        ".apng",
+        ".avif",
+        ".bmp",
+        ".dib",
+        ".heic",
+        ".heif",
+        ".hif",
+        ".j2k",
+        ".jfif",
+        ".jp2",
+        ".jpe",
+        ".jpeg",
+        ".jpg",
+        ".pbm",
+        ".pgm",
+        ".png",
+        ".pnm",
+        ".ppm",
+        ".tif",
+        ".tiff",
+        ".webp",
+    }
+)
 
 #: Extensions that program text has, too: the file's bytes decide.
 _ALSO_TEXT = frozenset({".mts", ".ts"})
@@ -74,8 +100,8 @@ _SYSTEM_FOLDERS = frozenset(
 
 @dataclass(frozen=True)
 class FoundVideos:
-    """The paths to try, in a stable order and each once; how many other files and folders were passed by; and what
-    went wrong.
+    """The paths to try, in a stable order and each once; how many other files and folders were passed by, how many of
+    these are pictures; and what went wrong.
 
     ``videos`` may hold what turns out to be no video, such as a named pipe called ``x.mp4``: opening it says so.
     ``problems`` are paths that are missing and folders that cannot be listed.
@@ -84,9 +110,16 @@ class FoundVideos:
     videos: tuple[StoragePath, ...]
     ignored_count: int
     problems: tuple[VideoError, ...]
+    n_pictures: int = 0
 
 
-def find_videos(paths: Iterable[str | Path], exclude: Iterable[str] = ()) -> FoundVideos:
+def find_videos(
+    paths: Iterable[str | Path],
+    exclude: Iterable[str] = (),
+    *,
+    pictures: bool = False,
+    sequence_fps: float | None = None,
+) -> FoundVideos:
     """Search folders recursively, links included, and take whatever else is named.
 
     Passed by in folders, and counted: files without a video's extension, program text that ends in ``.ts`` or ``.mts``,
@@ -98,30 +131,42 @@ def find_videos(paths: Iterable[str | Path], exclude: Iterable[str] = ()) -> Fou
             result follows theirs and, within a folder or pattern, the bytes of the names.
         exclude: patterns of what to leave out: ``*_proxy.mp4`` and ``drafts`` fit the name of any file or folder,
             ``2024/*/raw`` (with a slash) the end of a path.
+        pictures: take the pictures in folders, too.
+        sequence_fps: take pictures whose names differ in their last number alone as one video of that rate, by the
+            name of the sequence (``storage/sequences.py``); a picture that is named stands for its sequence. Only on a
+            disk.
     """
-    search = _Search(tuple(composed(pattern.rstrip("/")) for pattern in exclude))
+    search = _Search(tuple(composed(pattern.rstrip("/")) for pattern in exclude), pictures, sequence_fps)
     for named in paths:
         if is_uri(named):
             search.store(str(named))
         else:
             search.named(named)
-    return FoundVideos(tuple(search.videos.values()), search.n_ignored, tuple(search.problems))
+    return FoundVideos(
+        tuple(search.videos.values()), search.n_ignored, tuple(search.problems), n_pictures=search.n_pictures
+    )
 
 
 class _Search:
     """What has been found so far."""
 
-    def __init__(self, exclude: tuple[str, ...]) -> None:
-        self.exclude = exclude
+    def __init__(self, exclude: tuple[str, ...], pictures: bool, sequence_fps: float | None) -> None:
+        self.exclude, self.pictures, self.sequence_fps = exclude, pictures, sequence_fps
         self.videos: dict[str, StoragePath] = {}
         self.problems: list[VideoError] = []
-        self.n_ignored = 0
+        self.n_ignored = self.n_pictures = 0
         self._visited: set[tuple[int, int]] = set()
 
     def named(self, named: str | Path) -> None:
         """What is at a path or fits a pattern."""
+        if sequence_of(named):
+            self._add(Path(named))
+            return
         matches = _matches(named)
-        for path in matches or [as_stored(named)]:
+        takes_pictures = not matches or _has_extension(str(named), PICTURE_EXTENSIONS)
+        paths = matches or [as_stored(named)]
+        sequences = self._sequences(paths)
+        for path in paths:
             try:
                 is_folder = stat.S_ISDIR(path.stat().st_mode)
             except OSError as error:
@@ -131,6 +176,8 @@ class _Search:
                 self.n_ignored += 1
             elif is_folder:
                 self.folder(path)
+            elif _has_extension(path.name, PICTURE_EXTENSIONS):
+                self._picture(path, sequences, is_wanted=takes_pictures or self.pictures)
             elif matches and not _is_video(path):
                 self.n_ignored += 1
             else:
@@ -147,14 +194,17 @@ class _Search:
         except OSError as error:
             self.problems.append(_problem(folder, error))
             return
-        for name in names:
-            path = folder / name
+        paths = [folder / name for name in names]
+        sequences = self._sequences(paths)
+        for name, path in zip(names, paths, strict=True):
             if _is_hidden(name) or self._is_excluded(path):
                 self.n_ignored += 1
-            elif path.is_dir() and not _has_video_name(name):
+            elif path.is_dir() and not _has_extension(name, VIDEO_EXTENSIONS):
                 self.folder(path)
             elif _is_video(path) and not path.is_dir():
                 self._add(path)
+            elif _has_extension(name, PICTURE_EXTENSIONS) and not path.is_dir():
+                self._picture(path, sequences, is_wanted=self.pictures)
             else:
                 self.n_ignored += 1
 
@@ -164,14 +214,37 @@ class _Search:
             place = ObjectPath(uri)
             for found in objects_below(place):
                 below = str(found).removeprefix(str(place)).strip("/").split("/")
-                if found == place or not (
-                    any(map(_is_hidden, below)) or self._is_excluded(found) or not _is_video(found)
-                ):
+                is_picture = _has_extension(found.name, PICTURE_EXTENSIONS)
+                if found != place and (any(map(_is_hidden, below)) or self._is_excluded(found)):
+                    self.n_ignored += 1
+                elif found == place or _is_video(found) or (is_picture and self.pictures):
                     self.videos.setdefault(str(found), found)
                 else:
+                    self.n_pictures += is_picture
                     self.n_ignored += 1
         except VideoError as error:
             self.problems.append(error)
+
+    def _sequences(self, paths: list[Path]) -> dict[Path, Path]:
+        """The name of the sequence that each picture is in, of those that are in one."""
+        if self.sequence_fps is None:
+            return {}
+        pictures = [path for path in paths if _has_extension(path.name, PICTURE_EXTENSIONS) and path.is_file()]
+        return {
+            file: sequence.path
+            for sequence, files in group_numbered(pictures, self.sequence_fps).items()
+            if not self._is_excluded(sequence.path) and len(sequence.frames()[0]) > 1
+            for file in files
+        }
+
+    def _picture(self, path: Path, sequences: dict[Path, Path], *, is_wanted: bool) -> None:
+        if path in sequences:
+            self._add(sequences[path])
+        elif is_wanted:
+            self._add(path)
+        else:
+            self.n_pictures += 1
+            self.n_ignored += 1
 
     def _add(self, path: Path) -> None:
         self.videos.setdefault(os.path.abspath(path), path)
@@ -202,8 +275,8 @@ def absolute(video: StoragePath) -> StoragePath:
     return video if isinstance(video, ObjectPath) else Path(os.path.abspath(video))
 
 
-def _has_video_name(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in VIDEO_EXTENSIONS
+def _has_extension(name: str, extensions: frozenset[str]) -> bool:
+    return os.path.splitext(name)[1].lower() in extensions
 
 
 def _is_hidden(name: str) -> bool:
@@ -213,7 +286,7 @@ def _is_hidden(name: str) -> bool:
 
 def _is_video(path: StoragePath) -> bool:
     """Whether a file's name, and where that leaves a doubt its first bytes, say that it is a video."""
-    if not _has_video_name(path.name):
+    if not _has_extension(path.name, VIDEO_EXTENSIONS):
         return False
     if os.path.splitext(path.name)[1].lower() not in _ALSO_TEXT:
         return True

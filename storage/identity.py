@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from storage.delta.object_store import StoragePath
+from storage.sequences import sequence_of
 
 __all__ = [
     "analysis_id",
@@ -36,14 +37,25 @@ _CHUNK_BYTES = 1 << 20
 def video_id_of(path: str | Path, on_progress: Callable[[], None] = lambda: None) -> str:
     """The first 16 hex digits of the sha256 of a file's bytes. Raises OSError where the file cannot be read.
 
-    ``on_progress`` is called now and then: the file may be a hundred gigabytes on a slow disk.
+    Of a sequence of pictures: of its rate, and of the place and the sha256 of each file. ``on_progress`` is called now
+    and then: the file may be a hundred gigabytes on a slow disk.
     """
+    sequence = sequence_of(path)
+    if sequence is None:
+        return _sha256(path, on_progress).hexdigest()[:_ID_DIGITS]
+    digest = hashlib.sha256(f"{sequence.fps!r} pictures a second".encode())
+    for frame, file in sequence.frames()[0]:
+        digest.update(f" {frame} {_sha256(file, on_progress).hexdigest()}".encode())
+    return digest.hexdigest()[:_ID_DIGITS]
+
+
+def _sha256(path: str | Path, on_progress: Callable[[], None]) -> Any:
     digest = hashlib.sha256()
     with open(path, "rb", buffering=0) as file:
         while chunk := file.read(_CHUNK_BYTES):
             digest.update(chunk)
             on_progress()
-    return digest.hexdigest()[:_ID_DIGITS]
+    return digest
 
 
 def with_stream(content: str, stream: int | None) -> str:

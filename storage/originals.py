@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from storage.delta.object_store import ObjectPath, is_uri
+from storage.delta.object_store import ObjectPath, Status, is_uri
 from storage.identity import content_of_video, video_id_of
+from storage.sequences import is_file, status_of
 
 __all__ = ["FILES_SQL", "content_of", "find_object", "find_original"]
 
@@ -21,7 +22,7 @@ FILES_SQL = """
 """
 
 
-def content_of(path: Path, status: os.stat_result) -> str | None:
+def content_of(path: Path, status: os.stat_result | Status) -> str | None:
     """The video_id of a file as it is now; None where it cannot be read."""
     try:
         return video_id_of(path)
@@ -32,7 +33,7 @@ def content_of(path: Path, status: os.stat_result) -> str | None:
 def find_original(
     named: Iterable[Mapping[str, Any]],
     video_id: str,
-    content: Callable[[Path, os.stat_result], str | None] = content_of,
+    content: Callable[[Path, os.stat_result | Status], str | None] = content_of,
 ) -> Path | None:
     """The first file whose bytes are those of the video; None where none is.
 
@@ -45,10 +46,10 @@ def find_original(
     for row in named:
         path = Path(row["path"])
         try:
-            status = path.stat()
+            status = status_of(path)
         except OSError:
             continue
-        if not path.is_file() or status.st_size != row["size_bytes"]:
+        if not is_file(path) or status.st_size != row["size_bytes"]:
             continue
         if status.st_mtime_ns == row["mtime_ns"] or content(path, status) == wanted:
             return path

@@ -33,6 +33,7 @@ VIDEO_CODES = frozenset(
             "too_large",
             "truncated",
             "joined",
+            "pictures_missing",
             "frames_undecodable",
             "changed",
             "decode_failed",

@@ -19,6 +19,7 @@ import av
 import numpy as np
 
 from tests.clips import draw_frame, write_audio, write_clip
+from tests.pictures import animation, bomb, heic, lab, picture, sixteen_bits
 
 __all__ = ["CORPUS", "Kind"]
 
@@ -195,7 +196,7 @@ def _bytes(content: bytes) -> Callable[[Path], Path]:
     return make
 
 
-def picture(path: Path) -> Path:
+def mjpeg_picture(path: Path) -> Path:
     """A photograph with a video's name."""
     with av.open(str(path), "w", format="image2") as out:
         stream = out.add_stream("mjpeg", rate=FPS)
@@ -331,7 +332,8 @@ def _whole() -> list[Kind]:
             heavy=True,
         ),
         Kind("one_frame.mp4", _clip(n_frames=1), shown=[(0, 0.0)]),
-        Kind("jpeg_named.mp4", picture, shown=[(0, 0.0)]),
+        Kind("jpeg_named.mp4", mjpeg_picture, shown=[(0, 0.0)]),
+        Kind("pattern.mp4", named("frame%03d.png", mjpeg_picture), shown=[(0, 0.0)]),
         Kind("wide_pixels.mp4", _clip(stored_width_px=156, sample_aspect_ratio=Fraction(4, 3))),
         Kind("wide_pixels_turned.mp4", _clip(stored_width_px=160, sample_aspect_ratio=Fraction(3, 4), rotation_deg=90)),
         *(
@@ -391,6 +393,72 @@ def _whole() -> list[Kind]:
             )
         ),
     ]
+
+
+def _pictures() -> list[Kind]:
+    """Photographs and other pictures: one frame, upright; animations as videos."""
+    stills: list[tuple[str, Callable[[Path], Path]]] = [
+        ("photo.jpg", picture(quality=90)),
+        ("progressive.JPEG", picture(progressive=True)),
+        ("cmyk.jpg", picture(mode="CMYK")),
+        ("photo.png", picture()),
+        ("palette.png", picture(mode="P")),
+        ("palette_transparent.png", picture(mode="P", transparency=200)),
+        ("alpha.png", picture(mode="RGBA")),
+        ("named_as_another.png", picture(format="JPEG")),
+        ("named_as_a_film.mov", picture(format="WEBP")),
+        ("photo.webp", picture(lossless=True)),
+        ("alpha.webp", picture(mode="RGBA", lossless=True)),
+        ("photo.tif", picture()),
+        ("lzw.tiff", picture(compression="tiff_lzw")),
+        ("cmyk.tif", picture(mode="CMYK")),
+        ("lab.tif", lab),
+        ("photo.bmp", picture()),
+        ("photo.avif", picture()),
+        ("photo.heic", heic()),
+        ("turned.heic", heic(1)),
+        ("photo.jp2", picture()),
+        ("photo.ppm", picture()),
+        ("motion_photo.jpg", _then_change(picture(), lambda path: path.open("ab").write(bytes(9000)) and None)),
+        *((f"exif_{k}.{ext}", picture(orientation=k)) for k in range(2, 9) for ext in ("jpg", "png", "webp", "tif")),
+        ("exif.avif", picture(orientation=6)),
+    ]
+    greys = [
+        ("grey.jpg", picture(mode="L")),
+        ("one_bit.png", picture(mode="1")),
+        ("grey_alpha.png", picture(mode="LA")),
+        ("grey_16_bits.png", sixteen_bits),
+        ("grey_16_bits.tif", sixteen_bits),
+        ("grey.pgm", picture(mode="L")),
+    ]
+    ms = [100, 100, 300, 100, 100]
+    moving = [(k, sum(ms[:k]) / 1000) for k in range(5)]
+    return [
+        *(Kind(name, make, shown=[(0, 0.0)]) for name, make in stills),
+        *(Kind(name, make, shown=[(0, 0.0)], grey=True) for name, make in greys),
+        Kind("pages.tif", animation(ms), shown=[(0, 0.0)]),
+        Kind("animation.webp", animation(ms, lossless=True), shown=moving),
+        Kind("animation.avif", animation(ms), shown=moving),
+        Kind("animation.png", animation(ms), shown=moving),
+        Kind("cut.jpg", _then_change(picture(), cut(0.5)), code="decode_failed"),
+        Kind("damaged.jpg", _then_change(picture(quality=95), garble(0.6, 40)), code="decode_failed"),
+        Kind("damaged.png", _then_change(picture(), garble(0.6, 40)), code="decode_failed"),
+        Kind("cut.tif", _then_change(picture(), cut(0.5)), code="decode_failed"),
+        Kind("cut.heic", _then_change(heic(), cut(0.9)), code="decode_failed"),
+        Kind("head_alone.png", _bytes(b"\x89PNG\r\n\x1a\n"), code="decode_failed"),
+        Kind("text.jpg", _bytes(b"no picture\n" * 99), code="not_a_video"),
+        Kind("raw_file_of_a_camera.dng", picture(format="TIFF", tiffinfo={50706: b"\1\4\0\0"}), code="decode_failed"),
+        Kind("bomb.png", bomb(60_000, 60_000), code="too_large"),
+        Kind("bomb.bmp", _then_change(picture(), poke(b"BM", 18, "<ii", 30_000, 30_000)), code="too_large"),
+    ]
+
+
+def _then_change(make: Callable[[Path], Path], change: Callable[[Path], None]) -> Callable[[Path], Path]:
+    def make_and_change(path: Path) -> Path:
+        change(make(path))
+        return path
+
+    return make_and_change
 
 
 def _dnxhr(path: Path) -> Path:
@@ -486,7 +554,6 @@ def _refused() -> list[Kind]:
         Kind("zeros.mp4", _bytes(bytes(50_000)), code="not_a_video"),
         Kind("noise.mkv", _bytes(np.random.default_rng(0).bytes(50_000)), code="not_a_video"),
         Kind("encrypted.mp4", _clip(container_options=_CENC), code="encrypted"),
-        Kind("pattern.mp4", named("frame%03d.png", picture), code="not_a_video"),
         Kind("dangling.mp4", link_to("nowhere.mp4"), code="missing"),
         Kind("loop.mp4", link_to(""), code="unreadable"),
         Kind("folder.mp4", folder, code="not_a_file"),
@@ -546,4 +613,4 @@ def _many_streams(n: int) -> Callable[[Path], Path]:
     return make
 
 
-CORPUS: tuple[Kind, ...] = (*_whole(), *_damaged(), *_refused(), *_hostile())
+CORPUS: tuple[Kind, ...] = (*_whole(), *_pictures(), *_damaged(), *_refused(), *_hostile())

@@ -45,7 +45,17 @@ ROOM_MAY_IMPORT = {
     "storage/sql": {
         *(
             f"storage/{name}.py"
-            for name in ("errors", "identity", "interpreter", "lake", "models", "schema", "stitch", "summary")
+            for name in (
+                "errors",
+                "identity",
+                "interpreter",
+                "lake",
+                "models",
+                "schema",
+                "sequences",
+                "stitch",
+                "summary",
+            )
         ),
         "storage/delta",
     },

@@ -15,6 +15,7 @@ from dashboards.web.source import LakeSource
 from pipelines.errors import VideoError
 from pipelines.video.stills import read_still
 from storage.identity import stream_of_video
+from storage.sequences import status_of
 
 __all__ = ["Pictures"]
 
@@ -58,9 +59,8 @@ class Pictures:
         if path is None:
             return None
         pts_s, *box = rows[0].values()
-        return self._made(
-            path, path.stat().st_mtime_ns, stream_of_video(video_id), pts_s, (_FACE_PX, _FACE_PX), tuple(box)
-        )
+        mtime_ns = status_of(path).st_mtime_ns
+        return self._made(path, mtime_ns, stream_of_video(video_id), pts_s, (_FACE_PX, _FACE_PX), tuple(box))
 
     def _best_face_s(self, video_id: str) -> float | None:
         """When the largest face of good quality is seen, else the largest of all; None: the video shows no face."""
@@ -80,7 +80,8 @@ class Pictures:
         if path is None:
             return None
         pts_s = times[video_id]["start_s"] + seconds(times[video_id]["duration_s"])
-        return self._made(path, path.stat().st_mtime_ns, stream_of_video(video_id), pts_s, size_px, None)
+        mtime_ns = status_of(path).st_mtime_ns
+        return self._made(path, mtime_ns, stream_of_video(video_id), pts_s, size_px, None)
 
     def _make(
         self,

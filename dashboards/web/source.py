@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
+from storage.delta.object_store import Status
 from storage.delta.relations import read_errors
 from storage.delta.tables import data_files, open_table
 from storage.lake import Lake
@@ -133,7 +134,7 @@ class LakeSource:
 
         return find_original(self.kept(("files",), ask).get(video_id, []), video_id, self._content)
 
-    def _content(self, path: Path, status: os.stat_result) -> str | None:
+    def _content(self, path: Path, status: os.stat_result | Status) -> str | None:
         """A copied file has another time and may have the same bytes: hash it, once."""
         key = (str(path), status.st_size, status.st_mtime_ns)
         if key not in self._hashed:

@@ -26,10 +26,11 @@ __all__ = ["analyze"]
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 @resumable
 def analyze(paths: tuple[str, ...], lake: str, profile: bool, as_json: bool, **chosen: Any) -> None:
-    """Analyse videos and folders of videos into a lake.
+    """Analyse videos, pictures and folders of them into a lake.
 
     Folders are searched for video files, and so are s3://BUCKET/PREFIX and quoted patterns such as
-    '2026-*/**/*.mp4'; a file that is named itself is always tried. Videos that were analysed before with the
+    '2026-*/**/*.mp4'; a file that is named itself is always tried, and pictures in folders are analysed with
+    --pictures or --sequence. Videos that were analysed before with the
     same settings and model are skipped. To resume an interrupted run, give the same command again: a video
     resumes at its first missing segment. Short videos are committed together, each within half a minute. Ctrl-C
     ends the run after the present segments; a second Ctrl-C ends it at once. Exit code 0: all well; 1: a video
@@ -68,6 +69,8 @@ def _summary_text(summary: RunSummary) -> str:
             f"{facts['frames']} frames, {facts['share_of_frames_with_face']:.1%} with a face, {facts['faces']} faces,"
             f" {facts['frames_per_s']:.1f} frames/s, model {summary.model_id}"
         )
+    if summary.pictures_text:
+        lines.append(f"{summary.pictures_text}.")
     if summary.note:
         lines.append(f"note: {summary.note}")
     if summary.was_interrupted:

@@ -13,7 +13,7 @@ from mfer.errors import ModelError
 from pipelines.errors import VideoError
 from pipelines.remote import local_copy
 from pipelines.scoring.lookup import find_model, known_models
-from pipelines.video.containers import list_streams, require_file
+from pipelines.video.containers import require_file
 from pipelines.video.decode import open_video
 from pipelines.video.decoders import DECODERS, refusal
 from storage.delta.object_store import is_uri, place_of

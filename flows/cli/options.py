@@ -29,6 +29,9 @@ def analysis_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of an analysis, as ``flows.analysis_options`` declares them."""
     for option in reversed(declared_options()):
         several = option.kind == "texts"
+        if option.kind == "flag":
+            command = click.option(option.flag, option.name, is_flag=True, help=option.help)(command)
+            continue
         command = click.option(
             option.flag,
             option.name,

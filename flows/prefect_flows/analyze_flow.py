@@ -73,6 +73,7 @@ def _type_of(option: Option) -> Any:
         "number": Annotated[float, Field(ge=option.least, gt=option.above)],
         "pixels_or_share": Annotated[int, Field(ge=1)] | share,
         "number_or_all": Annotated[int, Field(ge=0)] | Annotated[str, Field(pattern=r"^(\d+|all)$")],
+        "flag": bool,
     }
     return kinds[option.kind] | None if option.default is None else kinds[option.kind]
 
@@ -235,7 +236,8 @@ def summary_markdown(summary: RunSummary) -> str:
     frames = f"{facts['frames']} frames, {facts['frames_with_face']} with a face, {facts['faces']} faces"
     return (
         f"{_counts_text(summary)}; {facts['ignored_files']} other files ignored.\n\n"
-        f"{frames} in {facts['elapsed_s']:.1f} s with model `{summary.model_id}`.\n\n"
+        + (f"{summary.pictures_text}.\n\n" if summary.pictures_text else "")
+        + f"{frames} in {facts['elapsed_s']:.1f} s with model `{summary.model_id}`.\n\n"
         + (f"Note: {summary.note}.\n\n" if summary.note else "")
         + f"Lake `{lake}`, analysis `{summary.analysis_id}`, run `{summary.run_id}`.\n\n```\n{commands}\n```\n"
     )

@@ -15,13 +15,14 @@ from av.error import FFmpegError
 from av.video.stream import VideoStream
 
 from pipelines.errors import VideoError
-from pipelines.video.limits import MAX_PIXELS, MAX_STREAMS
+from pipelines.video.limits import MAX_PIXELS, MAX_PIXELS_PER_BYTE, MAX_PIXELS_UNPROVEN, MAX_STREAMS
+from storage.sequences import sequence_of, status_of
 
 __all__ = [
     "another_follows",
+    "check_size",
     "claims_more_bytes",
     "damage_reports",
-    "list_streams",
     "open_container",
     "require_file",
     "shown_stream",
@@ -36,7 +37,7 @@ av.logging.set_skip_repeated(False)  # damage_reports counts on every line
 av.logging.set_level(None)  # libav's own log lines are noise on a user's terminal; errors arrive as exceptions
 
 #: Demuxers that read text or name other files: their bytes are not the video.
-_NOT_VIDEO_FORMATS = {"concat", "concatf", "dash", "hls", "image2", "imf", "sdp", "tty", "vobsub", "webvtt"}
+_NOT_VIDEO_FORMATS = {"concat", "concatf", "dash", "hls", "imf", "sdp", "tty", "vobsub", "webvtt"}
 
 #: The first bytes of an FLV file: sound, pictures or both (Video File Format Specification, version 10, annex E.2).
 _FLV_HEAD = re.compile(rb"FLV\x01[\x01\x04\x05]\x00\x00\x00\x09")
@@ -49,8 +50,14 @@ _SILENT_DEMUXERS = {"matroska,webm"}
 
 
 def require_file(path: str | Path) -> None:
-    """Raise a VideoError unless the path is a regular file with bytes that may be read; never opens a FIFO."""
+    """Raise a VideoError unless the path is a regular file with bytes that may be read; never opens a FIFO.
+
+    Of a sequence of pictures there has to be one at least.
+    """
     try:
+        if sequence := sequence_of(path):
+            sequence.status()
+            return
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):
             kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
@@ -85,6 +92,8 @@ def open_container(path: str | Path) -> Iterator[InputContainer]:
     except (FFmpegError, ValueError) as error:
         raise _not_a_video(path) from error
     with container:
+        if container.format.name == "image2":  # by its name alone: its bytes are those of no picture
+            raise _not_a_video(path)
         if container.format.name in _NOT_VIDEO_FORMATS:
             message = f"this is text or a playlist ({container.format.name}), not a video; give the video file itself"
             raise VideoError("not_a_video", "open", path, message)
@@ -105,16 +114,6 @@ def shown_stream(container: InputContainer, path: str | Path) -> int:
         raise VideoError("no_video_stream", "open", path, "the file has sound or data but no video; leave it out")
     best = container.streams.best("video")
     return next((n for n, s in enumerate(streams) if best is not None and s.index == best.index), 0)
-
-
-def list_streams(path: str | Path) -> tuple[int, list[str]]:
-    """The number of the video stream that players show, and each stream as text; reads the header only.
-
-    Raises:
-        VideoError: as ``open_video``, of what a header shows.
-    """
-    with open_container(path) as container:
-        return shown_stream(container, path), stream_texts(container, path)
 
 
 def stream_texts(container: InputContainer, path: str | Path) -> list[str]:
@@ -159,6 +158,15 @@ def too_large(path: str | Path, claim: str) -> VideoError:
     return VideoError("too_large", "open", path, f"{claim}; cut or convert it if it is what it claims to be")
 
 
+def check_size(path: Path, width_px: int, height_px: int, n_frames: int) -> None:
+    """Raise the VideoError too_large for frames that are too large, or more than a file of its size can hold."""
+    if width_px * height_px > MAX_PIXELS:
+        raise too_large(path, f"its frames are shown with {width_px}x{height_px} pixels, {MAX_PIXELS} are allowed")
+    n_pixels, size_bytes = width_px * height_px * n_frames, status_of(path).st_size
+    if n_pixels > max(MAX_PIXELS_UNPROVEN, size_bytes * MAX_PIXELS_PER_BYTE):
+        raise too_large(path, f"its {size_bytes} bytes claim {n_frames} frames of {width_px}x{height_px} pixels")
+
+
 @contextmanager
 def damage_reports(container: InputContainer) -> Iterator[list[tuple[int, str, str]]]:
     """Collect what a demuxer complains of meanwhile: Matroska's leaves out what it cannot parse, and flags nothing.
@@ -191,7 +199,9 @@ def _not_a_video(path: str | Path) -> VideoError:
             "with a repair tool and a good file of the same camera"
         )
         return VideoError("truncated", "open", path, message)
-    return VideoError("not_a_video", "open", path, "no video format was recognised in these bytes; leave it out")
+    return VideoError(
+        "not_a_video", "open", path, "no format of a video or picture was recognised in these bytes; leave it out"
+    )
 
 
 def _lacks_index(path: str | Path) -> bool:

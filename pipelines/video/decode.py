@@ -57,9 +57,9 @@ def decode(
         video: what ``open_video`` returned.
         every, fps: which frames to take, see ``sample_frames``; the others are never turned into RGB.
         batch_frames: frames in a batch, at most; large frames make smaller batches (``BATCH_BYTES``).
-        decoder: ``auto`` and ``pyav`` take PyAV. ``decord`` and ``torchcodec`` are right on files that are not damaged
-            and that a scan of the packets verified: they show patched pictures without a word. decord is no faster;
-            torchcodec decodes on a GPU.
+        decoder: ``auto`` takes PyAV, and Pillow for pictures. ``decord`` and ``torchcodec`` are right on files that are
+            not damaged and that a scan of the packets verified: they show patched pictures without a word. decord is no
+            faster; torchcodec decodes on a GPU.
         threads: of PyAV's decoder; many videos at once are faster in one process each.
         segment_s: length of a segment, in seconds. A batch never lies in two segments, and any run of segments can be
             read by itself (``Decoding.between``), which gives the batches that the whole gives there.
@@ -79,13 +79,13 @@ def decode(
         raise ConfigError(f"decoding got batch_frames={batch_frames}, threads={threads}; both must be at least 1")
     if not segment_s > 0:
         raise ConfigError(f"segments of {segment_s} s; they must be longer than 0")
-    load_decoder(decoder).require()
+    load_decoder(decoder, video).require()
     if (reason := refusal(decoder, video)) is not None:
         raise _refused(video, decoder, reason)
     frame_index = sample_frames(video, every=every, fps=fps)
     batch_frames = max(1, min(batch_frames, BATCH_BYTES // (3 * video.info.width_px * video.info.height_px)))
     bounds = _segment_bounds(video.pts_s[frame_index], segment_s, video.tick_s)
-    return Decoding(video, frame_index, bounds, batch_frames, threads, decoder_name(decoder), device)
+    return Decoding(video, frame_index, bounds, batch_frames, threads, decoder_name(decoder, video), device)
 
 
 def _segment_bounds(time_s: np.ndarray, segment_s: float, tick_s: float) -> np.ndarray:
@@ -137,7 +137,7 @@ class Decoding:
         )
 
     def __iter__(self) -> Iterator[FrameBatch]:
-        decoder = load_decoder(self.decoder)
+        decoder = load_decoder(self.decoder, self.video)
         try:
             yield from self._batches(
                 decoder.read(self.video, self.frame_index, threads=self.threads, device=self.device)
@@ -188,5 +188,5 @@ def _batch(video: Video, rgb: np.ndarray, frames: list[int], wanted: np.ndarray)
 
 
 def _refused(video: Video, decoder: str, reason: str) -> VideoError:
-    message = f"{decoder} may not read this video: {reason}; use --decoder auto or pyav"
+    message = f"{decoder} may not read this video: {reason}; use --decoder auto"
     return VideoError("decoder_refused", "decode", video.info.path, message)

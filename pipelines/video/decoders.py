@@ -21,9 +21,10 @@ DECODERS = {
     "pyav": "pipelines.video.pyav:PyavDecoder",
     "decord": "pipelines.video.decord:DecordDecoder",
     "torchcodec": "pipelines.video.torchcodec:TorchcodecDecoder",
+    "pillow": "pipelines.video.pillow:PillowDecoder",
 }
-#: What ``auto`` stands for: right on everything that was tried.
-_AUTO = "pyav"
+#: What ``auto`` stands for, of videos and of pictures: right on everything that was tried.
+_AUTO, _AUTO_OF_PICTURES = "pyav", "pillow"
 
 
 class DecoderMismatchError(Exception):
@@ -33,8 +34,8 @@ class DecoderMismatchError(Exception):
 class Decoder(Protocol):
     """Reads the frames of a video that was scanned."""
 
-    #: True if it takes packet by packet as the scan did, and says of each frame whether it can be trusted. Others may
-    #: read only files of which the packets prove that nothing can go wrong (``Video.doubt``).
+    #: True if it takes packet by packet (or picture by picture) as the scan did, and says of each frame whether it can
+    #: be trusted. Others may read only files of which the packets prove that nothing can go wrong (``Video.doubt``).
     by_packet: bool
 
     def require(self) -> None:
@@ -57,20 +58,22 @@ class Decoder(Protocol):
         """
 
 
-def decoder_name(name: str) -> str:
-    """The decoder that a setting stands for: itself, or PyAV for ``auto``."""
-    return _AUTO if name == "auto" else name
+def decoder_name(name: str, video: Video | None = None) -> str:
+    """The decoder that a setting stands for: itself, or PyAV for ``auto``, and Pillow where the video is pictures."""
+    if name != "auto":
+        return name
+    return _AUTO_OF_PICTURES if video is not None and video.pictures else _AUTO
 
 
-def load_decoder(name: str) -> Decoder:
-    """The decoder of a name or of ``auto``."""
-    return cast(Decoder, resolve_name(DECODERS[decoder_name(name)])())
+def load_decoder(name: str, video: Video | None = None) -> Decoder:
+    """The decoder of a name, or of ``auto`` for a video."""
+    return cast(Decoder, resolve_name(DECODERS[decoder_name(name, video)])())
 
 
 def refusal(name: str, video: Video) -> str | None:
     """Why a decoder must not read a file, or None."""
-    decoder = load_decoder(name)
-    return None if decoder.by_packet else video.doubt or decoder.refusal(video)
+    decoder = load_decoder(name, video)
+    return (None if decoder.by_packet else video.doubt) or decoder.refusal(video)
 
 
 def fallback_decoder(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any, cast
 
@@ -10,7 +11,7 @@ from av.sidedata.sidedata import SideData
 from av.sidedata.sidedata import Type as SideDataType
 from av.video.frame import VideoFrame
 
-__all__ = ["display_matrix", "orient"]
+__all__ = ["display_matrix", "orient", "turn_of"]
 
 
 def _unknown_kind(kinds: type[SideDataType], value: Any) -> Any:
@@ -41,3 +42,11 @@ def orient(picture: np.ndarray, display_matrix: tuple[int, int, int, int]) -> np
     if abs(b) > abs(a):  # x and y change places
         picture, a, d = picture.transpose(1, 0, 2), c, b
     return picture[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
+
+
+def turn_of(display_matrix: tuple[int, int, int, int]) -> tuple[int, bool]:
+    """Clockwise degrees, to the next quarter turn, after a horizontal flip or none."""
+    a, b, c, d = display_matrix
+    mirrored = a * d - b * c < 0
+    degrees = math.degrees(math.atan2(-b, -a) if mirrored else math.atan2(b, a))
+    return round(degrees / 90) % 4 * 90, mirrored

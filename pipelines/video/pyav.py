@@ -26,8 +26,8 @@ class PyavDecoder:
         """Nothing: it is always installed."""
 
     def refusal(self, video: Video) -> str | None:
-        """None: it reads every file."""
-        return None
+        """It reads every video, and Pillow the pictures."""
+        return "it is a picture" if video.pictures else None
 
     def read(
         self, video: Video, frame_index: np.ndarray, *, threads: int = 1, device: str = "cpu"

@@ -21,27 +21,23 @@ from pipelines.errors import VideoError
 from pipelines.heartbeat import heartbeat
 from pipelines.video.containers import (
     another_follows,
+    check_size,
     claims_more_bytes,
     damage_reports,
     open_container,
     shown_stream,
+    stream_texts,
     too_large,
     video_packets,
     video_stream,
     video_streams,
 )
-from pipelines.video.limits import (
-    MAX_DURATION_S,
-    MAX_FRAMES,
-    MAX_PIXELS,
-    MAX_PIXELS_PER_BYTE,
-    MAX_PIXELS_UNPROVEN,
-    MAX_TIME_S,
-)
-from pipelines.video.orientation import display_matrix
+from pipelines.video.limits import MAX_DURATION_S, MAX_FRAMES, MAX_TIME_S
+from pipelines.video.orientation import display_matrix, turn_of
+from pipelines.video.pictures import Pictures, look_at
 from pipelines.video.shapes import Shape, ShapeChanges, canvas_of, square_pixels
 
-__all__ = ["Video", "open_video"]
+__all__ = ["Video", "list_streams", "open_video"]
 
 #: Containers whose header states a duration that was measured when the file was finished.
 _DURATION_FORMATS = {"matroska,webm", "flv"}
@@ -53,6 +49,8 @@ _CUT_SHORT_S = 1.0
 _AVI_CHUNK_HEAD = 8
 #: Packets among which the first in order of presentation is: codecs reorder at most 16 frames.
 _REORDERED_PACKETS = 32
+#: How exact the times of pictures are.
+_PICTURE_TICK_S = 1e-6
 #: Packets that are decoded, at most, to see one frame and the display matrix that it carries.
 _PROBE_PACKETS = 64
 
@@ -70,7 +68,8 @@ class Video:
     stored picture is shown at (a x + c y, b x + d y). ``stored_width_px`` and ``stored_height_px`` have square pixels
     and come before that turn; where the picture has several ``shapes``, each is drawn into that size. ``doubt`` is why
     a decoder that does not go packet by packet is not proven right on the file. ``defect`` is the code and the message
-    of what the file as a whole lacks, and ``note`` what its reader should know of it beside.
+    of what the file as a whole lacks, and ``note`` what its reader should know of it beside. ``pictures`` are the N
+    files, and which picture of each, where the video is a picture or a sequence of them; None of one that is missing.
     """
 
     info: VideoInfo
@@ -90,6 +89,7 @@ class Video:
     doubt: str | None
     defect: tuple[str, str] | None
     note: str
+    pictures: tuple[tuple[Path, int] | None, ...] = ()
 
     def __repr__(self) -> str:
         return f"Video({self.info}, n_missing={self.n_missing}, doubt={self.doubt!r})"
@@ -131,8 +131,10 @@ class _Timeline:
 def open_video(path: str | Path, video_id: str = "", *, stream: int | None = None) -> Video:
     """Scan a file without decoding it (but for one frame, which carries the display matrix).
 
+    A picture is a video of one frame that is shown for a second.
+
     Args:
-        path: the file.
+        path: the file, or the name of a sequence of pictures (``storage/sequences.py``).
         video_id: kept in ``info``.
         stream: number of the video stream, from 0, without cover pictures; None: the one that players show.
 
@@ -148,7 +150,23 @@ def open_video(path: str | Path, video_id: str = "", *, stream: int | None = Non
         raise VideoError("out_of_memory", "open", path, "not enough memory to scan it; use fewer workers") from error
 
 
+def list_streams(path: str | Path) -> tuple[int, list[str]]:
+    """The number of the video stream that players show, and each stream as text; reads headers only.
+
+    Raises:
+        VideoError: as ``open_video``, of what a header shows.
+    """
+    if found := look_at(Path(path)):
+        return 0, [f"0: {found.format} {found.width_px}x{found.height_px}"]
+    with open_container(path) as container:
+        return shown_stream(container, path), stream_texts(container, path)
+
+
 def _open(path: Path, video_id: str, number: int | None) -> Video:
+    if found := look_at(path):
+        if number:
+            raise VideoError("no_such_stream", "open", path, f"there is no video stream {number} in a picture")
+        return _of_pictures(found, path, video_id)
     with open_container(path) as container:
         number = shown_stream(container, path) if number is None else number
         stream = video_stream(container, path, number)
@@ -158,12 +176,12 @@ def _open(path: Path, video_id: str, number: int | None) -> Video:
         timeline = _lay_out(scan, container, stream)
         frame = scan.first_frame
         matrix = display_matrix(frame)
-        rotation_deg, mirrored = _turn(matrix)
+        rotation_deg, mirrored = turn_of(matrix)
         stored_width_px, stored_height_px = canvas_of(scan.shapes)
         if min(stored_width_px, stored_height_px) < 1:
             message = "the video states no size, or one that no decoder takes; record or convert it again"
             raise VideoError("not_a_video", "open", path, message)
-        _check_size(path, stored_width_px, stored_height_px, len(timeline.pts_s))
+        check_size(path, stored_width_px, stored_height_px, len(timeline.pts_s))
         turned = rotation_deg in (90, 270)
         pts_s, duration_s = timeline.pts_s, timeline.duration_s
         start_s = min(float(pts_s[0]), scan.sound_start_s)
@@ -209,12 +227,42 @@ def _open(path: Path, video_id: str, number: int | None) -> Video:
     )
 
 
-def _check_size(path: Path, width_px: int, height_px: int, n_frames: int) -> None:
-    if width_px * height_px > MAX_PIXELS:
-        raise too_large(path, f"its frames are shown with {width_px}x{height_px} pixels, {MAX_PIXELS} are allowed")
-    n_pixels, size_bytes = width_px * height_px * n_frames, path.stat().st_size
-    if n_pixels > max(MAX_PIXELS_UNPROVEN, size_bytes * MAX_PIXELS_PER_BYTE):
-        raise too_large(path, f"its {size_bytes} bytes claim {n_frames} frames of {width_px}x{height_px} pixels")
+def _of_pictures(found: Pictures, path: Path, video_id: str) -> Video:
+    n_frames = len(found.frames)
+    info = VideoInfo(
+        path=path,
+        video_id=video_id,
+        width_px=found.width_px,
+        height_px=found.height_px,
+        rotation_deg=found.rotation_deg,
+        mirrored=found.mirrored,
+        sample_aspect_ratio=1.0,
+        codec=found.format,
+        container=found.kind,
+        n_frames=n_frames,
+        duration_s=float(found.times_s[-1]),
+        start_s=0.0,
+    )
+    return Video(
+        info=info,
+        pts_s=found.times_s[:-1],
+        duration_s=np.diff(found.times_s),
+        tick_s=_PICTURE_TICK_S,
+        n_missing=sum(frame is None for frame in found.frames),
+        frame_of_packet=np.arange(n_frames),
+        is_key=np.ones(n_frames, bool),
+        is_corrupt=np.zeros(n_frames, bool),
+        exact_pts=True,
+        can_seek=False,
+        display_matrix=(1, 0, 0, 1),
+        stored_width_px=found.width_px,
+        stored_height_px=found.height_px,
+        shapes=(Shape(0, found.width_px, found.height_px, Fraction(1)),),
+        doubt="it is a picture",
+        defect=found.defect,
+        note=found.note,
+        pictures=found.frames,
+    )
 
 
 def _scan_packets(container: InputContainer, stream: VideoStream) -> _Scan:
@@ -428,14 +476,6 @@ def _short_s(container: InputContainer, scan: _Scan) -> float:
 
 def _claims_more_time(container: InputContainer, scan: _Scan) -> bool:
     return container.format.name in _DURATION_FORMATS and _short_s(container, scan) > _CUT_SHORT_S
-
-
-def _turn(display_matrix: tuple[int, int, int, int]) -> tuple[int, bool]:
-    """Clockwise degrees, to the next quarter turn, after a horizontal flip or none."""
-    a, b, c, d = display_matrix
-    mirrored = a * d - b * c < 0
-    degrees = math.degrees(math.atan2(-b, -a) if mirrored else math.atan2(b, a))
-    return round(degrees / 90) % 4 * 90, mirrored
 
 
 def _doubt(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -15,10 +14,11 @@ from av.video.stream import VideoStream
 
 from pipelines.errors import VideoError
 from pipelines.video.containers import open_container, require_file, video_packets, video_stream
+from pipelines.video.decoders import load_decoder
 from pipelines.video.orientation import orient
-from pipelines.video.pyav import PyavDecoder
 from pipelines.video.scan import Video, open_video
 from pipelines.video.shapes import draw
+from storage.sequences import status_of
 
 __all__ = ["read_still"]
 
@@ -42,13 +42,14 @@ def read_still(path: str | Path, pts_s: float, *, stream: int | None = None, nea
             cannot be read.
     """
     require_file(path)
-    video = _scanned(Path(path), os.stat(path).st_mtime_ns, stream)
+    video = _scanned(Path(path), status_of(Path(path)).st_mtime_ns, stream)
     index = _index_at(video.pts_s, pts_s, nearest)
     picture = None
     if index is not None and video.can_seek:
         picture = _sought(video, float(video.pts_s[index]))
     if index is not None and picture is None:  # the packets before it are passed over, not decoded
-        picture = next((rgb for _, rgb in PyavDecoder().read(video, np.array([index]))), None)
+        decoder = load_decoder("auto", video)
+        picture = next((rgb for _, rgb in decoder.read(video, np.array([index]), threads=1, device="cpu")), None)
     if picture is None:
         message = f"no frame could be read at {pts_s:.3f} s; the file may have changed, or is damaged there"
         raise VideoError("decode_failed", "decode", path, message)

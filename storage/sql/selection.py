@@ -13,6 +13,7 @@ from storage.delta.object_store import is_uri
 from storage.delta.relations import rows_of
 from storage.errors import LakeError
 from storage.identity import composed, content_of_video, path_text, stream_of_video, video_id_of, video_name
+from storage.sequences import is_file
 
 __all__ = ["ChosenVideo", "choose_video", "choose_videos", "several_videos"]
 
@@ -118,7 +119,7 @@ def _find(name: str, videos: list[ChosenVideo], copies: Sequence[tuple[str, str]
         if found := {video.video_id for video in videos if form(text) in (video.video_id, form(video.file_name))}:
             return found
     try:
-        content = video_id_of(name) if os.path.isfile(name) else None
+        content = video_id_of(name) if is_file(Path(name)) else None
         return {video_id for video_id in finished if content_of_video(video_id) == content}
     except OSError:
         return set()
