@@ -182,9 +182,16 @@ def _face_lines(face: dict[str, Any]) -> list[str]:
     quality = "good" if face["quality_ok"] else "low: treat the score with care"
     return [
         f"    face {face['face_index']} (track {face['track_id']}): {shown}",
-        f"      {face['face_px']:.0f} px, sharpness {face['sharpness']:.2f}, head turn {face['yaw_proxy']:+.2f},"
-        f" roll {face['roll_deg']:+.0f} degrees, detector {face['det_prob']:.2f}; quality {quality}",
+        f"      {face['face_px']:.0f} px, sharpness {face['sharpness']:.2f}, {_pose(face)},"
+        f" detector {face['det_prob']:.2f}; quality {quality}",
     ]
+
+
+def _pose(face: dict[str, Any]) -> str:
+    roll = f"roll {face['roll_deg']:+.0f} degrees"
+    if face["yaw_deg"] is None:
+        return f"turn and nod unsure, {roll}"
+    return f"yaw {face['yaw_deg']:+.0f}, pitch {face['pitch_deg']:+.0f}, {roll}"
 
 
 def models_table(lake_location: str) -> str:

@@ -64,7 +64,7 @@ def _each(pattern: str) -> str:
 _FACE = ", ".join(
     f"o.{name}"
     for name in TABLES["observations"].schema.names
-    if name.endswith("_px") or name in ("det_prob", "sharpness", "yaw_proxy", "roll_deg")
+    if name.endswith("_px") or name in ("det_prob", "sharpness", "yaw_deg", "pitch_deg", "roll_deg")
 )
 
 #: The last promotion that was not rolled back; before any, the package's own model.
