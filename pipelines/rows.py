@@ -79,6 +79,7 @@ def observation_rows(
         "det_prob": faces.prob,
         "face_px": quality.face_px,
         "sharpness": quality.sharpness,
+        "brightness": quality.brightness,
         "yaw_deg": quality.yaw_deg,
         "pitch_deg": quality.pitch_deg,
         "roll_deg": quality.roll_deg,

@@ -149,6 +149,7 @@ OBSERVATIONS = LakeTable(
             _field("det_prob", _F32, "0..1", "the detector's probability that this is a face", step=_PROBABILITY_STEP),
             _field("face_px", _F32, "px", "size of the face: square root of the box's area", step=_PIXEL_STEP),
             _field("sharpness", _F32, "", "sharpness of the face; higher is sharper", bits=8),
+            _field("brightness", _F32, "0..1", "mean luma of the aligned face: 0 is black", step=2.0**-8),
             _field(
                 "yaw_deg",
                 _F32,
@@ -226,6 +227,7 @@ SECONDS = LakeTable(
             _field("n_faces_ok", _I32, "", "faces in it with quality_ok"),
             _field("max_entropy", _F32, "nats", "entropy of the least certain of those; NULL without any"),
             _field("min_margin", _F32, "0..1", "smallest difference between their two highest probabilities"),
+            _field("mean_brightness", _F32, "0..1", "mean brightness of its faces"),
         ]
     ),
 )

@@ -182,8 +182,8 @@ def _face_lines(face: dict[str, Any]) -> list[str]:
     quality = "good" if face["quality_ok"] else "low: treat the score with care"
     return [
         f"    face {face['face_index']} (track {face['track_id']}): {shown}",
-        f"      {face['face_px']:.0f} px, sharpness {face['sharpness']:.2f}, {_pose(face)},"
-        f" detector {face['det_prob']:.2f}; quality {quality}",
+        f"      {face['face_px']:.0f} px, sharpness {face['sharpness']:.2f}, brightness {face['brightness']:.2f},"
+        f" {_pose(face)}, detector {face['det_prob']:.2f}; quality {quality}",
     ]
 
 

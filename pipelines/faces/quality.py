@@ -1,4 +1,4 @@
-"""How far the scores of a face can be trusted: its size, sharpness, turn and tilt."""
+"""How far the scores of a face can be trusted: its size, sharpness, brightness, turn and tilt."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ class FaceQuality:
     ``face_px``: square root of the box area, in frame pixels; unlike the distance between the eyes it does not
     shrink when a head turns, and it compares with the detector's smallest face.
     ``sharpness``: share of fine detail in the aligned crop, see :func:`measure_quality`.
+    ``brightness``: mean luma of the aligned crop, 0 (black) to 1 (white).
     ``yaw_deg`` and ``pitch_deg``: see :func:`pipelines.faces.head_pose.head_pose`; NaN where they cannot be trusted.
     ``roll_deg``: angle of the line through the eyes, -180 to 180; positive is clockwise in the picture.
     ``nose_offset``: how far the nose lies from the middle between the eyes, along the line through them, in half eye
@@ -41,6 +42,7 @@ class FaceQuality:
 
     face_px: np.ndarray
     sharpness: np.ndarray
+    brightness: np.ndarray
     yaw_deg: np.ndarray
     pitch_deg: np.ndarray
     roll_deg: np.ndarray
@@ -80,7 +82,8 @@ def measure_quality(
         raise ValueError(f"{len(faces)} faces but {len(crops)} crops")
     sides = faces.box_xyxy_px[:, 2:] - faces.box_xyxy_px[:, :2]
     face_px = np.sqrt(np.clip(sides, 0, None).prod(1))
-    sharpness = _sharpness(crops.pixels)
+    luma = _luma(crops.pixels)
+    sharpness = _sharpness(luma)
     yaw_deg, pitch_deg = head_pose(faces.landmarks_px)
     nose_offset, roll_deg = _eye_line(faces.landmarks_px)
     ok = (face_px >= limits.min_face_px) & (nose_offset <= limits.max_nose_offset)
@@ -92,6 +95,7 @@ def measure_quality(
     return FaceQuality(
         face_px=face_px,
         sharpness=sharpness,
+        brightness=(luma.mean((1, 2, 3)) / 255).cpu().numpy(),
         yaw_deg=yaw_deg,
         pitch_deg=pitch_deg,
         roll_deg=roll_deg,
@@ -153,13 +157,16 @@ def _look_at_crops(rgb: torch.Tensor, detector: Detector) -> tuple[np.ndarray, n
     return prob, roll_deg
 
 
-def _sharpness(pixels: torch.Tensor) -> np.ndarray:
-    """uint8 [F,C,S,S] -> float32 [F]."""
-    if len(pixels) == 0:
-        return np.zeros(0, np.float32)
+def _luma(pixels: torch.Tensor) -> torch.Tensor:
+    """uint8 [F,C,S,S] -> float32 [F,1,S,S], 0..255."""
     luma = pixels.float()
-    if pixels.shape[1] == 3:
-        luma = (luma * luma.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True)  # [F,3,S,S] -> [F,1,S,S]
+    return luma if pixels.shape[1] == 1 else (luma * luma.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True)
+
+
+def _sharpness(luma: torch.Tensor) -> np.ndarray:
+    """float32 [F,1,S,S] -> float32 [F]."""
+    if len(luma) == 0:
+        return np.zeros(0, np.float32)
     kernel = luma.new_tensor([[0, 1, 0], [1, -4, 1], [0, 1, 0]])[None, None]
     detail = F.conv2d(luma, kernel).flatten(1).var(1, correction=0)
     contrast = luma[:, :, 1:-1, 1:-1].flatten(1).var(1, correction=0)

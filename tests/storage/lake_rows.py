@@ -83,6 +83,7 @@ def face_rows(
         "det_prob": values(pa.float32(), 1 - np.abs(rng.normal(0, 0.002, n))),
         "face_px": values(pa.float32(), side * 1.095),
         "sharpness": values(pa.float32(), 40 * np.exp(jitter(0.1))),
+        "brightness": values(pa.float32(), 0.5 + jitter(0.02)),
         "yaw_deg": values(pa.float32(), jitter(3.0)),
         "pitch_deg": values(pa.float32(), jitter(3.0)),
         "roll_deg": values(pa.float32(), jitter(1.0)),

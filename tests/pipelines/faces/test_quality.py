@@ -81,6 +81,20 @@ def test_brightness_and_contrast_hardly_change_sharpness() -> None:
         assert measure(light, faces).sharpness[0] == pytest.approx(plain, rel=0.1)
 
 
+def test_brightness_is_the_mean_luma_in_any_crop() -> None:
+    rgb, faces = woman()
+    values = []
+    for crop in (CropContract(), CropContract(side_px=112, colour="rgb")):
+        plain = measure(rgb, faces, crop).brightness[0]
+        assert plain.dtype == np.float32
+        assert measure((rgb * 0.3).astype(np.uint8), faces, crop).brightness[0] == pytest.approx(0.3 * plain, abs=0.01)
+        assert measure(np.full_like(rgb, 255), faces, crop).brightness[0] == pytest.approx(1)
+        assert measure(np.zeros_like(rgb), faces, crop).brightness[0] == 0
+        values.append(plain)
+    assert 0.3 < values[0] < 0.8
+    assert values[0] == pytest.approx(values[1], abs=0.01)
+
+
 def test_a_flat_crop_has_no_sharpness() -> None:
     rgb, faces = woman()
     noise = np.random.default_rng(0).integers(100, 102, rgb.shape).astype(np.uint8)
@@ -126,7 +140,7 @@ def test_batch_equals_singles() -> None:
     for face in (0, 50, len(faces) - 1):
         one = faces[[face]]
         single = measure(carphone_frames(), one)
-        for name in ("face_px", "sharpness", "yaw_deg", "pitch_deg", "roll_deg", "nose_offset"):
+        for name in ("face_px", "sharpness", "brightness", "yaw_deg", "pitch_deg", "roll_deg", "nose_offset"):
             values = getattr(whole, name)
             assert values.dtype == np.float32
             assert getattr(single, name)[0] == pytest.approx(values[face], rel=1e-4, abs=1e-5)
@@ -201,7 +215,7 @@ def test_no_faces_are_empty_measures() -> None:
 def test_landmarks_on_one_point_give_finite_measures() -> None:
     rgb, faces = woman()
     quality = measure(rgb, replace(faces, landmarks_px=np.full((1, 5, 2), 9, np.float32)))
-    for name in ("face_px", "sharpness", "roll_deg", "nose_offset"):
+    for name in ("face_px", "sharpness", "brightness", "roll_deg", "nose_offset"):
         assert np.isfinite(getattr(quality, name)).all()
     assert np.isnan([quality.yaw_deg, quality.pitch_deg]).all()
 
