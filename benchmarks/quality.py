@@ -120,7 +120,7 @@ def _read_batch(rgb: np.ndarray, scorer: Scorer, detector: Detector) -> list[np.
     top, ok = np.full(t, -1), np.zeros(t, bool)
     top[best.frame_row], ok[best.frame_row] = scorer(crops).prob.argmax(1), quality.quality_ok
     measures = []
-    for values in (quality.face_px, quality.sharpness, np.abs(quality.yaw_proxy)):
+    for values in (quality.face_px, quality.sharpness, quality.nose_offset):
         measures.append(np.full(t, np.nan))
         measures[-1][best.frame_row] = values
     return [found, top, *measures, ok]

@@ -430,6 +430,6 @@ def _quality(faces: PreparedFaces, crops: Tensor, crop: CropContract) -> dict[st
     found = {
         "sharpness": measured.sharpness,
         "eye distance in px": eyes,
-        "turn of the head (0 frontal, -2 profile)": -np.abs(measured.yaw_proxy),
+        "turn of the head (0 frontal, -2 profile)": -measured.nose_offset,
     }
     return {name: np.where(faces.found, values, np.nan) for name, values in found.items()}

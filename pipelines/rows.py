@@ -79,7 +79,9 @@ def observation_rows(
         "det_prob": faces.prob,
         "face_px": quality.face_px,
         "sharpness": quality.sharpness,
-        "yaw_proxy": quality.yaw_proxy,
+        "brightness": quality.brightness,
+        "yaw_deg": quality.yaw_deg,
+        "pitch_deg": quality.pitch_deg,
         "roll_deg": quality.roll_deg,
         "quality_ok": quality.quality_ok,
         **_score_columns(scores),
@@ -100,8 +102,8 @@ def observation_rows(
 
 
 def _pad(values: np.ndarray, n_rows: int) -> pa.Array:
-    """Values of the faces, then NULL for the rows without a face."""
-    known = pa.array(values)
+    """Values of the faces, NULL for NaN, then NULL for the rows without a face."""
+    known = pa.array(values, from_pandas=True)
     return pa.concat_arrays([known, pa.nulls(n_rows - len(values), known.type)])
 
 

@@ -155,8 +155,22 @@ OBSERVATIONS = LakeTable(
             _field("det_prob", _F32, "0..1", "the detector's probability that this is a face", step=_PROBABILITY_STEP),
             _field("face_px", _F32, "px", "size of the face: square root of the box's area", step=_PIXEL_STEP),
             _field("sharpness", _F32, "", "sharpness of the face; higher is sharper", bits=8),
-            _field("yaw_proxy", _F32, "", "head turn from the landmarks: 0 is frontal", step=2.0**-8),
-            _field("roll_deg", _F32, "degrees", "tilt of the line between the eyes", step=2.0**-3),
+            _field("brightness", _F32, "0..1", "mean luma of the aligned face: 0 is black", step=2.0**-8),
+            _field(
+                "yaw_deg",
+                _F32,
+                "degrees",
+                "turn of the head, positive to the right of the picture; NULL where it cannot be trusted",
+                step=2.0**-3,
+            ),
+            _field("pitch_deg", _F32, "degrees", "nod of the head, positive upwards; NULL with yaw_deg", step=2.0**-3),
+            _field(
+                "roll_deg",
+                _F32,
+                "degrees",
+                "tilt of the line between the eyes, positive clockwise in the picture",
+                step=2.0**-3,
+            ),
             *_per_class("p_", "", _F32, "0..1", "calibrated probability of {}", _PROBABILITY_STEP),
             _field("expression", _TEXT, "", "class with the highest probability"),
             _field("confidence", _F32, "0..1", "probability of that class", step=_PROBABILITY_STEP),
@@ -219,6 +233,7 @@ SECONDS = LakeTable(
             _field("n_faces_ok", _I32, "", "faces in it with quality_ok"),
             _field("max_entropy", _F32, "nats", "entropy of the least certain of those; NULL without any"),
             _field("min_margin", _F32, "0..1", "smallest difference between their two highest probabilities"),
+            _field("mean_brightness", _F32, "0..1", "mean brightness of its faces"),
         ]
     ),
 )

@@ -35,6 +35,7 @@ SECONDS_SUMS = ", ".join(
         "CAST(count(*) FILTER (quality_ok) AS INTEGER) AS n_faces_ok",
         "max(entropy) FILTER (quality_ok) AS max_entropy",
         f"min({MARGIN_SQL}) FILTER (quality_ok) AS min_margin",
+        "CAST(avg(brightness) AS FLOAT) AS mean_brightness",
     ]
 )
 

@@ -121,7 +121,7 @@ def _quality(con: Connection, video: ChosenVideo) -> dict[str, Any]:
     (faces,) = rows_of(
         con,
         "SELECT avg(CAST(quality_ok AS DOUBLE)) AS quality_ok, median(face_px) AS face_px, median(sharpness) AS"
-        " sharpness, avg(CAST(abs(yaw_proxy) > 0.3 AS DOUBLE)) AS turned, avg(det_prob) AS det_prob,"
+        " sharpness, avg(CAST(coalesce(abs(yaw_deg) > 20, true) AS DOUBLE)) AS turned, avg(det_prob) AS det_prob,"
         " avg(confidence) AS confidence FROM scores WHERE video_id = ?",
         [video.video_id],
     ).to_pylist()

@@ -24,6 +24,7 @@ __all__ = [
     "folder_of",
     "health",
     "library",
+    "mean_brightness",
     "mean_expressions",
     "rater_agreement",
     "remedies",
@@ -85,6 +86,16 @@ def trusted_shares(source: LakeSource) -> dict[str, float]:
         return {row["video_id"]: row["share"] for row in rows}
 
     return source.kept(("trusted",), ask)
+
+
+def mean_brightness(source: LakeSource) -> dict[str, float]:
+    """The mean brightness of each video's faces, by video_id."""
+
+    def ask() -> dict[str, float]:
+        query = "SELECT video_id, sum(mean_brightness * n_faces) / sum(n_faces) AS mean FROM seconds GROUP BY ALL"
+        return {row["video_id"]: row["mean"] for row in source.dicts(query)}
+
+    return source.kept(("brightness",), ask)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from pipelines.scoring.lookup import find_model, known_models
 from pipelines.video.containers import require_file
 from pipelines.video.decode import open_video
 from pipelines.video.decoders import DECODERS, refusal
+from pipelines.video.scan import list_streams
 from storage.delta.object_store import is_uri, place_of
 from storage.delta.relations import rows_of
 from storage.delta.tables import MARKER
@@ -201,9 +202,16 @@ def _face_lines(face: dict[str, Any]) -> list[str]:
     quality = "good" if face["quality_ok"] else "low: treat the score with care"
     return [
         f"    face {face['face_index']} (track {face['track_id']}): {shown}",
-        f"      {face['face_px']:.0f} px, sharpness {face['sharpness']:.2f}, head turn {face['yaw_proxy']:+.2f},"
-        f" roll {face['roll_deg']:+.0f} degrees, detector {face['det_prob']:.2f}; quality {quality}",
+        f"      {face['face_px']:.0f} px, sharpness {face['sharpness']:.2f}, brightness {face['brightness']:.2f},"
+        f" {_pose(face)}, detector {face['det_prob']:.2f}; quality {quality}",
     ]
+
+
+def _pose(face: dict[str, Any]) -> str:
+    roll = f"roll {face['roll_deg']:+.0f} degrees"
+    if face["yaw_deg"] is None:
+        return f"turn and nod unsure, {roll}"
+    return f"yaw {face['yaw_deg']:+.0f}, pitch {face['pitch_deg']:+.0f}, {roll}"
 
 
 def models_table(lake_location: str) -> str:

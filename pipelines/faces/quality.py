@@ -1,4 +1,4 @@
-"""How far the scores of a face can be trusted: its size, sharpness, turn and tilt."""
+"""How far the scores of a face can be trusted: its size, sharpness, brightness, turn and tilt."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from mfer.crop import LUMA
 from pipelines.batches import AlignedFaces, Detections
 from pipelines.faces.detectors import Detector
+from pipelines.faces.head_pose import head_pose
 from pipelines.faces.settings import QualitySettings
 
 __all__ = ["FaceQuality", "UprightCheck", "measure_quality"]
@@ -30,15 +31,20 @@ class FaceQuality:
     ``face_px``: square root of the box area, in frame pixels; unlike the distance between the eyes it does not
     shrink when a head turns, and it compares with the detector's smallest face.
     ``sharpness``: share of fine detail in the aligned crop, see :func:`measure_quality`.
-    ``yaw_proxy``: how far the nose lies from the middle between the eyes, along the line through them, in half eye
-    distances: 0 frontal, +1 below the eye on the picture's right, -1 below the one on its left; cut off at 2.
+    ``brightness``: mean luma of the aligned crop, 0 (black) to 1 (white).
+    ``yaw_deg`` and ``pitch_deg``: see :func:`pipelines.faces.head_pose.head_pose`; NaN where they cannot be trusted.
     ``roll_deg``: angle of the line through the eyes, -180 to 180; positive is clockwise in the picture.
+    ``nose_offset``: how far the nose lies from the middle between the eyes, along the line through them, in half eye
+    distances: 0 frontal, 1 below an eye; cut off at 2. Unlike ``yaw_deg`` it has a value for every face.
     """
 
     face_px: np.ndarray
     sharpness: np.ndarray
-    yaw_proxy: np.ndarray
+    brightness: np.ndarray
+    yaw_deg: np.ndarray
+    pitch_deg: np.ndarray
     roll_deg: np.ndarray
+    nose_offset: np.ndarray
     quality_ok: np.ndarray
 
     def __len__(self) -> int:
@@ -74,15 +80,26 @@ def measure_quality(
         raise ValueError(f"{len(faces)} faces but {len(crops)} crops")
     sides = faces.box_xyxy_px[:, 2:] - faces.box_xyxy_px[:, :2]
     face_px = np.sqrt(np.clip(sides, 0, None).prod(1))
-    sharpness = _sharpness(crops.pixels)
-    yaw_proxy, roll_deg = _head_pose(faces.landmarks_px)
-    ok = (face_px >= limits.min_face_px) & (np.abs(yaw_proxy) <= limits.max_abs_yaw)
+    luma = _luma(crops.pixels)
+    sharpness = _sharpness(luma)
+    yaw_deg, pitch_deg = head_pose(faces.landmarks_px)
+    nose_offset, roll_deg = _eye_line(faces.landmarks_px)
+    ok = (face_px >= limits.min_face_px) & (nose_offset <= limits.max_nose_offset)
     ok &= (sharpness >= limits.min_sharpness) & (np.abs(roll_deg) <= limits.max_abs_roll_deg)
     unsure = np.flatnonzero(ok & ((faces.prob < _SURE_PROB) | (np.abs(roll_deg) > _LEVEL_DEG)))
     if upright is not None and len(unsure):
         some = None if occasion is None else occasion[unsure]
         ok[unsure] = upright(crops.pixels[unsure], roll_deg[unsure], some)
-    return FaceQuality(face_px=face_px, sharpness=sharpness, yaw_proxy=yaw_proxy, roll_deg=roll_deg, quality_ok=ok)
+    return FaceQuality(
+        face_px=face_px,
+        sharpness=sharpness,
+        brightness=luma.mean((1, 2)) / 255,
+        yaw_deg=yaw_deg,
+        pitch_deg=pitch_deg,
+        roll_deg=roll_deg,
+        nose_offset=nose_offset,
+        quality_ok=ok,
+    )
 
 
 class UprightCheck:
@@ -134,27 +151,32 @@ def _look_at_crops(rgb: np.ndarray, detector: Detector) -> tuple[np.ndarray, np.
     whole = np.tile(np.array([1, 1, side, side], np.float32), (f, 1))  # a detector's boxes name the last pixel, from 1
     found = detector.refine(rgb, np.arange(f), whole, 0.0)
     prob, roll_deg = np.zeros(f, np.float32), np.zeros(f, np.float32)
-    prob[found.frame_row], roll_deg[found.frame_row] = found.prob, _head_pose(found.landmarks_px)[1]
+    prob[found.frame_row], roll_deg[found.frame_row] = found.prob, _eye_line(found.landmarks_px)[1]
     return prob, roll_deg
 
 
-def _sharpness(pixels: np.ndarray) -> np.ndarray:
-    """uint8 [F,C,S,S] -> float32 [F]."""
-    if len(pixels) == 0:
-        return np.zeros(0, np.float32)
+def _luma(pixels: np.ndarray) -> np.ndarray:
+    """uint8 [F,C,S,S] -> float32 [F,S,S], 0..255."""
     luma = pixels.astype(np.float32)
-    luma = np.einsum("fcyx,c->fyx", luma, np.array(LUMA, np.float32)) if luma.shape[1] == 3 else luma[:, 0]  # [F,S,S]
+    return np.einsum("fcyx,c->fyx", luma, np.array(LUMA, np.float32)) if luma.shape[1] == 3 else luma[:, 0]
+
+
+def _sharpness(luma: np.ndarray) -> np.ndarray:
+    """float32 [F,S,S] -> float32 [F]."""
+    if len(luma) == 0:
+        return np.zeros(0, np.float32)
     middle = luma[:, 1:-1, 1:-1]
     around = luma[:, :-2, 1:-1] + luma[:, 2:, 1:-1] + luma[:, 1:-1, :-2] + luma[:, 1:-1, 2:]
     detail = (around - 4 * middle).reshape(len(luma), -1).var(1)
     return detail / (middle.reshape(len(luma), -1).var(1) + _CONTRAST_FLOOR)
 
 
-def _head_pose(landmarks_px: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Yaw proxy and roll in degrees, both float32 [F], from landmarks [F,5,2]."""
+def _eye_line(landmarks_px: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How far the nose lies off the middle of the line through the eyes, and that line's angle in degrees, both
+    float32 [F], from landmarks [F,5,2]."""
     left, right, nose = (landmarks_px[:, i] for i in range(3))
     axis = right - left
     length_sq = np.maximum((axis**2).sum(1), 1e-6)
-    yaw_proxy = 2 * ((nose - (left + right) / 2) * axis).sum(1) / length_sq
+    nose_offset = np.abs(2 * ((nose - (left + right) / 2) * axis).sum(1) / length_sq)
     roll_deg = np.degrees(np.arctan2(axis[:, 1], axis[:, 0]))
-    return np.clip(yaw_proxy, -2, 2).astype(np.float32), roll_deg.astype(np.float32)
+    return np.minimum(nose_offset, 2).astype(np.float32), roll_deg.astype(np.float32)

@@ -49,16 +49,16 @@ class QualitySettings:
 
     Each default is where the accuracy on labelled faces of the selection half bends (benchmarks/quality.py; figures
     in docs/training.md). ``min_face_px``: accuracy is level down to boxes of 18 px and falls below.
-    ``max_abs_yaw``: the nose has gone three fifths of the way to an eye, about 35 degrees of head turn, beyond which it
-    falls too, though few labelled faces show it. ``min_sharpness``: level above 0.02; below are faces blurred by more
-    than a ninth of the distance between the eyes (Gaussian sigma), of which the detector misses a third.
+    ``max_nose_offset``: the nose has gone three fifths of the way to an eye, about 30 degrees of head turn, beyond
+    which it falls too, though few labelled faces show it. ``min_sharpness``: level above 0.02; below are faces blurred
+    by more than a ninth of the distance between the eyes (Gaussian sigma), of which the detector misses a third.
     ``max_abs_roll_deg``: further tilted heads are misread, because the detector's landmarks do not follow them; and
     ``min_upright_prob``: what the detector has to give the upright crop, if it looks at it again (see
     ``pipelines/faces/quality.py``).
     """
 
     min_face_px: float = 18.0
-    max_abs_yaw: float = 0.6
+    max_nose_offset: float = 0.6
     min_sharpness: float = 0.02
     max_abs_roll_deg: float = 45.0
     min_upright_prob: float = 0.9

@@ -44,10 +44,23 @@ _NAMED = """
 _FACES_OF_FRAMES = f"""
     frames f LEFT JOIN ({_NAMED}) s USING (video_id, frame_index) WHERE f.{{videos}}
 """
+
+
+def _pose(formula: str) -> str:
+    """SQL of a formula of sines and cosines of yaw, pitch and roll."""
+    return re.sub(r"(sin|cos) (yaw|pitch|roll)", r"\1(radians(s.\2_deg))", formula)
+
+
+#: The head's rotation as OpenFace writes it, in radians about axes right, down and away in the picture, in the order
+#: Rx Ry Rz: that of a head which nods, turns and tilts by pitch_deg, yaw_deg and roll_deg, taken apart again.
+_RX = _pose("atan2(sin roll * sin yaw * cos pitch - cos roll * sin pitch, cos yaw * cos pitch)")
+_RY = _pose("asin(-(cos roll * sin yaw * cos pitch + sin roll * sin pitch))")
+_RZ = _pose("atan2(sin roll * cos pitch - cos roll * sin yaw * sin pitch, cos roll * cos yaw)")
 #: Py-Feat 2.1's columns in its order, and its clock of minutes and seconds; contempt is none of its classes.
 _FEX = f"""
     SELECT s.box_x1_px AS "FaceRectX", s.box_y1_px AS "FaceRectY", s.box_x2_px - s.box_x1_px AS "FaceRectWidth",
            s.box_y2_px - s.box_y1_px AS "FaceRectHeight", s.det_prob AS "FaceScore",
+           degrees(-{_RX}) AS "Pitch", degrees({_RZ}) AS "Roll", degrees({_RY}) AS "Yaw",
            s.p_anger AS anger, s.p_disgust AS disgust, s.p_fear AS fear, s.p_happiness AS happiness,
            s.p_sadness AS sadness, s.p_surprise AS surprise, s.p_neutral AS neutral, f.frame_index AS frame,
            printf('%02d:%02d', CAST(floor(f.time_s / 60) AS INTEGER), CAST(floor(f.time_s % 60) AS INTEGER))
@@ -60,6 +73,7 @@ _FEX = f"""
 _OPENFACE = f"""
     SELECT f.frame_index + 1 AS frame, coalesce(s.person, 0) AS face_id, round(f.time_s, 6) AS timestamp,
            coalesce(s.det_prob, 0) AS confidence, CAST(s.face_index IS NOT NULL AS INTEGER) AS success,
+           {_RX} AS "pose_Rx", {_RY} AS "pose_Ry", {_RZ} AS "pose_Rz",
            {", ".join(f"s.p_{name}" for name in EXPRESSIONS)},
            s.box_x1_px AS box_x, s.box_y1_px AS box_y, s.box_x2_px - s.box_x1_px AS box_width,
            s.box_y2_px - s.box_y1_px AS box_height, f.video_id

@@ -8,7 +8,7 @@ from typing import Any
 
 from dash import Dash, Input, Output, State, ctx, dcc, html, no_update
 
-from dashboards.web.data import Strip, library, mean_expressions, remedies, strips, trusted_shares
+from dashboards.web.data import Strip, library, mean_brightness, mean_expressions, remedies, strips, trusted_shares
 from dashboards.web.shell import chip, css_colour, seconds_text, when_text
 from dashboards.web.source import LakeSource
 from storage.identity import composed
@@ -25,6 +25,8 @@ _SORTS = {
     "share": "most frames with a face",
     **{name: f"most {name}" for name in EXPRESSIONS},
 }
+#: Mean brightness of a video's faces below which the library calls them dark.
+_DARK = 0.2
 _QUALITIES = {
     "0.25": "face in at least 25 % of frames",
     "0.5": "face in at least 50 %",
@@ -34,6 +36,7 @@ _QUALITIES = {
     "ok0.9": "at least 90 % of faces of good quality",
     "ok0.5": "at least 50 % of faces of good quality",
     "poor": "less than 50 % of faces of good quality",
+    "dark": f"dark faces (brightness below {_DARK})",
 }
 
 
@@ -48,6 +51,7 @@ def choose(
     since: str = "",
     sort: str = "name",
     trusted: Mapping[str, float] = MappingProxyType({}),
+    brightness: Mapping[str, float] = MappingProxyType({}),
     means: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
 ) -> list[dict[str, Any]]:
     """The rows of ``data.library`` that match, in order; an empty setting matches everything.
@@ -59,10 +63,11 @@ def choose(
         status: ok, partial, failed or skipped.
         expression: the one that leads over the whole video.
         quality: a smallest share of frames with a face, ``low`` or ``undecodable``; ``ok0.9`` and ``ok0.5``: a smallest
-            share of faces of good quality, ``poor``: less than half of them.
+            share of faces of good quality, ``poor``: less than half of them; ``dark``: dark faces.
         since: the first day of analysis, YYYY-MM-DD.
         sort: one of the library's orders.
         trusted: share of faces of good quality by video_id; needed for the qualities that are about it.
+        brightness: mean brightness of the faces by video_id; needed for ``dark``.
         means: mean probabilities by video_id; needed for ``expression`` and the orders by one.
     """
     words = composed(text).lower().split()
@@ -79,6 +84,7 @@ def choose(
             "ok0.9": lambda: trusted.get(row["video_id"], -1) >= 0.9,
             "ok0.5": lambda: trusted.get(row["video_id"], -1) >= 0.5,
             "poor": lambda: 0 <= trusted.get(row["video_id"], -1) < 0.5,
+            "dark": lambda: brightness.get(row["video_id"], 1) < _DARK,
         }.get(quality, lambda: row["share"] is not None and row["share"] >= float(quality))
         return (
             all(word in composed(row["path"]).lower() for word in words)
@@ -160,6 +166,7 @@ def found(source: LakeSource, settings: dict[str, str], page: int) -> list[Any]:
         library(source),
         **settings,
         trusted=trusted_shares(source) if asks_for_faces else {},
+        brightness=mean_brightness(source) if settings.get("quality") == "dark" else {},
         means=mean_expressions(source) if asks_for_means else {},
     )
     n_pages = max(1, -(-len(rows) // PER_PAGE))

@@ -26,6 +26,7 @@ from dashboards.web.curves import Curves, view_of
 from dashboards.web.data import (
     health,
     library,
+    mean_brightness,
     mean_expressions,
     rater_agreement,
     remedies,
@@ -154,6 +155,9 @@ def test_library_filters_and_orders(source: LakeSource) -> None:
     trusted = {video_id(0): 0.95, video_id(1): 0.3}
     assert [row["video_id"] for row in library_page.choose(rows, quality="ok0.9", trusted=trusted)] == [video_id(0)]
     assert [row["video_id"] for row in library_page.choose(rows, quality="poor", trusted=trusted)] == [video_id(1)]
+    light = {video_id(0): 0.1, video_id(1): 0.5}
+    assert [row["video_id"] for row in library_page.choose(rows, quality="dark", brightness=light)] == [video_id(0)]
+    assert all(0 < mean < 1 for mean in mean_brightness(source).values())
     shares = trusted_shares(source)
     found = run_sql(source.lake, "SELECT video_id, avg(quality_ok::INT) AS share FROM scores GROUP BY ALL").to_pylist()
     assert shares == {row["video_id"]: row["share"] for row in found}

@@ -81,6 +81,20 @@ def test_brightness_and_contrast_hardly_change_sharpness() -> None:
         assert measure(light, faces).sharpness[0] == pytest.approx(plain, rel=0.1)
 
 
+def test_brightness_is_the_mean_luma_in_any_crop() -> None:
+    rgb, faces = woman()
+    values = []
+    for crop in (CropContract(), CropContract(side_px=112, colour="rgb")):
+        plain = measure(rgb, faces, crop).brightness[0]
+        assert plain.dtype == np.float32
+        assert measure((rgb * 0.3).astype(np.uint8), faces, crop).brightness[0] == pytest.approx(0.3 * plain, abs=0.01)
+        assert measure(np.full_like(rgb, 255), faces, crop).brightness[0] == pytest.approx(1)
+        assert measure(np.zeros_like(rgb), faces, crop).brightness[0] == 0
+        values.append(plain)
+    assert 0.3 < values[0] < 0.8
+    assert values[0] == pytest.approx(values[1], abs=0.01)
+
+
 def test_a_flat_crop_has_no_sharpness() -> None:
     rgb, faces = woman()
     noise = np.random.default_rng(0).integers(100, 102, rgb.shape).astype(np.uint8)
@@ -92,23 +106,24 @@ def test_yaw_changes_sign_in_the_mirror() -> None:
     rgb, faces = woman()
     mirrored = np.ascontiguousarray(rgb[:, :, ::-1])
     there, back = measure(rgb, faces), measure(mirrored, exact().detect(mirrored))
-    assert abs(there.yaw_proxy[0]) < 0.3
-    assert there.yaw_proxy[0] == pytest.approx(-back.yaw_proxy[0], abs=0.1)
+    assert abs(there.yaw_deg[0]) < 15
+    assert there.yaw_deg[0] == pytest.approx(-back.yaw_deg[0], abs=5)
+    assert there.pitch_deg[0] == pytest.approx(back.pitch_deg[0], abs=5)
     assert there.roll_deg[0] == pytest.approx(-back.roll_deg[0], abs=3)
 
 
-def test_yaw_grows_as_the_nose_nears_an_eye_and_a_turned_head_is_not_ok() -> None:
+def test_a_head_whose_nose_nears_an_eye_is_not_ok() -> None:
     rgb, faces = woman()
     left, right = faces.landmarks_px[0, 0], faces.landmarks_px[0, 1]
     for share, ok in ((0.0, True), (0.5, True), (0.7, False), (1.0, False), (-0.7, False)):
         landmarks = faces.landmarks_px.copy()
         landmarks[0, 2] = (left + right) / 2 + share * (right - left) / 2 + [0, 20]
         quality = measure(rgb, replace(faces, landmarks_px=landmarks), min_sharpness=0)
-        assert quality.yaw_proxy[0] == pytest.approx(share, abs=0.06)  # the eyes are not quite level
+        assert quality.nose_offset[0] == pytest.approx(abs(share), abs=0.06)  # the eyes are not quite level
         assert quality.quality_ok.tolist() == [ok]
 
 
-def test_roll_follows_the_head_and_yaw_does_not() -> None:
+def test_roll_follows_the_head_and_the_nose_does_not() -> None:
     rgb, faces = woman()
     upright = measure(rgb, faces)
     assert abs(upright.roll_deg[0]) < 10
@@ -116,7 +131,7 @@ def test_roll_follows_the_head_and_yaw_does_not() -> None:
         quality = measure(np.rot90(rgb, quarter_turns, (1, 2)), turned(faces, quarter_turns, 512))
         difference = (upright.roll_deg[0] - 90 * quarter_turns - quality.roll_deg[0] + 180) % 360 - 180
         assert difference == pytest.approx(0, abs=0.01)
-        assert quality.yaw_proxy[0] == pytest.approx(upright.yaw_proxy[0], abs=1e-4)
+        assert quality.nose_offset[0] == pytest.approx(upright.nose_offset[0], abs=1e-4)
 
 
 def test_batch_equals_singles() -> None:
@@ -125,7 +140,7 @@ def test_batch_equals_singles() -> None:
     for face in (0, 50, len(faces) - 1):
         one = faces[[face]]
         single = measure(carphone_frames(), one)
-        for name in ("face_px", "sharpness", "yaw_proxy", "roll_deg"):
+        for name in ("face_px", "sharpness", "brightness", "yaw_deg", "pitch_deg", "roll_deg", "nose_offset"):
             values = getattr(whole, name)
             assert values.dtype == np.float32
             assert getattr(single, name)[0] == pytest.approx(values[face], rel=1e-4, abs=1e-5)
@@ -198,8 +213,9 @@ def test_no_faces_are_empty_measures() -> None:
 def test_landmarks_on_one_point_give_finite_measures() -> None:
     rgb, faces = woman()
     quality = measure(rgb, replace(faces, landmarks_px=np.full((1, 5, 2), 9, np.float32)))
-    for name in ("face_px", "sharpness", "yaw_proxy", "roll_deg"):
+    for name in ("face_px", "sharpness", "brightness", "roll_deg", "nose_offset"):
         assert np.isfinite(getattr(quality, name)).all()
+    assert np.isnan([quality.yaw_deg, quality.pitch_deg]).all()
 
 
 def test_impossible_settings_are_refused() -> None:

@@ -11,6 +11,7 @@ import xml.etree.ElementTree as ET
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -26,7 +27,7 @@ from tests.storage import lake_rows as rows
 
 FACE_COLUMNS = ["FaceRectX", "FaceRectY", "FaceRectWidth", "FaceRectHeight", "FaceScore"]
 CLASSES = ["anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral"]
-FEX_COLUMNS = [*FACE_COLUMNS, *CLASSES, "frame", "approx_time", "input", "Identity"]
+FEX_COLUMNS = [*FACE_COLUMNS, "Pitch", "Roll", "Yaw", *CLASSES, "frame", "approx_time", "input", "Identity"]
 
 
 @pytest.fixture(scope="module")
@@ -138,11 +139,43 @@ def test_what_people_said_is_in_every_format_unless_it_is_left_out(tmp_path: Pat
 def test_openface_counts_from_one_and_marks_frames_without_success(lake: Lake, tmp_path: Path) -> None:
     export_videos(lake, "openface", tmp_path / "o.csv", [rows.video_id(1)])
     found = read(tmp_path / "o.csv")
-    assert list(found[0])[:6] == ["frame", "face_id", "timestamp", "confidence", "success", "p_neutral"]
+    first = ["frame", "face_id", "timestamp", "confidence", "success", "pose_Rx", "pose_Ry", "pose_Rz", "p_neutral"]
+    assert list(found[0])[: len(first)] == first
     assert [int(r["frame"]) for r in found if r["success"] == "0"] == [4, 5, 8]
     assert found[0]["frame"] == "1"
     assert {r["face_id"] for r in found if r["success"] == "1"} == {"0", "1"}
     assert next(r for r in found if r["frame"] == "101")["timestamp"] == "4"
+
+
+def about(axis: int, radians: float) -> np.ndarray:
+    """Rotation about the axis right, down or away of the picture; positive takes the next axis to the one after it."""
+    matrix, (i, j) = np.eye(3), [(axis + 1) % 3, (axis + 2) % 3]
+    matrix[[i, i, j, j], [i, j, i, j]] = np.cos(radians), -np.sin(radians), np.sin(radians), np.cos(radians)
+    return matrix
+
+
+def test_the_head_is_turned_as_openface_and_py_feat_say_it(tmp_path: Path) -> None:
+    lake = Lake.open(tmp_path / "lake", create=True)
+    poses = [(20.0, 0.0, 0.0), (0.0, 15.0, 0.0), (0.0, 0.0, 30.0), (-40.0, 25.0, -20.0), (35.0, -30.0, 10.0), None]
+    table = rows.face_rows(len(poses))
+    for k, name in enumerate(("yaw_deg", "pitch_deg", "roll_deg")):
+        values = [10.0 if pose is None and k == 2 else pose and pose[k] for pose in poses]
+        table = table.set_column(table.column_names.index(name), name, pa.array(values, pa.float32()))
+    rows.add_video(lake, 1, table)
+    openface = read(export_videos(lake, "openface", tmp_path / "o.csv")[0])
+    fex = read(export_videos(lake, "fex", tmp_path / "f.csv")[0])
+    for pose, ours, feat in zip(poses, openface, fex, strict=True):
+        if pose is None:
+            assert {ours["pose_Rx"], ours["pose_Ry"], ours["pose_Rz"], feat["Pitch"], feat["Yaw"]} == {""}
+            continue
+        yaw, pitch, roll = np.radians(pose)
+        rx, ry, rz = (float(ours[f"pose_R{axis}"]) for axis in "xyz")
+        wanted = about(2, roll) @ about(1, -yaw) @ about(0, -pitch)
+        assert about(0, rx) @ about(1, ry) @ about(2, rz) == pytest.approx(wanted, abs=1e-5)
+        assert [float(feat[name]) for name in ("Pitch", "Yaw", "Roll")] == pytest.approx(np.degrees([-rx, ry, rz]))
+    assert float(openface[0]["pose_Ry"]) == pytest.approx(-np.radians(20))  # to the right of the picture
+    assert float(openface[1]["pose_Rx"]) == pytest.approx(-np.radians(15))  # upwards
+    assert float(openface[2]["pose_Rz"]) == pytest.approx(np.radians(30))  # clockwise
 
 
 def test_fer_has_a_row_a_frame_and_columns_for_the_fullest_one(lake: Lake, tmp_path: Path) -> None:
