@@ -16,7 +16,7 @@ IDENTITY_DIM = 128
 
 
 class FaceIdentity:
-    """Embeds faces so that two of one person lie near each other: dlib calls two faces the same below a distance of 0.6.
+    """Embeds faces so that two of one person lie near each other; dlib calls two faces one person's below 0.6.
 
     Raises:
         ConfigError: the file of dlib's network is missing or not the published one.

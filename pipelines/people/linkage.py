@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-__all__ = ["join", "mean_distances"]
+__all__ = ["deciding_distances", "join", "mean_distances"]
 
 
 def mean_distances(sums: np.ndarray, squares: np.ndarray, counts: np.ndarray, of: int) -> np.ndarray:
@@ -21,6 +21,42 @@ def mean_distances(sums: np.ndarray, squares: np.ndarray, counts: np.ndarray, of
     means = sums / counts[:, None]
     squared = squares / counts + squares[of] / counts[of] - 2 * means @ means[of]
     return np.sqrt(np.maximum(squared, 0))
+
+
+def _sums(groups: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """``sums``, ``squares`` and ``counts`` of groups of embeddings."""
+    sums = np.stack([np.asarray(faces, np.float64).sum(0) for faces in groups])
+    squares = np.array([float((np.asarray(faces, np.float64) ** 2).sum()) for faces in groups])
+    return sums, squares, np.array([len(faces) for faces in groups])
+
+
+def deciding_distances(
+    embeddings: Sequence[np.ndarray], person: np.ndarray, apart: Collection[tuple[int, int]] = ()
+) -> tuple[np.ndarray, np.ndarray]:
+    """What each of T tracks was decided by: bool [T], whether others are the same person, and float64 [T], the mean
+    distance to those others, or to the nearest person that it could have been (infinite where there is none)."""
+    numbers, group = np.unique(person, return_inverse=True)
+    members = [[embeddings[i] for i in np.flatnonzero(group == g).tolist()] for g in range(len(numbers))]
+    sums, squares, counts = _sums([np.concatenate(faces) for faces in members])
+    enemies: list[set[int]] = [set() for _ in numbers]
+    for a, b in apart:
+        enemies[group[a]].add(int(group[b]))
+        enemies[group[b]].add(int(group[a]))
+    has_others = np.bincount(group)[group] > 1
+    distance = np.full(len(person), np.inf)
+    for i, g in enumerate(group.tolist()):
+        if has_others[i]:
+            own = _sums([embeddings[i]])
+            rest = (sums[g] - own[0][0], squares[g] - own[1][0], counts[g] - own[2][0])
+            both_sums, both_squares, both_counts = (
+                np.stack([mine[0], theirs]) for mine, theirs in zip(own, rest, strict=True)
+            )
+            distance[i] = mean_distances(both_sums, both_squares, both_counts, 0)[1]
+        else:
+            away = mean_distances(sums, squares, counts, g)
+            away[[g, *enemies[g]]] = np.inf
+            distance[i] = away.min()
+    return has_others, distance
 
 
 def join(
@@ -46,9 +82,7 @@ def join(
     person = np.arange(n)
     if n == 0:
         return person
-    sums = np.stack([np.asarray(faces, np.float64).sum(0) for faces in embeddings])
-    squares = np.array([float((np.asarray(faces, np.float64) ** 2).sum()) for faces in embeddings])
-    counts = np.array([len(faces) for faces in embeddings])
+    sums, squares, counts = _sums(embeddings)
     enemies: list[set[int]] = [set() for _ in range(n)]
     for a, b in apart:
         enemies[a].add(b)

@@ -123,9 +123,7 @@ def _first_packet(video: Video, first_frame: int) -> int:
     return int(keys[-2]) if len(keys) > 1 else 0
 
 
-def _decoded_frames(
-    video: Video, tally: _Tally, threads: int, needed: np.ndarray
-) -> Iterator[tuple[int, VideoFrame]]:
+def _decoded_frames(video: Video, tally: _Tally, threads: int, needed: np.ndarray) -> Iterator[tuple[int, VideoFrame]]:
     """Yield each decoded frame with the position of its packet; a packet that fails does not end the video.
 
     Packets that are not ``needed`` are read and passed over: seeking lands where a container's index says, which is not
