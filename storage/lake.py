@@ -340,8 +340,8 @@ class Lake:
         return bool(tables.append_once(self.location, "runs", {manifest.run_id: table}))
 
     def append(self, table: str, rows: pa.Table, *, transaction: str) -> bool:
-        """Append rows to ``labels``, ``edits``, ``models`` or ``drift`` exactly once under a transaction name."""
-        if table not in ("labels", "edits", "models", "drift"):
+        """Append rows to ``labels``, ``edits``, ``embeddings``, ``models`` or ``drift`` once, by name of transaction."""
+        if table not in ("labels", "edits", "embeddings", "models", "drift"):
             raise ValueError(f"rows of {table} are written by their own commits")
         return bool(tables.append_once(self.location, table, {transaction: rows}))
 

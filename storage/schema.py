@@ -343,18 +343,47 @@ LABELS = LakeTable(
 )
 EDITS = LakeTable(
     "edits",
-    "One row per change by a person: names, merges, splits, events, excluded spans. A new model keeps them.",
+    "One row per change by a person: names, merges, splits, events, excluded spans; and one per track whose person "
+    "`mfer people find` proposes. A new model keeps them.",
     pa.schema(
         [
             _field("edit_id", _TEXT, "", "id of the edit"),
             _VIDEO_ID,
             _FACES_ID,
             _TRACK_ID,
-            _field("kind", _TEXT, "", "name, merge, split, event, exclude or undo"),
-            _field("value", _TEXT, "", "the name, the other or new track_id, the event's text or the undone edit_id"),
+            _field("kind", _TEXT, "", "name, merge, split, person, event, exclude or undo"),
+            _field(
+                "value",
+                _TEXT,
+                "",
+                "the name, the other or new track_id, the id of a person, the event's text or the undone edit_id",
+            ),
             _field("start_s", _F64, "s", "start of the span in time_s; NULL for the whole track or video"),
             _field("end_s", _F64, "s", "end of the span in time_s"),
             _field("author", _TEXT, "", "who made the edit"),
+            _field(
+                "confidence",
+                _F64,
+                "0..1",
+                "how sure `mfer people find` is of a person; NULL for what people said, which comes before it",
+            ),
+            _CREATED,
+        ]
+    ),
+)
+EMBEDDINGS = LakeTable(
+    "embeddings",
+    "One row per face that `mfer people find --keep-embeddings` embedded: biometric data. Empty unless that was asked "
+    "for; not open to SQL.",
+    pa.schema(
+        [
+            _VIDEO_ID,
+            _FACES_ID,
+            _TRACK_ID,
+            _field("frame_index", _I64, "", "frame of the face"),
+            _field("face_index", _I16, "", "number of the face in its frame"),
+            _field("network", _TEXT, "", "what embedded it"),
+            _field("embedding", pa.list_(_F32), "", "128 numbers: faces that look alike have similar ones"),
             _CREATED,
         ]
     ),
@@ -394,7 +423,9 @@ DRIFT = LakeTable(
     ),
 )
 
-TABLES = {t.name: t for t in (OBSERVATIONS, SECONDS, SPANS, TRACKS, VIDEOS, RUNS, LABELS, EDITS, MODELS, DRIFT)}
+TABLES = {
+    t.name: t for t in (OBSERVATIONS, SECONDS, SPANS, TRACKS, VIDEOS, RUNS, LABELS, EDITS, EMBEDDINGS, MODELS, DRIFT)
+}
 
 
 def conform(rows: pa.Table, schema: pa.Schema) -> pa.Table:

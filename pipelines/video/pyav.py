@@ -7,6 +7,7 @@ from typing import cast
 
 import numpy as np
 from av.error import FFmpegError
+from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
 from pipelines.video.containers import open_container, video_packets, video_stream
@@ -14,7 +15,7 @@ from pipelines.video.orientation import orient
 from pipelines.video.scan import Video
 from pipelines.video.shapes import draw, shape_at
 
-__all__ = ["PyavDecoder"]
+__all__ = ["PyavDecoder", "key_distance", "read_few"]
 
 
 class PyavDecoder:
@@ -36,12 +37,17 @@ class PyavDecoder:
         return _read(video, frame_index, threads)
 
 
-def _read(video: Video, frame_index: np.ndarray, threads: int) -> Iterator[tuple[int, np.ndarray]]:
+def _read(
+    video: Video, frame_index: np.ndarray, threads: int, needed: np.ndarray | None = None
+) -> Iterator[tuple[int, np.ndarray]]:
+    """``needed`` bool [P]: the packets to decode; None: all from the key frame before the first wanted frame on."""
     wanted = np.zeros(video.info.n_frames, dtype=bool)
     wanted[frame_index] = True
     tally = _Tally(video)
     last_index = -1
-    for position, frame in _decoded_frames(video, tally, threads, _first_packet(video, int(frame_index[0]))):
+    if needed is None:
+        needed = np.arange(len(video.frame_of_packet)) >= _first_packet(video, int(frame_index[0]))
+    for position, frame in _decoded_frames(video, tally, threads, needed):
         index, is_good = tally.judge(position, frame)
         if index <= last_index:
             continue  # hidden by an edit list, or shown again by the decoder
@@ -55,6 +61,51 @@ def _read(video: Video, frame_index: np.ndarray, threads: int) -> Iterator[tuple
             except (FFmpegError, ValueError):
                 continue
             yield index, orient(picture, video.display_matrix)
+
+
+def read_few(video: Video, frame_index: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Some frames of a video, in order, for little: only what lies between each and the key frame before it is decoded.
+
+    Args:
+        video: what ``open_video`` returned.
+        frame_index: int64 [S], rising, without repeats.
+
+    Yields:
+        Index and picture, uint8 RGB [H,W,3], as ``PyavDecoder.read`` does; frames that could not be read are left out.
+    """
+    if not len(frame_index):
+        return
+    if not video.exact_pts:
+        yield from _read(video, frame_index, 1)
+        return
+    needed = np.zeros(len(video.frame_of_packet) + 1, dtype=int)  # +1 where a span begins, -1 behind its end
+    for first, last in _spans(video, frame_index):
+        needed[first] += 1
+        needed[last + 1] -= 1
+    yield from _read(video, frame_index, 1, np.cumsum(needed[:-1]) > 0)
+
+
+def key_distance(video: Video, frame_index: np.ndarray) -> np.ndarray:
+    """How many packets ``read_few`` has to decode for each frame alone, int64 [S]; 1 for a key frame."""
+    if not video.exact_pts:
+        return np.ones(len(frame_index), np.int64)
+    return np.array([last - first + 1 for first, last in _spans(video, frame_index)], np.int64)
+
+
+def _spans(video: Video, frame_index: np.ndarray) -> list[tuple[int, int]]:
+    """The packets, first and last, of each frame and of what it refers to: from the last key frame that is shown no
+    later. What is shown after a key frame and decoded after it refers to nothing before it."""
+    packet_of = np.full(video.info.n_frames, -1)
+    shown = np.flatnonzero(video.frame_of_packet >= 0)
+    packet_of[video.frame_of_packet[shown]] = shown
+    keys = np.flatnonzero(video.is_key & ~video.is_corrupt & (video.frame_of_packet >= 0))
+    spans = []
+    for index in frame_index.tolist():
+        last = int(packet_of[index])
+        before = keys[: np.searchsorted(keys, last, side="right")]
+        before = before[video.frame_of_packet[before] <= index]
+        spans.append((int(before[-1]) if len(before) else 0, max(last, 0)))
+    return spans
 
 
 def _first_packet(video: Video, first_frame: int) -> int:
@@ -72,10 +123,10 @@ def _first_packet(video: Video, first_frame: int) -> int:
     return int(keys[-2]) if len(keys) > 1 else 0
 
 
-def _decoded_frames(video: Video, tally: _Tally, threads: int, first_packet: int) -> Iterator[tuple[int, VideoFrame]]:
+def _decoded_frames(video: Video, tally: _Tally, threads: int, needed: np.ndarray) -> Iterator[tuple[int, VideoFrame]]:
     """Yield each decoded frame with the position of its packet; a packet that fails does not end the video.
 
-    Packets before ``first_packet`` are read and passed over: seeking lands where a container's index says, which is not
+    Packets that are not ``needed`` are read and passed over: seeking lands where a container's index says, which is not
     always where it should.
     """
     n_packets = len(video.frame_of_packet)
@@ -85,13 +136,17 @@ def _decoded_frames(video: Video, tally: _Tally, threads: int, first_packet: int
         context.thread_count = threads
         context.thread_type = "AUTO" if threads > 1 else "NONE"
         context.copy_opaque = True  # a frame tells its packet, also where containers store no presentation times
-        position = 0
+        position, is_open = 0, False
         for packet in video_packets(container, stream):
             if packet.size == 0 or position == n_packets:
                 continue
-            if position < first_packet:
-                position += 1
+            if not needed[position]:
+                if is_open:  # the decoder still holds frames that are shown after those that followed them
+                    yield from _held_back(context)
+                    context.flush_buffers()
+                position, is_open = position + 1, False
                 continue
+            is_open = True
             packet.opaque = position
             try:
                 frames = context.decode(packet)
@@ -105,12 +160,16 @@ def _decoded_frames(video: Video, tally: _Tally, threads: int, first_packet: int
             for frame in frames:
                 yield cast(int, frame.opaque), frame
             position += 1
-        try:
-            frames = context.decode(None)
-        except FFmpegError:
-            frames = []
-        for frame in frames:
-            yield cast(int, frame.opaque), frame
+        yield from _held_back(context)
+
+
+def _held_back(context: VideoCodecContext) -> Iterator[tuple[int, VideoFrame]]:
+    try:
+        frames = context.decode(None)
+    except FFmpegError:
+        return
+    for frame in frames:
+        yield cast(int, frame.opaque), frame
 
 
 class _Tally:

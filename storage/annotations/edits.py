@@ -1,4 +1,4 @@
-"""What people add to a lake: judgements on faces, and names, merges, events and excluded spans of a video.
+"""What people add to a lake: judgements on faces, and names, merges, persons, events and excluded spans of a video.
 
 They stand beside the scores, never in them. Nothing is changed or deleted: a later row takes an earlier one back.
 """
@@ -24,7 +24,7 @@ __all__ = [
     "undo_edit",
 ]
 
-EDIT_KINDS = ("name", "merge", "split", "event", "exclude")
+EDIT_KINDS = ("name", "merge", "split", "person", "event", "exclude")
 #: ``withdrawn`` takes the rater's earlier judgement of the same face back.
 VERDICTS = ("expression", "not_a_face", "undecided", "withdrawn")
 
@@ -48,7 +48,8 @@ def add_edit(
         video_id: the video.
         kind: ``name`` (``value``: the name) and ``merge`` (``value``: the number of the track that is the same
             person) are about a track, and so is ``split``: from ``start_s`` on it is somebody else, whose new number
-            becomes the edit's ``value``; ``event`` (``value``: its text) is at ``start_s``, or lasts until ``end_s``;
+            becomes the edit's ``value``; ``person`` (no ``value``): the track is nobody that ``mfer people find``
+            found, now or later; ``event`` (``value``: its text) is at ``start_s``, or lasts until ``end_s``;
             ``exclude`` is a span, or all of it, of a track, or of the whole picture where ``track_id`` is None.
             Splits and exclusions are kept under the number that the tracker gave.
         faces_id: the tracker's settings that the track's number belongs to; needed with ``track_id``.
@@ -65,7 +66,7 @@ def add_edit(
     """
     if kind not in EDIT_KINDS:
         raise ValueError(f"an edit is one of {', '.join(EDIT_KINDS)}, got {kind!r}")
-    if kind in ("name", "merge", "split") and track_id is None:
+    if kind in ("name", "merge", "split", "person") and track_id is None:
         raise ValueError(f"to {kind} needs a track_id")
     if track_id is not None and faces_id is None:
         raise ValueError("a track_id needs the faces_id whose tracks it numbers")
@@ -75,6 +76,10 @@ def add_edit(
         raise ValueError(f"{'a name' if kind == 'name' else 'an event'} needs a text")
     if kind == "merge":
         value = _other_track(value, track_id)
+    if kind == "person" and value is not None:
+        raise ValueError(
+            "who is found is accepted as a whole (accept_person); without a value a track is nobody of them"
+        )
     if kind in ("event", "split") and start_s is None:
         raise ValueError(f"{'an event' if kind == 'event' else 'a split'} needs a start_s")
     if start_s is not None and end_s is not None and end_s <= start_s:

@@ -36,9 +36,9 @@ _MAX_NAME_BYTES = 255
 #: Rows that are sorted in memory at a time; a longer video is sorted alone.
 _ROWS_AT_A_TIME = 200_000
 
-#: Faces with who they are: `person` is the track that stands for all that a person called the same, `name` may be NULL.
+#: Faces with who they are: `person` is the track that stands for the person in the video, `name` may be NULL.
 _NAMED = """
-    SELECT s.*, coalesce(p.person, s.track_id) AS person, p.name
+    SELECT s.* EXCLUDE (person, person_id), coalesce(p.person, s.track_id) AS person, p.person_id, p.name
     FROM scores s LEFT JOIN people p ON s.video_id = p.video_id AND s.track_id = p.track_id WHERE s.{videos}
 """
 _FACES_OF_FRAMES = f"""
@@ -95,7 +95,8 @@ _FER = f"""
     FROM {_FACES_OF_FRAMES} ORDER BY f.path, f.video_id, f.frame_index, s.face_index
 """
 _SCORES = f"FROM ({_NAMED}) ORDER BY path, video_id, frame_index, face_index"
-_EPISODES = f"FROM ({_NAMED.replace('scores', 'episodes')}) ORDER BY path, video_id, start_s, track_id"
+_OF_EPISODES = _NAMED.replace(" EXCLUDE (person, person_id)", "").replace("scores", "episodes")
+_EPISODES = f"FROM ({_OF_EPISODES}) ORDER BY path, video_id, start_s, track_id"
 
 Writer = Callable[[ChosenVideo, Iterable[pa.RecordBatch], Path], None]
 

@@ -58,7 +58,7 @@ def _take_out(lake: Lake, found: LakeCheck) -> Iterator[str]:
         if out or broken:
             _drop_videos(lake, found, name, out, broken)
         yield from (f"{file} and was put into {DAMAGED}/" for file in broken)
-    for name in ("runs", "labels", "edits", "drift"):
+    for name in ("runs", "labels", "edits", "embeddings", "drift"):
         broken = [file for file in found.files if file.table == name]
         if broken:
             _put_aside(lake, broken)

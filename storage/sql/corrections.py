@@ -12,7 +12,7 @@ from collections.abc import Collection
 from storage.schema import EXPRESSIONS
 from storage.summary import SECONDS_SUMS, spans_sql
 
-__all__ = ["BASIC_VIEWS", "CORRECTED", "EDITS_SQL", "LABELS_SQL", "PEOPLE_SQL", "corrections"]
+__all__ = ["BASIC_VIEWS", "CORRECTED", "EDITS_SQL", "LABELS_SQL", "PEOPLE_SQL", "WHO", "corrections"]
 
 #: In the schema ``raw``: the edits that nobody took back; the excluded spans, a row per track and span; and the
 #: pieces of tracks that were split, of which the first keeps the track's number and has no row here.
@@ -51,41 +51,71 @@ LABELS_SQL = """
 EDITS_SQL = """
     SELECT f.file_name, e.* FROM raw.standing_edits e LEFT JOIN raw.finished f ON e.video_id = f.video_id AND f.chosen
 """
-#: Names and merges of faces that there are. Merges go both ways and over several steps; UNION ends the walk where it
-#: comes back to where it was.
+#: Who the tracks of the chosen analyses are. A ``person`` edit puts a track into a group, in any number of videos; what
+#: people said comes before what ``mfer people find`` found. A merge joins two groups, or two tracks that are in none.
+#: Merges go both ways and over several steps; UNION ends the walk where it comes back to where it was. A name holds for
+#: the whole group, unless people gave two names in a group that was found: then it holds for its own track alone.
 PEOPLE_SQL = """
     WITH RECURSIVE faces AS (
-        SELECT DISTINCT video_id, faces_id, track_id FROM raw.tracks SEMI JOIN raw.standing_edits USING (video_id)
-        UNION SELECT DISTINCT p.video_id, t.faces_id, p.split_track_id
-        FROM raw.track_splits p JOIN raw.tracks t USING (video_id, analysis_id, track_id)
+        SELECT DISTINCT f.file_name, t.video_id, t.faces_id, t.track_id
+        FROM raw.tracks t JOIN raw.finished f
+             ON t.video_id = f.video_id AND t.faces_id = f.faces_id AND f.chosen
+             SEMI JOIN raw.standing_edits e ON t.video_id = e.video_id
+        UNION SELECT DISTINCT f.file_name, p.video_id, f.faces_id, p.split_track_id
+        FROM raw.track_splits p JOIN raw.finished f USING (video_id, analysis_id) WHERE f.chosen
     ), said AS (
-        SELECT video_id, faces_id, track_id, kind, value, created_utc, TRY_CAST(value AS INTEGER) AS same_as
-        FROM raw.standing_edits SEMI JOIN faces USING (video_id, faces_id, track_id) WHERE kind IN ('name', 'merge')
+        SELECT video_id, track_id, kind, value, created_utc, confidence, edit_id, TRY_CAST(value AS INTEGER) AS same_as
+        FROM raw.standing_edits SEMI JOIN faces USING (video_id, faces_id, track_id)
+        WHERE kind IN ('name', 'merge', 'person')
     ), merges AS (
-        SELECT DISTINCT s.video_id, s.faces_id, s.track_id, s.same_as FROM said s JOIN faces f
-        ON s.video_id = f.video_id AND s.faces_id = f.faces_id AND s.same_as = f.track_id WHERE s.kind = 'merge'
+        SELECT DISTINCT s.video_id, s.track_id, s.same_as FROM said s JOIN faces f
+        ON s.video_id = f.video_id AND s.same_as = f.track_id WHERE s.kind = 'merge'
     ), names AS (
-        SELECT video_id, faces_id, track_id, arg_max(value, created_utc) AS name, max(created_utc) AS named_utc
+        SELECT video_id, track_id, arg_max(value, created_utc) AS name, max(created_utc) AS named_utc
         FROM said WHERE kind = 'name' GROUP BY ALL
-    ), links AS (
-        SELECT video_id, faces_id, track_id AS a, same_as AS b FROM merges
-        UNION SELECT video_id, faces_id, same_as, track_id FROM merges
+    ), grouped AS (
+        SELECT video_id, track_id, value AS group_id, confidence FROM said WHERE kind = 'person'
+        QUALIFY row_number() OVER (
+            PARTITION BY video_id, track_id ORDER BY confidence IS NULL DESC, created_utc DESC, edit_id
+        ) = 1
     ), known AS (
-        SELECT video_id, faces_id, track_id FROM names UNION SELECT video_id, faces_id, a FROM links
+        SELECT video_id, track_id FROM names UNION SELECT video_id, track_id FROM grouped
+        UNION SELECT video_id, track_id FROM merges UNION SELECT video_id, same_as FROM merges
+    ), placed AS (
+        SELECT k.*, coalesce(g.group_id, k.video_id || '/' || k.track_id) AS group_id, g.confidence,
+               n.name, n.named_utc, m.track_id IS NOT NULL AS is_merged
+        FROM known k LEFT JOIN grouped g USING (video_id, track_id) LEFT JOIN names n USING (video_id, track_id)
+             LEFT JOIN (SELECT DISTINCT video_id, track_id FROM merges) m USING (video_id, track_id)
+    ), links AS (
+        SELECT a.group_id AS a, b.group_id AS b FROM merges m
+        JOIN placed a ON m.video_id = a.video_id AND m.track_id = a.track_id
+        JOIN placed b ON m.video_id = b.video_id AND m.same_as = b.track_id WHERE a.group_id <> b.group_id
+    ), both_ways AS (
+        FROM links UNION SELECT b, a FROM links
     ), together AS (
-        SELECT video_id, faces_id, track_id, track_id AS other FROM known
-        UNION SELECT t.video_id, t.faces_id, t.track_id, l.b
-        FROM together t JOIN links l ON t.video_id = l.video_id AND t.faces_id = l.faces_id AND t.other = l.a
+        SELECT DISTINCT a AS group_id, a AS other FROM both_ways
+        UNION SELECT t.group_id, l.b FROM together t JOIN both_ways l ON t.other = l.a
+    ), joined AS (
+        SELECT p.* REPLACE (coalesce(j.first_id, p.group_id) AS group_id)
+        FROM placed p LEFT JOIN (SELECT group_id, min(other) AS first_id FROM together GROUP BY group_id) j
+             USING (group_id)
+    ), called AS (
+        SELECT *, coalesce(name, CASE
+               WHEN count(DISTINCT name) OVER everybody <= 1 OR count(confidence) OVER everybody = 0
+               THEN arg_max(name, named_utc) OVER everybody END) AS known_as,
+               CASE WHEN count(DISTINCT name) OVER everybody > 1 AND count(confidence) OVER everybody > 0
+               THEN coalesce(name, group_id) ELSE group_id END AS person_key
+        FROM joined WINDOW everybody AS (PARTITION BY group_id)
+    ), numbered AS (
+        SELECT *, coalesce(
+                   min(track_id) FILTER (NOT is_merged) OVER same_video, min(track_id) OVER same_video
+               ) AS person
+        FROM called WINDOW same_video AS (PARTITION BY video_id, person_key)
     )
-    SELECT f.file_name, t.track_id,
-           coalesce(min(t.other) FILTER (m.track_id IS NULL), min(t.other)) AS person,
-           coalesce(any_value(n.name) FILTER (t.other = t.track_id), arg_max(n.name, n.named_utc)) AS name,
-           t.video_id, t.faces_id
-    FROM together t JOIN raw.finished f ON t.video_id = f.video_id AND t.faces_id = f.faces_id AND f.chosen
-         LEFT JOIN (SELECT DISTINCT video_id, faces_id, track_id FROM merges) m
-         ON t.video_id = m.video_id AND t.faces_id = m.faces_id AND t.other = m.track_id
-         LEFT JOIN names n ON t.video_id = n.video_id AND t.faces_id = n.faces_id AND t.other = n.track_id
-    GROUP BY f.file_name, t.track_id, t.video_id, t.faces_id
+    SELECT any_value(f.file_name) AS file_name, track_id, any_value(n.person) AS person, any_value(n.known_as) AS name,
+           any_value(coalesce(n.known_as, n.person_key)) AS person_id, any_value(n.confidence) AS confidence,
+           video_id, any_value(f.faces_id) AS faces_id
+    FROM numbered n JOIN faces f USING (video_id, track_id) GROUP BY video_id, track_id
 """
 
 
@@ -146,6 +176,16 @@ CORRECTED = {
     "spans": ("raw.spans", "raw.summed_spans"),
     "tracks": ("raw.tracks", "raw.summed_tracks"),
 }
+#: Columns of ``scores`` that say who a face is, and what they are joined with: in a lake in which nobody said or asked
+#: who, and in others. A query that names neither column pays nothing: ``people`` has one row per track, so that
+#: DuckDB leaves the join out.
+WHO = (
+    ("s.track_id AS person, CAST(NULL AS VARCHAR) AS person_id", ""),
+    (
+        "coalesce(w.person, s.track_id) AS person, w.person_id",
+        "LEFT JOIN people w ON s.video_id = w.video_id AND s.track_id = w.track_id",
+    ),
+)
 
 
 def corrections(video_ids: Collection[str]) -> dict[str, str]:

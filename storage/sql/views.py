@@ -10,12 +10,20 @@ from dataclasses import dataclass, field
 import duckdb
 import pyarrow as pa
 
-from storage.delta.relations import memory_connection, quote, read_errors, relations_sql, rows_of, shared_connection
+from storage.delta.relations import (
+    memory_connection,
+    quote,
+    read_errors,
+    relation_sql,
+    relations_sql,
+    rows_of,
+    shared_connection,
+)
 from storage.errors import LakeError
 from storage.lake import Lake
 from storage.models import PACKAGE_MODEL
 from storage.schema import EXPRESSIONS, TABLES
-from storage.sql.corrections import BASIC_VIEWS, CORRECTED, EDITS_SQL, LABELS_SQL, PEOPLE_SQL, corrections
+from storage.sql.corrections import BASIC_VIEWS, CORRECTED, EDITS_SQL, LABELS_SQL, PEOPLE_SQL, WHO, corrections
 from storage.sql.model_choice import find_model_id, mixture_note
 from storage.sql.table_functions import FUNCTIONS, create_functions
 from storage.stitch import SPAN_MAX_GAP_S
@@ -56,6 +64,12 @@ _FILE_NAME = ("", "name of the file without its folder")
 _PATH = ("", "path of the file that was analysed; copies are in videos")
 _STREAM = ("", "number of the video stream in the file, from 0, without cover pictures")
 _TRACK = ("", "number of a face followed through the whole video")
+_PERSON = ("", "track that stands for the person in this video: the one merged into, else the person's first")
+_PERSON_ID = (
+    "",
+    "the person in every video: the name, else an id of `mfer people find`, else video_id/track_id; NULL: nobody "
+    "named, merged or found the track",
+)
 
 
 def _each(pattern: str) -> str:
@@ -97,7 +111,7 @@ _SCORES_ALL = f"""
     FROM raw.observations o JOIN raw.finished f USING (video_id, analysis_id)
     WHERE o.face_index IS NOT NULL
 """
-_SCORES = "SELECT * FROM {scores}"
+_SCORES = "SELECT s.*, {who} FROM {scores} s {people}"
 _FRAMES = """
     SELECT f.file_name, o.time_s, o.frame_status, o.n_faces, o.frame_index, o.pts_s, o.duration_s, f.path,
            f.stream, o.video_id, o.segment, o.analysis_id
@@ -185,7 +199,7 @@ _VIEWS = (
         "spans, and with the new numbers of split tracks.",
         _SCORES,
         ("observations",),
-        {**_VIDEO_FILE, "track_id": _TRACK},
+        {**_VIDEO_FILE, "track_id": _TRACK, "person": _PERSON, "person_id": _PERSON_ID},
     ),
     View(
         "scores_all",
@@ -253,13 +267,16 @@ _VIEWS = (
     View("edits", "One row per edit that was not undone.", EDITS_SQL, ("edits",), {"file_name": _FILE_NAME}),
     View(
         "people",
-        "One row per track, of the analysis that the views show, that a person has named or merged.",
+        "One row per track, of the analysis that the views show, that somebody has named or merged, or that `mfer "
+        "people find` has found.",
         PEOPLE_SQL,
         ("edits",),
         {
             "file_name": _FILE_NAME,
-            "person": ("", "track that stands for the person: the one merged into, else the track itself"),
+            "person": _PERSON,
             "name": ("", "name given to the track, else the last one given to another track of that person"),
+            "person_id": _PERSON_ID,
+            "confidence": ("0..1", "how sure `mfer people find` is of the track; NULL where people said who it is"),
         },
     ),
     View(
@@ -307,8 +324,12 @@ def connect(
     with read_errors(lake.location):
         con.execute("CREATE SCHEMA raw")
         # `videos` first: its snapshot must not be younger than those of the rows that it makes visible
-        tables = relations_sql(lake.location, ["videos"], video_ids=of_videos)
-        tables |= relations_sql(lake.location, [name for name in TABLES if name != "videos"], video_ids=of_videos)
+        with_people = None if of_videos is None else _with_same_people(con, lake, of_videos)
+        tables = relations_sql(lake.location, ["videos"], video_ids=with_people)
+        of_people = ["tracks"] if of_videos else []
+        others = [name for name in TABLES if name not in ("videos", "edits", "embeddings", *of_people)]
+        for names, wanted_videos in ((["edits"], None), (of_people, with_people), (others, of_videos)):
+            tables |= relations_sql(lake.location, names, video_ids=wanted_videos) if names else {}
         for name, files in tables.items():
             hidden = as_found and name == "edits"
             con.execute(f"CREATE VIEW raw.{name} AS {f'FROM ({files}) WHERE false' if hidden else files}")
@@ -323,11 +344,33 @@ def connect(
         for name, sql in (inner | corrections(corrected) if corrected else inner).items():
             con.execute(f"CREATE VIEW raw.{name} AS {sql}")
         source = {name: forms[bool(corrected)] for name, forms in CORRECTED.items()}
+        query = "SELECT count(*) FROM raw.standing_edits WHERE kind IN ('name', 'merge', 'person')"
+        source["who"], source["people"] = WHO[con.execute(query).fetchall()[0][0] > 0]
+        con.execute(f"CREATE VIEW people AS {PEOPLE_SQL}")
         for name, view in VIEWS.items():
-            if name != "scores_all":
+            if name not in ("scores_all", "people"):
                 con.execute(f"CREATE VIEW {name} AS {view.sql.format(**source)}")
         create_functions(con)
     return con
+
+
+def _with_same_people(con: duckdb.DuckDBPyConnection, lake: Lake, video_ids: list[str]) -> list[str]:
+    """These videos and those in which somebody of them is seen: a name that was given there holds here too."""
+    listed = ", ".join(f"({quote(video_id)})" for video_id in video_ids)
+    if not listed:
+        return []
+    groups = f"SELECT DISTINCT video_id, value FROM ({relation_sql(lake.location, 'edits')}) WHERE kind = 'person'"
+    found = con.execute(
+        f"""
+        WITH RECURSIVE groups AS MATERIALIZED ({groups}), near(video_id) AS (
+            VALUES {listed}
+            UNION SELECT o.video_id
+            FROM near n JOIN groups g ON n.video_id = g.video_id JOIN groups o ON g.value = o.value
+        )
+        SELECT video_id FROM near ORDER BY 1
+        """
+    ).fetchall()
+    return [video_id for (video_id,) in found]
 
 
 #: Limits for SQL that others wrote. Five million rows of `scores` are about 2 GB in memory.
