@@ -96,7 +96,7 @@ def analyze_folder(run: FolderRun, progress: Progress | None = None) -> RunSumma
         raise
     finally:  # also when the run has to stop: what it did is written down as far as the disk lets it
         for outcome in pool.late:
-            del todo[outcome.path]
+            del todo[outcome.path, outcome.stream]
             outcomes.append(outcome)
         outcomes += [] if disk_is_full else map(_not_begun, todo.values())
         manifest = _manifest(run, card.model_id, pool.device or "none", started_utc)

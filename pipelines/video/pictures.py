@@ -344,8 +344,10 @@ def _from_print(image: Image.Image) -> Image.Image:
     if image.mode == "CMYK" and not stated:
         return image
     try:
-        lab = image.mode == "LAB"
-        profile = ImageCms.createProfile("LAB") if lab else ImageCms.ImageCmsProfile(io.BytesIO(stated))
+        if image.mode == "LAB" or not stated:
+            profile = ImageCms.createProfile("LAB")
+        else:
+            profile = ImageCms.ImageCmsProfile(io.BytesIO(stated))
         shown = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
     except (ImageCms.PyCMSError, OSError):
         return image
