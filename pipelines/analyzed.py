@@ -1,7 +1,8 @@
-"""A video of which every frame is analysed and only the last commit is missing."""
+"""A video of which every frame is analysed and only the last commit is missing, and which videos are beyond that."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -10,9 +11,11 @@ import pyarrow as pa
 from storage.lake import Lake
 from storage.records import FinishedVideo, VideoCounts, VideoOutcome
 
-__all__ = ["ALREADY_ANALYSED", "AnalyzedVideo", "commit_together"]
+__all__ = ["ALREADY_ANALYSED", "AnalyzedVideo", "FinishedVideos", "commit_together"]
 
 ALREADY_ANALYSED = "already analysed"
+#: So often it is looked up in the lake which videos others have finished.
+_LOOK_S = 20.0
 
 
 @dataclass(frozen=True)
@@ -68,3 +71,31 @@ def commit_together(lake: Lake, videos: Sequence[AnalyzedVideo]) -> list[VideoOu
     rows = [(video.finished, video.observations) for video in videos if video.observations is not None]
     assert len(rows) == len(videos), "the segments of a long video are committed as they end"
     return [video.outcome(counts) for video, counts in zip(videos, lake.commit_short_videos(rows), strict=True)]
+
+
+class FinishedVideos:
+    """Which videos are finished with the same faces: looked up now and then, not again for every short video.
+
+    One that somebody finishes in the meantime is analysed in vain: commits let it in only once.
+
+    Args:
+        lake: where to look.
+        faces_id: the settings of the faces.
+    """
+
+    def __init__(self, lake: Lake, faces_id: str) -> None:
+        self._lake, self._faces_id = lake, faces_id
+        self._found: dict[str, set[str]] = {}
+        self._own: dict[str, set[str]] = {}
+        self._looked_s = float("-inf")
+
+    def analyses_of(self, video_id: str) -> set[str]:
+        """The analyses in which a video is finished. Raises LakeError."""
+        now_s = time.monotonic()
+        if now_s > self._looked_s + _LOOK_S:
+            self._found, self._looked_s = self._lake.finished_videos(self._faces_id), now_s
+        return {name for known in (self._found, self._own) for name, videos in known.items() if video_id in videos}
+
+    def add(self, video_id: str, analysis_id: str) -> None:
+        """Note one that waits for its last commit at most."""
+        self._own.setdefault(analysis_id, set()).add(video_id)

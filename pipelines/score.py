@@ -25,7 +25,7 @@ import numpy as np
 import pyarrow as pa
 
 from mfer.errors import ConfigError
-from pipelines.analyzed import ALREADY_ANALYSED, AnalyzedVideo, commit_together
+from pipelines.analyzed import ALREADY_ANALYSED, AnalyzedVideo, FinishedVideos, commit_together
 from pipelines.batches import FrameBatch
 from pipelines.errors import VideoError
 from pipelines.faces.finder import FaceFinder, FoundFaces, StoredFaces
@@ -59,8 +59,6 @@ _ROTATION_FRAMES = 8
 _CHECK_S = 0.5
 #: A video of one segment with no more sampled frames is short: its rows fit into memory, with those of many others.
 _SHORT_FRAMES = 3_000
-#: So often an analyzer looks up which videos others have finished.
-_LOOK_S = 20.0
 _GO_ON = "run again to go on from there"
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 FrameProgress = Callable[[int, int], None]
@@ -115,9 +113,7 @@ class VideoAnalyzer:
         self._refiner = self.finder.refiner
         self.faces_id = faces_id(settings.hashed())
         self.analysis_id = analysis_id(self.faces_id, scorer.model_id, scorer.card.crop.to_dict())
-        self._handed_over: set[str] = set()
-        self._finished_videos: dict[str, set[str]] = {}
-        self._looked_s = float("-inf")
+        self._finished = FinishedVideos(lake, self.faces_id)
 
     def __call__(
         self, file: VideoFile, progress: FrameProgress | None = None, stopping: Callable[[], bool] = lambda: False
@@ -166,16 +162,20 @@ class VideoAnalyzer:
                     shown, streams = list_streams(path)
                     others = tuple(n for n in range(len(streams)) if n != shown) if file.stream == "all" else ()
                     video_id = with_stream(content, None if stream == shown else stream)
-                if self._is_finished(video_id):
+                if self.analysis_id in self._finished.analyses_of(video_id):
                     outcome = VideoOutcome(video_id, str(file.path), "skipped", message=ALREADY_ANALYSED)
                 else:
                     found = self._analyze(path, file, video_id, stat, progress, stopping)
                     if isinstance(found, VideoPart):
                         return found
-                    self._handed_over.add(video_id)
                     elapsed_s = time.monotonic() - started
                     found = replace(found, elapsed_s=elapsed_s, stream=stream, other_streams=others)
-                    return found if found.observations is not None else self._finish(found)
+                    self._finished.add(video_id, self.analysis_id)
+                    if found.observations is not None:
+                        return found
+                    heartbeat(Phase.COMMIT)
+                    with stage("commit"):
+                        outcome = found.outcome(self.lake.commit_video(found.finished))
         except (LakeError, ConfigError):
             raise
         except _StoppedError as stopped:
@@ -259,28 +259,6 @@ class VideoAnalyzer:
         )
         return AnalyzedVideo(str(file.path), finished, rows)
 
-    def _finish(self, video: AnalyzedVideo) -> VideoOutcome:
-        """Commit what the segments add up to; all of them are in the lake."""
-        heartbeat(Phase.COMMIT)
-        with stage("commit"):
-            return video.outcome(self.lake.commit_video(video.finished))
-
-    def _is_finished(self, video_id: str) -> bool:
-        """Whether this analyzer is done with it, or somebody was not long ago; the commit itself makes sure."""
-        return video_id in self._handed_over or video_id in self._finished().get(self.analysis_id, ())
-
-    def _stored_faces(self, video_id: str) -> pa.Table | None:
-        if not any(video_id in videos for videos in self._finished().values()):
-            return None
-        return self.lake.stored_faces(self.faces_id, video_id)
-
-    def _finished(self) -> dict[str, set[str]]:
-        """Videos that are finished with the same faces, by analysis: looked up now and then, for many short videos."""
-        now_s = time.monotonic()
-        if now_s > self._looked_s + _LOOK_S:
-            self._finished_videos, self._looked_s = self.lake.finished_videos(self.faces_id), now_s
-        return self._finished_videos
-
     def _commit_segments(
         self,
         video: Video,
@@ -300,7 +278,8 @@ class VideoAnalyzer:
         is_short = frames.n_segments == 1 and len(frames.frame_index) <= _SHORT_FRAMES
         done = set() if is_short else self.lake.done_segments(self.analysis_id, video_id, frames.n_segments)
         times = FrameTimes(frames.frame_index, video.pts_s, video.duration_s, video.info.start_s)
-        stored = self._stored_faces(video_id)
+        is_known = bool(self._finished.analyses_of(video_id))
+        stored = self.lake.stored_faces(self.faces_id, video_id) if is_known else None
         find_faces = self.finder if stored is None else StoredFaces(stored, turn)
         n_rows, n_in_all = np.diff(frames.segment_bounds), len(frames.frame_index)
         n_done = int(n_rows[sorted(done)].sum())
