@@ -121,7 +121,7 @@ def test_every_setting_is_documented_with_its_default(place: tuple[str, str], ki
 def test_options_of_the_settings_are_those_of_the_command() -> None:
     told = re.findall(r"`(--[a-z-]+)", (DOCS / "settings.md").read_text(encoding="utf-8"))
     assert {*told} <= {option for parameter in main.commands["analyze"].params for option in parameter.opts}
-    assert len(told) == 12
+    assert len(told) == 15
 
 
 @pytest.mark.parametrize(

@@ -2,3 +2,7 @@
 
 May import the journeys in ``flows/`` and the other packages, not ``flows.cli``. Prefect has its place here.
 """
+
+from flows.prefect_flows.quiet_exit import end_loops_at_exit
+
+end_loops_at_exit()
