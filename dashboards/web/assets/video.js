@@ -47,7 +47,7 @@
       ["seeked", "loadeddata", "pause", "timeupdate"].forEach((name) => video.addEventListener(name, again));
       video.addEventListener("play", () => this.loop());
       video.addEventListener("error", () => this.cannotPlay());
-      if (video.error) this.cannotPlay();
+      if (video.error || this.facts.is_picture) this.cannotPlay();
       new ResizeObserver(again).observe(video);
       if (video.requestVideoFrameCallback) {
         const shown = (_, metadata) => {
@@ -103,11 +103,11 @@
       const at = this.now;
       this.still = element("img", "still");
       this.still.alt = "frame at the cursor";
-      this.still.onerror = () => this.say("The video file is gone or has changed since it was analysed; curves and boxes are from the lake.");
+      this.still.onerror = () => this.say("The file is gone or has changed since it was analysed; curves and boxes are from the lake.");
       this.video.pause(); // its sound
       this.video.replaceWith(this.still);
       this.still.onload = () => this.update();
-      this.say(`This browser cannot play the file (${this.facts.codec}): single frames are shown. To play it, convert it: ffmpeg -i IN -c:v libx264 OUT.mp4`);
+      if (!this.facts.is_picture) this.say(`This browser cannot play the file (${this.facts.codec}): single frames are shown. To play it, convert it: ffmpeg -i IN -c:v libx264 OUT.mp4`);
       this.seek(at);
     }
 

@@ -10,7 +10,7 @@ from dashboards.outputs.palette import EXPRESSION_COLOURS
 from dashboards.web.data import video_facts
 from dashboards.web.shell import chip, seconds_text
 from dashboards.web.source import LakeSource
-from storage.schema import EXPRESSIONS
+from storage.schema import EXPRESSIONS, PICTURE_KINDS, STILL
 
 __all__ = ["OVER_PICTURE", "VALUES", "WINDOWS", "layout", "register"]
 
@@ -41,12 +41,16 @@ def layout(source: LakeSource, video_id: str, *, can_explain: bool = False) -> l
     facts = video_facts(source, video_id)
     if facts is None:
         return _unknown(source, video_id)
+    size = f"{facts['width_px']}x{facts['height_px']} {facts['codec']}"
     lines = [
         seconds_text(facts["duration_s"]),
-        f"{facts['width_px']}x{facts['height_px']} {facts['codec']}",
+        size,
         f"{facts['n_frames']:,} frames, {facts['n_frames_with_face']:,} with a face",
-        f"model {facts['model_id']}",
     ]
+    if is_still := facts["container"] == STILL:
+        lines = [f"picture, {size}", f"{facts['n_faces']} face{'' if facts['n_faces'] == 1 else 's'}"]
+    lines.append(f"model {facts['model_id']}")
+    over_time = {"style": {"display": "none"}} if is_still else {}
     return [
         html.Div(
             [
@@ -74,11 +78,13 @@ def layout(source: LakeSource, video_id: str, *, can_explain: bool = False) -> l
                                 html.Div(id="timeline-cursor"),
                             ],
                             id="timeline-holder",
+                            **over_time,
                             **{"aria-label": "probabilities over time; click to go to a moment, drag to zoom"},
                         ),
                         html.P(
                             "Click: go there. Drag or wheel: zoom. Pale bands: uncertain. Gaps: no face.",
                             className="faint",
+                            **over_time,
                         ),
                         _controls(facts, can_explain),
                         html.Div([_edits(), _episodes(facts)], className="columns"),
@@ -123,17 +129,22 @@ def _told(facts: dict[str, Any]) -> dict[str, Any]:
         "height_px",
         "codec",
     )
+    pictures = {"is_picture": facts["container"] in PICTURE_KINDS}
     starts = sorted({episode["start_s"] for episode in facts["episodes"]})
-    return {name: facts[name] for name in kept} | {
-        "classes": list(EXPRESSIONS),
-        "colours": EXPRESSION_COLOURS,
-        "tracks": [
-            [track["track_id"], seconds_text(track["end_s"] - track["start_s"])]
-            for track in facts["tracks"][:_MAX_FACES]
-        ],
-        "episode_starts": starts,
-        "episodes": [list(episode.values()) for episode in facts["episodes"][:_MAX_EPISODES]],
-    }
+    return (
+        {name: facts[name] for name in kept}
+        | pictures
+        | {
+            "classes": list(EXPRESSIONS),
+            "colours": EXPRESSION_COLOURS,
+            "tracks": [
+                [track["track_id"], seconds_text(track["end_s"] - track["start_s"])]
+                for track in facts["tracks"][:_MAX_FACES]
+            ],
+            "episode_starts": starts,
+            "episodes": [list(episode.values()) for episode in facts["episodes"][:_MAX_EPISODES]],
+        }
+    )
 
 
 def _side() -> html.Aside:
@@ -148,11 +159,11 @@ def _stage(facts: dict[str, Any]) -> html.Div:
     player = html.Div(
         [
             html.Video(
-                src=f"/media/{facts['video_id']}",
                 id="player",
                 controls=True,
                 preload="auto",
                 **{"aria-label": "the video"},
+                **({} if facts["container"] in PICTURE_KINDS else {"src": f"/media/{facts['video_id']}"}),
             ),
             html.Canvas(id="overlay", **{"aria-hidden": "true"}),
         ],
