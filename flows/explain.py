@@ -86,7 +86,7 @@ def _find_video(name: str, lake: Lake | None) -> tuple[StoragePath, ChosenVideo 
             if error.code != "unknown_video" or not is_place:
                 raise
             return place_of(name), None
-    return place_of(name if is_place else known.path), known
+    return place_of(name if is_place and not os.path.isdir(name) else known.path), known  # a folder of one sequence
 
 
 def _frame_at(video: Video, at_s: float) -> int:
@@ -97,7 +97,7 @@ def _frame_at(video: Video, at_s: float) -> int:
 
 
 def _read_frame(video: Video, wanted: int) -> FrameBatch:
-    decoding = decode(video, decoder="pyav", batch_frames=1)
+    decoding = decode(video, batch_frames=1)
     decoding = replace(  # from the key frame before it
         decoding, frame_index=np.array([wanted]), segment_bounds=np.array([0, 1]), may_read_none=True
     )

@@ -14,7 +14,9 @@ __all__ = [
     "EXPRESSIONS",
     "FACE_COLUMNS",
     "OBSERVATIONS",
+    "PICTURE_KINDS",
     "SCHEMA_VERSION",
+    "STILL",
     "TABLES",
     "LakeTable",
     "conform",
@@ -27,6 +29,9 @@ SCHEMA_VERSION = 7
 #: The classes that have a column. storage imports nothing of ours, so they are named here; a column is NULL where a
 #: model lacks the class.
 EXPRESSIONS = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
+#: What the column ``container`` says of pictures, which have none.
+STILL = "picture"
+PICTURE_KINDS = (STILL, "animation", "picture sequence")
 LANDMARKS = ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")
 
 #: A quarter of a percent of a probability is far below what a model can mean; 2^-12 costs about a byte.
@@ -280,7 +285,7 @@ VIDEOS = LakeTable(
             _field("duration_s", _F64, "s", "length of the video"),
             _field("start_s", _F64, "s", "pts_s of the first picture or sound: a player counts from there"),
             _field("codec", _TEXT, "", "codec of the video stream"),
-            _field("container", _TEXT, "", "container format"),
+            _field("container", _TEXT, "", "container format; picture, animation or picture sequence of pictures"),
             _field("decoder", _TEXT, "", "library that read the frames"),
             _field("stream", _I32, "", "number of the video stream that was read, from 0, without cover pictures"),
             _field("n_streams", _I32, "", "video streams in the file"),

@@ -16,9 +16,11 @@ from dashboards.outputs.pictures import hide_faces
 from pipelines.remote import local_copy
 from pipelines.video.decode import open_video
 from pipelines.video.reencode import remake_video
+from pipelines.video.stills import read_still
 from storage.delta.object_store import place_of
 from storage.delta.relations import read_errors
 from storage.errors import LakeError
+from storage.files import whole_file
 from storage.identity import stream_of_video
 from storage.lake import Lake
 from storage.sql.selection import choose_video
@@ -31,6 +33,8 @@ _MIN_WIDTH_PX = 640
 #: The running plot shows this much time; its right edge is now.
 _WINDOW_S = 10.0
 _MAX_ROWS = 3
+#: What a picture can be written as, beside a video.
+_PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 #: Where the bars begin and how wide one is, in heights of the text; from one to the next in widths.
 _BARS_LEFT, _BAR, _BAR_STEP = 2.5, 0.9, 1.25
 _MAX_NAME = 24
@@ -67,7 +71,7 @@ def render_video(
     Args:
         lake: which has the video.
         name: the video, as ``choose_videos`` takes it; the file itself must still be there.
-        output: .mp4, .mov or .mkv.
+        output: .mp4, .mov or .mkv; of a picture also .png, .jpg or .webp.
         file: where the video is, if it is not where it was analysed.
         blur: hide every face that was found, also where a person excluded it.
         model: whose scores; None: see ``storage.sql.views.connect``.
@@ -78,7 +82,8 @@ def render_video(
         progress: called with (stage, frames done, frames in all).
 
     Raises:
-        LakeError: ``unknown_video``, also where the name stands for several; ``bad_output`` for the source itself.
+        LakeError: ``unknown_video``, also where the name stands for several; ``bad_output`` for the source itself, or a
+            picture that cannot be written.
         VideoError: the file cannot be read.
         ConfigError: the output cannot be written.
     """
@@ -92,7 +97,8 @@ def render_video(
         if output.exists() and source.exists() and output.samefile(source):
             raise LakeError(f"{output} is the video itself; name another file", "bad_output")
         video = open_video(source, chosen.video_id, stream=stream_of_video(chosen.video_id))
-        overlay = Overlay(tracks, video.info.width_px, video.info.height_px, hidden=hidden, plot=plot)
+        is_still = len(video.pictures) == 1
+        overlay = Overlay(tracks, video.info.width_px, video.info.height_px, hidden=hidden, plot=plot and not is_still)
 
         def draw(frame_index: int, pts_s: float, rgb: np.ndarray) -> np.ndarray:
             return overlay(pts_s - video.info.start_s, rgb)
@@ -100,8 +106,20 @@ def render_video(
         def report(done: int, total: int) -> None:
             progress("render", done, total)
 
+        if is_still and output.suffix.lower() in _PICTURE_SUFFIXES:
+            _save_picture(output, draw(0, video.info.start_s, read_still(source, video.info.start_s)))
+            return Rendered(output, 1, overlay.scale)
         n_frames = remake_video(video, output, draw, report, between_s=between_s, sound=sound)
     return Rendered(output, n_frames, overlay.scale)
+
+
+def _save_picture(output: Path, rgb: np.ndarray) -> None:
+    try:
+        with whole_file(output) as partial:
+            Image.fromarray(rgb).save(partial)
+    except OSError as error:
+        message = f"cannot write {output}: {error.strerror or error}; name another file"
+        raise LakeError(message, "bad_output") from error
 
 
 class Overlay:

@@ -47,7 +47,7 @@ def make_api(source: LakeSource, author: str) -> flask.Blueprint:
     @api.get("/media/<video_id>")
     def media(video_id: str) -> flask.Response:
         path = source.file_of(video_id)  # never a path from outside: only a content that the lake names
-        if path is None:
+        if path is None or not path.is_file():  # a sequence of pictures is no file
             raise NotFound("the lake names no such video, or its file is gone or has changed")
         return flask.send_file(path, conditional=True, max_age=0)
 

@@ -152,7 +152,14 @@ def inspect(video: str, at_s: float | None, lake: str) -> None:
 
 @main.command()
 @click.argument("video", type=click.Path())
-@click.option("--at", "at_s", type=float, required=True, help="Seconds into the video, as a player shows them.")
+@click.option(
+    "--at",
+    "at_s",
+    type=float,
+    default=0.0,
+    show_default=True,
+    help="Seconds into the video, as a player shows them; of a picture 0.",
+)
 @click.option("--model", default="default", show_default=True, help="Name, id or folder; see `mfer models list`.")
 @click.option(
     "--output", "-o", type=click.Path(dir_okay=False, path_type=Path), default=Path("explain.png"), show_default=True

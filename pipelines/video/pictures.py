@@ -23,6 +23,7 @@ from pipelines.heartbeat import heartbeat
 from pipelines.video.containers import check_size, require_file, too_large
 from pipelines.video.limits import MAX_DURATION_S, MAX_FRAMES
 from pipelines.video.orientation import orient, turn_of
+from storage.schema import PICTURE_KINDS, STILL
 from storage.sequences import PictureSequence, sequence_of
 
 __all__ = ["Pictures", "fit", "look_at", "read_frames"]
@@ -50,6 +51,7 @@ _HEIC = re.compile(rb"....ftyp(?!.*avi[fs])", re.DOTALL)
 #: What Pillow may take the bytes for: EPS, for one, would start another program.
 _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "AVIF", "JPEG2000", "PPM")
 _ANIMATIONS = ("WEBP", "AVIF")
+_, _ANIMATION, _SEQUENCE = PICTURE_KINDS
 #: TIFF's tags: of what kind the picture is (bit 0: a small preview) and the version of a camera's raw file.
 _SUBFILE_TYPE, _DNG_VERSION = 254, 50706
 #: EXIF's orientation as (a, b, c, d) of a display matrix (``pipelines/video/orientation.py``).
@@ -76,8 +78,8 @@ class Pictures:
     """N frames of a picture or a sequence of them; the size, as shown, is that of the largest.
 
     ``frames`` are the file of each frame and which picture of it; None of one that is missing or cannot be read. Frame
-    k is shown from ``times_s[k]`` to ``times_s[k + 1]``, float64 [N+1]. ``kind`` is "picture", "animation" or "picture
-    sequence", ``format`` that of the file, such as "jpeg". ``note`` and ``defect`` are those of ``Video``.
+    k is shown from ``times_s[k]`` to ``times_s[k + 1]``, float64 [N+1]. ``kind`` is one of ``PICTURE_KINDS``,
+    ``format`` that of the file, such as "jpeg". ``note`` and ``defect`` are those of ``Video``.
     """
 
     kind: str
@@ -121,7 +123,7 @@ def _look_at_picture(path: Path) -> Pictures:
         )  # TIFF: turned already
         width_px, height_px = image.size[::-1] if rotation_deg in (90, 270) else image.size
         return Pictures(
-            kind="animation" if is_animated else "picture",
+            kind=_ANIMATION if is_animated else STILL,
             format="jpeg" if image.format == "MPO" else (image.format or "").lower(),
             width_px=width_px,
             height_px=height_px,
@@ -164,7 +166,7 @@ def _look_at_sequence(path: Path, sequence: PictureSequence) -> Pictures:
     width_px, height_px = (max(getattr(each, side) for each in found.values()) for side in ("width_px", "height_px"))
     check_size(path, width_px, height_px, n_frames)
     return Pictures(
-        kind="picture sequence",
+        kind=_SEQUENCE,
         format=_some(picture.format for picture in found.values()),
         width_px=width_px,
         height_px=height_px,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -21,6 +22,8 @@ __all__ = ["remake_video"]
 #: Visually near lossless, at a speed that a laptop keeps; without B-frames a frame's time is its packet's.
 _OPTIONS = {"crf": "20", "preset": "veryfast", "bf": "0"}
 _BATCH_FRAMES = 4
+#: Of what states none, such as pictures.
+_TICK = Fraction(1, 90_000)
 #: What AAC can be sampled at, of which the last is taken for any other rate.
 _AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 #: Times of sound that fall by more than this begin anew.
@@ -82,23 +85,23 @@ def _write(
     *,
     with_sound: bool,
 ) -> int:
-    decoding = decode(video, batch_frames=_BATCH_FRAMES, decoder="pyav", threads=2)
+    decoding = decode(video, batch_frames=_BATCH_FRAMES, threads=2)
     from_s, until_s, shift = -math.inf, math.inf, Fraction(0)
     if between_s is not None:
         from_s, until_s = (seconds + video.info.start_s for seconds in between_s)
         decoding = _part_of(decoding, from_s, until_s)
         shift = Fraction(min(float(video.pts_s[decoding.frame_index[0]]), from_s))  # sound may come before the picture
-    with open_container(video.info.path) as source:
-        tick = video_stream(source, video.info.path, video.info.stream).time_base or Fraction(1, 90_000)
+    with nullcontext() if video.pictures else open_container(video.info.path) as source:
+        tick = (video_stream(source, video.info.path, video.info.stream).time_base if source else None) or _TICK
         stream = out.add_stream("libx264", options=_OPTIONS)
         stream.pix_fmt = "yuv420p"
         stream.codec_context.time_base = stream.time_base = tick
         sounds = {
             sound.index: _sound_writer(out, sound)
-            for sound in source.streams.audio
+            for sound in (source.streams.audio if source else ())
             if with_sound and sound.codec_context is not None
         }
-        sound = _sound(source, sounds, from_s, until_s, shift)
+        sound = _sound(source, sounds, from_s, until_s, shift) if source else iter(())
         waiting = next(sound, None)
         durations: dict[int, int] = {}
         n_done = 0

@@ -26,6 +26,7 @@
       this.canvas = byId("overlay");
       this.timeline = new mfer.Timeline(this.facts, (s) => this.seek(s), (a, b) => this.zoomed(a, b));
       if (facts.may_play) this.wirePlayer();
+      else if (facts.is_picture) this.showStills("");
       else this.showStills(`This is video stream ${facts.stream} of ${facts.n_streams} in the file, and browsers may play another one: single frames are shown.`);
       this.zoomed(0, facts.duration_s);
       this.refreshEdits();
@@ -109,7 +110,7 @@
       const at = this.now;
       this.still = element("img", "still");
       this.still.alt = "frame at the cursor";
-      this.still.onerror = () => this.say("The video file is gone or has changed since it was analysed; curves and boxes are from the lake.");
+      this.still.onerror = () => this.say("The file is gone or has changed since it was analysed; curves and boxes are from the lake.");
       this.video.pause(); // its sound
       this.video.replaceWith(this.still);
       this.still.onload = () => this.update();

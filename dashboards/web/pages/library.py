@@ -12,7 +12,7 @@ from dashboards.web.data import Strip, library, mean_brightness, mean_expression
 from dashboards.web.shell import chip, css_colour, seconds_text, when_text
 from dashboards.web.source import LakeSource
 from storage.identity import composed
-from storage.schema import EXPRESSIONS
+from storage.schema import EXPRESSIONS, STILL
 
 __all__ = ["choose", "layout", "register"]
 
@@ -197,7 +197,9 @@ def _card(row: dict[str, Any], strip: Strip | None) -> html.Article:
     name = dcc.Link(row["title"], href=f"/video?id={row['video_id']}") if opens else html.Span(row["title"])
     share = "" if row["share"] is None else f"face in {row['share']:.0%} of {row['n_frames']:,} frames"
     faces = "" if not row["n_tracks"] else f"{row['n_tracks']} face{'' if row['n_tracks'] == 1 else 's'}"
-    facts = [seconds_text(row["duration_s"]), faces, share, when_text(row["analysed_utc"])]
+    is_still = row["container"] == STILL
+    lasts = ["picture", faces] if is_still else [seconds_text(row["duration_s"]), faces, share]
+    facts = [*lasts, when_text(row["analysed_utc"])]
     picture: Any = html.Div(className="no-picture", **{"aria-hidden": "true"})
     if opens:
         thumbnail = html.Img(src=f"/picture/thumbnail/{row['video_id']}.jpg", alt="")

@@ -11,7 +11,7 @@ from dashboards.web.data import video_facts
 from dashboards.web.shell import chip, seconds_text
 from dashboards.web.source import LakeSource
 from storage.identity import stream_of_video
-from storage.schema import EXPRESSIONS
+from storage.schema import EXPRESSIONS, PICTURE_KINDS, STILL
 
 __all__ = ["OVER_PICTURE", "VALUES", "WINDOWS", "layout", "register"]
 
@@ -42,12 +42,16 @@ def layout(source: LakeSource, video_id: str, *, can_explain: bool = False) -> l
     facts = video_facts(source, video_id)
     if facts is None:
         return _unknown(source, video_id)
+    size = f"{facts['width_px']}x{facts['height_px']} {facts['codec']}"
     lines = [
         seconds_text(facts["duration_s"]),
-        f"{facts['width_px']}x{facts['height_px']} {facts['codec']}",
+        size,
         f"{facts['n_frames']:,} frames, {facts['n_frames_with_face']:,} with a face",
-        f"model {facts['model_id']}",
     ]
+    if is_still := facts["container"] == STILL:
+        lines = [f"picture, {size}", f"{facts['n_faces']} face{'' if facts['n_faces'] == 1 else 's'}"]
+    lines.append(f"model {facts['model_id']}")
+    over_time = {"style": {"display": "none"}} if is_still else {}
     return [
         html.Div(
             [
@@ -75,11 +79,13 @@ def layout(source: LakeSource, video_id: str, *, can_explain: bool = False) -> l
                                 html.Div(id="timeline-cursor"),
                             ],
                             id="timeline-holder",
+                            **over_time,
                             **{"aria-label": "probabilities over time; click to go to a moment, drag to zoom"},
                         ),
                         html.P(
                             "Click: go there. Drag or wheel: zoom. Pale bands: uncertain. Gaps: no face.",
                             className="faint",
+                            **over_time,
                         ),
                         _controls(facts, can_explain),
                         html.Div([_edits(), _episodes(facts)], className="columns"),
@@ -128,9 +134,11 @@ def _told(facts: dict[str, Any]) -> dict[str, Any]:
         "title",
     )
     starts = sorted({episode["start_s"] for episode in facts["episodes"]})
+    is_picture = facts["container"] in PICTURE_KINDS
     return {name: facts[name] for name in kept} | {
         # browsers play the stream that the container calls the default, or the first: they are sure to agree on one
-        "may_play": facts["stream"] == 0 and stream_of_video(facts["video_id"]) is None,
+        "may_play": not is_picture and facts["stream"] == 0 and stream_of_video(facts["video_id"]) is None,
+        "is_picture": is_picture,
         "classes": list(EXPRESSIONS),
         "colours": EXPRESSION_COLOURS,
         "tracks": [
@@ -154,11 +162,11 @@ def _stage(facts: dict[str, Any]) -> html.Div:
     player = html.Div(
         [
             html.Video(
-                src=f"/media/{facts['video_id']}",
                 id="player",
                 controls=True,
                 preload="auto",
                 **{"aria-label": "the video"},
+                **({} if facts["container"] in PICTURE_KINDS else {"src": f"/media/{facts['video_id']}"}),
             ),
             html.Canvas(id="overlay", **{"aria-hidden": "true"}),
         ],
