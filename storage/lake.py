@@ -340,7 +340,7 @@ class Lake:
         return bool(tables.append_once(self.location, "runs", {manifest.run_id: table}))
 
     def append(self, table: str, rows: pa.Table, *, transaction: str) -> bool:
-        """Append rows to ``labels``, ``edits``, ``embeddings``, ``models`` or ``drift``, once for each transaction."""
+        """Append rows to ``labels``, ``edits``, ``embeddings``, ``models`` or ``drift`` once, by transaction name."""
         if table not in ("labels", "edits", "embeddings", "models", "drift"):
             raise ValueError(f"rows of {table} are written by their own commits")
         return bool(tables.append_once(self.location, table, {transaction: rows}))

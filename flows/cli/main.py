@@ -18,6 +18,7 @@ from flows.cli.lake import lake as lake_commands
 from flows.cli.models import models
 from flows.cli.options import CommentsAllowed, lake_option, plain_errors, resumable, scores_option, tell
 from flows.cli.output import export, render, report
+from flows.cli.people import people
 
 __all__ = ["main"]
 
@@ -46,6 +47,7 @@ main.add_command(dashboard)
 main.add_command(lake_commands)
 main.add_command(models)
 main.add_command(labels)
+main.add_command(people)
 main.add_command(drift)
 
 

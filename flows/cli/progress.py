@@ -21,7 +21,7 @@ __all__ = ["make_progress", "training_progress"]
 
 _STOPPING = "stopping when the segments at work are done; press Ctrl-C again to stop at once"
 #: What the bar of a stage counts.
-_UNITS = {"train": "steps", "export": "videos", "report": "videos", "render": "frames"}
+_UNITS = {"train": "steps", "export": "videos", "report": "videos", "people": "videos", "render": "frames"}
 
 
 class _Rate(ProgressColumn):

@@ -10,7 +10,7 @@ from mfer.teachers.dlib_resnet import DlibResNet, read_dlib
 
 __all__ = ["IDENTITY_CROP", "IDENTITY_DIM", "FaceIdentity"]
 
-#: The faces that the network takes: dlib's own chips.
+#: The faces that the network takes: about dlib's own chips.
 IDENTITY_CROP = CropContract(template="dlib_chip", side_px=150, colour="rgb", mean=0.0, std=1.0)
 IDENTITY_DIM = 128
 

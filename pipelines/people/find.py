@@ -41,10 +41,10 @@ __all__ = ["ACROSS_LIMIT", "NETWORK", "WITHIN_LIMIT", "FoundPeople", "find_peopl
 NETWORK = f"dlib_face_recognition_resnet_model_v1@{DLIB_SHA256[:12]}"
 #: Mean distances up to which tracks are one person; docs/people.md has the errors. Over a lake there are many more
 #: pairs to be wrong about, and two people who are joined do more harm than one who is parted.
-WITHIN_LIMIT, ACROSS_LIMIT = 0.55, 0.50
+WITHIN_LIMIT, ACROSS_LIMIT = 0.58, 0.52
 #: The distance at which two tracks are as likely one person as two, and how fast that changes: a logistic curve through
 #: the same pairs.
-_EVEN, _PER_UNIT = 0.58, 45.0
+_EVEN, _PER_UNIT = 0.60, 40.0
 _CONFIDENCE_DIGITS = 3
 
 Progress = Callable[[str, int, int], None]
@@ -118,10 +118,10 @@ def find_people(
             told |= found
             apart |= sharing
         else:
-            counts += _propose(lake, found, sharing, said, WITHIN_LIMIT, [video.video_id])
+            counts += _propose(lake, found, sharing, said, [video.video_id])
     if across and looked_at:
         progress("people: joining", len(videos), len(videos))
-        counts += _propose(lake, told, apart, said, ACROSS_LIMIT, looked_at)
+        counts += _propose(lake, told, apart, said, looked_at)
     progress("people", len(videos), len(videos))
     n_tracks, n_people, n_written, n_taken_back = counts.tolist()
     return FoundPeople(
@@ -171,16 +171,17 @@ def _propose(
     told: dict[TrackKey, np.ndarray],
     apart: Iterable[tuple[TrackKey, TrackKey]],
     said: WhatPeopleSaid,
-    limit: float,
     video_ids: Sequence[str],
 ) -> np.ndarray:
-    """Join tracks and write what was found; int64 [4]: tracks, people, edits written and taken back."""
+    """Join tracks within each video, then over all of them, and write what was found; int64 [4]: tracks, people, edits
+    written and taken back."""
     keys = sorted(told)
     place = {key: i for i, key in enumerate(keys)}
     faces = [told[key] for key in keys]
     same, different = _conditions(keys, said)
     different |= {(place[a], place[b]) for a, b in apart if a in place and b in place}
-    person = join(faces, limit, same=same, apart=different)
+    same |= _same_within(keys, faces, same, different)
+    person = join(faces, ACROSS_LIMIT, same=same, apart=different)
     found = []
     confidence = _confidence(*deciding_distances(faces, person, different)) if keys else np.zeros(0)
     for number in np.unique(person).tolist():
@@ -190,6 +191,31 @@ def _propose(
         found += [FoundTrack(key, person_id, float(confidence[place[key]])) for key in members]
     n_written, n_taken_back = propose(lake, found, video_ids)
     return np.array([len(keys), len(set(person.tolist())), n_written, n_taken_back])
+
+
+def _same_within(
+    keys: Sequence[TrackKey], faces: Sequence[np.ndarray], same: set[tuple[int, int]], different: set[tuple[int, int]]
+) -> set[tuple[int, int]]:
+    """Pairs of places of tracks that are one person within their video."""
+    videos: dict[str, list[int]] = defaultdict(list)
+    for i, key in enumerate(keys):
+        videos[key[0]].append(i)
+    place = {i: k for own in videos.values() for k, i in enumerate(own)}
+
+    def inside(pairs: set[tuple[int, int]]) -> dict[str, set[tuple[int, int]]]:
+        found: dict[str, set[tuple[int, int]]] = defaultdict(set)
+        for a, b in pairs:
+            if keys[a][0] == keys[b][0]:
+                found[keys[a][0]].add((place[a], place[b]))
+        return found
+
+    same_in, different_in = inside(same), inside(different)
+    joined = set()
+    for video_id, own in videos.items():
+        conditions = {"same": same_in[video_id], "apart": different_in[video_id]}
+        within = join([faces[i] for i in own], WITHIN_LIMIT, **conditions)
+        joined |= {(own[person], own[i]) for i, person in enumerate(within.tolist()) if person != i}
+    return joined
 
 
 def _confidence(has_others: np.ndarray, distance: np.ndarray) -> np.ndarray:

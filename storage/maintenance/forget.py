@@ -26,12 +26,12 @@ from storage.lake import Lake
 from storage.maintenance.repair import DAMAGED
 from storage.schema import TABLES
 
-__all__ = ["Forgotten", "forget_video", "search_files"]
+__all__ = ["Forgotten", "forget_embeddings", "forget_video", "search_files"]
 
 _ID = re.compile(r"[0-9a-f]{16}(-v\d+)?")
 _REDACTED = "(forgotten)"
 #: Tables with rows about videos; last those that know both path and video_id: who was killed can ask for either again.
-_TABLES = ("observations", "tracks", "seconds", "spans", "labels", "edits", "videos", "runs")
+_TABLES = ("embeddings", "observations", "tracks", "seconds", "spans", "labels", "edits", "videos", "runs")
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Forgotten:
 
 
 def forget_video(lake: Lake, video: str | Path) -> Forgotten:
-    """Erase every row about a video, from observations to runs, labels and edits, and the traces in the logs.
+    """Erase every row about a video, from observations to runs, labels, edits and embeddings, and traces in the logs.
 
     Delta keeps older versions so that they can be asked for; here they go, for all tables with rows about videos, with
     the files that nothing else needs. Waits for writers and keeps them waiting; in an
@@ -67,15 +67,33 @@ def forget_video(lake: Lake, video: str | Path) -> Forgotten:
         n_rows = {}
         for name in _TABLES:
             n_rows[name] = _erase(lake, name, video_ids, paths)
-            _delete_unused_files(lake, name)
-            rewrite_log(
-                lake.location,
-                name,
-                lambda transaction: any(video_id in transaction for video_id in video_ids),
-                forget_removed=True,
-            )
+            _erase_traces(lake, name, video_ids)
         n_files, left = search_files(lake.location, [*video_ids, *paths], kept)
     return Forgotten(tuple(sorted(video_ids)), tuple(sorted(paths)), n_rows, n_files, tuple(left))
+
+
+def forget_embeddings(lake: Lake, video_ids: Collection[str] | None = None) -> int:
+    """Erase the embeddings of some videos, or all, from every version of their table; returns how many. See
+    ``forget_video``."""
+    with lock(lake.location, exclusive=True):
+        if video_ids is None:
+            with read_errors(lake.location), shared_connection() as con:
+                rows = rows_of(con, f"SELECT DISTINCT video_id FROM ({relation_sql(lake.location, 'embeddings')})")
+            video_ids = rows["video_id"].to_pylist()
+        n_rows = _erase(lake, "embeddings", video_ids, ())
+        _erase_traces(lake, "embeddings", video_ids)
+    return n_rows
+
+
+def _erase_traces(lake: Lake, name: str, video_ids: Collection[str]) -> None:
+    """Delete files that nothing needs any more, and older versions of a table with their transactions of videos."""
+    _delete_unused_files(lake, name)
+    rewrite_log(
+        lake.location,
+        name,
+        lambda transaction: any(video_id in transaction for video_id in video_ids),
+        forget_removed=True,
+    )
 
 
 def _delete_unused_files(lake: Lake, name: str) -> None:

@@ -85,6 +85,7 @@ def baseline(time_s: np.ndarray, duration_s: np.ndarray, prob: np.ndarray, ok: n
     columns = {
         **dict.fromkeys(("file_name", "path", "video_id", "analysis_id", "expression"), pa.repeat("", n)),
         **dict.fromkeys(("track_id", "frame_index"), pa.repeat(0, n)),
+        "person_id": pa.nulls(n, pa.string()),
         "time_s": pa.array(time_s, pa.float64()),
         "duration_s": pa.array(duration_s, pa.float64()),
         "quality_ok": pa.array(ok, pa.bool_()),

@@ -113,33 +113,43 @@ _REWEIGHTED = f"""
            {_each("p_{}")}, quality_ok, {_WHICH}
     FROM normed
 """
-#: Of a track, its faces of good quality, or all where none is.
+#: Of a track, or of all tracks of a person, the faces of good quality, or all where none is.
 _BASELINES = f"""
-    WITH shown AS (
-        SELECT {_WHERE}, {_WHICH}, {_each("p_{}")}, {{arousal}} AS arousal FROM scores WHERE expression IS NOT NULL
-        QUALIFY coalesce(quality_ok, false)
-                OR NOT bool_or(coalesce(quality_ok, false)) OVER (PARTITION BY video_id, track_id)
+    WITH keyed AS (
+        SELECT {_WHERE}, {_WHICH}, {_each("p_{}")}, {{arousal}} AS arousal, coalesce(quality_ok, false) AS is_good,
+               CASE WHEN "by" = 'person' THEN coalesce(person_id, video_id) ELSE video_id END AS whose,
+               CASE WHEN "by" = 'person' AND person_id IS NOT NULL THEN NULL
+                    WHEN "by" IN ('track', 'person') THEN track_id
+                    ELSE error('by is track or person') END AS of_track
+        FROM scores WHERE expression IS NOT NULL
+    ), shown AS (
+        SELECT * FROM keyed QUALIFY is_good OR NOT bool_or(is_good) OVER (PARTITION BY whose, of_track)
     ), calm AS (
         SELECT *, sum({_WEIGHT}) OVER (
-                   PARTITION BY video_id, track_id ORDER BY arousal, frame_index ROWS UNBOUNDED PRECEDING
+                   PARTITION BY whose, of_track ORDER BY arousal, frame_index, video_id, track_id
+                   ROWS UNBOUNDED PRECEDING
                ) - {_WEIGHT} AS before_s,
-               sum({_WEIGHT}) OVER (PARTITION BY video_id, track_id) AS all_s
+               sum({_WEIGHT}) OVER (PARTITION BY whose, of_track) AS all_s
         FROM shown
-    )
-    SELECT file_name, track_id, count(*) AS n_faces, {_each("median(p_{0}) AS median_p_{0}")},
-           {
+    ), measured AS (
+        SELECT whose, of_track, count(*) AS n_faces, {_each("median(p_{0}) AS median_p_{0}")},
+               {
     _each(
         f"sum(p_{{0}} * {_WEIGHT}) FILTER (before_s < share * all_s)"
         f" / sum({_WEIGHT}) FILTER (before_s < share * all_s AND p_{{0}} IS NOT NULL) AS calm_p_{{0}}"
     )
-},
-           path, video_id, analysis_id
-    FROM calm GROUP BY ALL
+}
+        FROM calm GROUP BY whose, of_track
+    ), told AS (
+        SELECT DISTINCT file_name, track_id, path, video_id, analysis_id, whose, of_track FROM keyed
+    )
+    SELECT t.file_name, t.track_id, m.* EXCLUDE (whose, of_track), t.path, t.video_id, t.analysis_id
+    FROM told t JOIN measured m ON t.whose = m.whose AND t.of_track IS NOT DISTINCT FROM m.of_track
 """
 _ABOVE_BASELINE = f"""
     SELECT {", ".join(f"s.{name}" for name in _WHERE.split(", "))}, {_each("s.p_{0} - b.median_p_{0} AS d_{0}")},
            {", ".join(f"s.{name}" for name in _WHICH.split(", "))}
-    FROM scores s JOIN baselines() b USING (video_id, track_id)
+    FROM scores s JOIN baselines(by := "by") b USING (video_id, track_id)
 """
 _EVENTS = f"""
     WITH long AS (
@@ -201,18 +211,21 @@ _AFFECT_SQL = f"""
     SELECT {_WHERE}, {_projection(0)} AS valence, {_projection(1)} AS arousal, {_each("p_{}")}, {_WHICH}
     FROM scores WHERE expression IS NOT NULL
 """
+#: With ``by := 'person'`` a video counts once for each person in it whom somebody named, merged or found.
 _SHARES_OF_VIDEOS = f"""
     WITH long AS (
-        SELECT video_id, path, expression, sum({_WEIGHT}) AS seconds FROM scores
-        WHERE expression IS NOT NULL GROUP BY ALL
+        SELECT video_id, path, CASE WHEN "by" = 'person' THEN person_id WHEN "by" <> 'path' THEN
+               error('by is path or person') END AS person, expression, sum({_WEIGHT}) AS seconds FROM scores
+        WHERE expression IS NOT NULL AND ("by" <> 'person' OR person_id IS NOT NULL) GROUP BY ALL
     ), totals AS (
-        SELECT video_id, path, sum(seconds) AS seconds FROM long GROUP BY ALL
+        SELECT video_id, path, person, sum(seconds) AS seconds FROM long GROUP BY ALL
     )
     SELECT parse_filename(t.path, false, 'forward_slash') AS file_name,
-           regexp_extract(t.path, group_pattern, 1) AS group_name,
+           CASE WHEN "by" = 'person' THEN t.person ELSE regexp_extract(t.path, group_pattern, 1) END AS group_name,
            e.expression, coalesce(l.seconds, 0) / t.seconds AS share, t.seconds AS screen_time_s, t.path, t.video_id
     FROM totals t CROSS JOIN (SELECT unnest([{_NAMES}]) AS expression) e
          LEFT JOIN long l ON l.video_id = t.video_id AND l.expression = e.expression
+              AND l.person IS NOT DISTINCT FROM t.person
 """
 #: Draws videos of a group with replacement: replicate r's draw i takes the video number md5(seed/group/r/i) mod n. The
 #: same seed gives the same interval everywhere; DuckDB's own hash of integers is not even enough in its lowest bits.
@@ -223,7 +236,7 @@ _DRAWS = f"""
     numbered AS (
         SELECT *, row_number() OVER (PARTITION BY group_name, expression ORDER BY video_id) - 1 AS place,
                count(*) OVER (PARTITION BY group_name, expression) AS n
-        FROM video_shares(group_pattern := group_pattern)
+        FROM video_shares(group_pattern := group_pattern, by := "by")
     ), groups AS (
         SELECT DISTINCT group_name, n FROM numbered
     ), draws AS (
@@ -262,7 +275,7 @@ _SHARE_DIFFERENCES = f"""
 
 _GROUP = (
     "",
-    "first capture group of group_pattern in the path: '([^/]*)/[^/]*$' is a video's folder",
+    "first capture group of group_pattern in the path: '([^/]*)/[^/]*$' is a video's folder; by := 'person': person_id",
 )
 _BOOTSTRAP = {"replicates": str(REPLICATES), "level": "0.95", "seed": "0"}
 _FUNCTIONS = (
@@ -306,9 +319,9 @@ _FUNCTIONS = (
     ),
     TableFunction(
         "baselines",
-        {"share": "0.2"},
+        {"share": "0.2", "by": "'track'"},
         "One row per track: two baselines of its face, from its faces of good quality (from all faces if none is "
-        "good).",
+        "good); with by := 'person' from all tracks of its person.",
         _BASELINES.replace("{arousal}", _projection(1)),
         {
             **_PLACED,
@@ -325,8 +338,9 @@ _FUNCTIONS = (
     ),
     TableFunction(
         "above_baseline",
-        {},
-        "One row per face of scores, as the difference from its own track's median.",
+        {"by": "'track'"},
+        "One row per face of scores, as the difference from the median of its own track; with by := 'person' of all "
+        "tracks of its person.",
         _ABOVE_BASELINE,
         {
             **_PLACED,
@@ -370,8 +384,9 @@ _FUNCTIONS = (
     ),
     TableFunction(
         "video_shares",
-        {"group_pattern": "''"},
-        "One row per video and expression: the share of the faces' screen time in which it leads.",
+        {"group_pattern": "''", "by": "'path'"},
+        "One row per video and expression: the share of the faces' screen time in which it leads. With by := 'person' "
+        "one row per person, video and expression, of the people who were named, merged or found.",
         _SHARES_OF_VIDEOS,
         {
             **_PLACED,
@@ -382,7 +397,7 @@ _FUNCTIONS = (
     ),
     TableFunction(
         "expression_shares",
-        {"group_pattern": "''", **_BOOTSTRAP},
+        {"group_pattern": "''", **_BOOTSTRAP, "by": "'path'"},
         "One row per group and expression: the mean over videos of each video's share, with a percentile bootstrap "
         "interval over videos.",
         _SHARES,
@@ -397,7 +412,7 @@ _FUNCTIONS = (
     ),
     TableFunction(
         "share_differences",
-        {"group_pattern": "''", **_BOOTSTRAP},
+        {"group_pattern": "''", **_BOOTSTRAP, "by": "'path'"},
         "One row per two groups and expression: the difference of their mean shares, with a percentile bootstrap "
         "interval over the videos of each.",
         _SHARE_DIFFERENCES,
