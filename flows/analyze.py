@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["analyze_folder"]
 
-_LIBRARIES = ("torch", "torchvision", "timm", "facenet-pytorch", "av", "decord2", "pyarrow", "deltalake", "duckdb")
+_LIBRARIES = ("torch", "torchvision", "facenet-pytorch", "av", "decord2", "pyarrow", "deltalake", "duckdb")
 
 
 def analyze_folder(run: FolderRun, progress: Progress | None = None) -> RunSummary:

@@ -343,7 +343,7 @@ def _training_record(
         "device": device,
         "matrix_products": "bfloat16" if fast_bfloat16(torch.device(device)) else "float32",
         "code_revision": code_revision(),
-        "versions": {package: version(package) for package in ("torch", "timm", "numpy")},
+        "versions": {package: version(package) for package in ("torch", "numpy")},
     }
 
 

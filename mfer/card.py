@@ -66,9 +66,14 @@ _TEMPLATES: dict[str, tuple[tuple[float, float], ...]] = {
         )
     ),
 }
-#: Architecture name -> timm backbone.
-ARCHITECTURES: dict[str, str] = {
-    f"mfer_{size}": f"convnext_{size}" for size in ("base", "tiny", "nano", "pico", "femto", "atto")
+#: Architecture name -> blocks and channels of the four stages of its ConvNeXt.
+ARCHITECTURES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
+    "mfer_base": ((3, 3, 27, 3), (128, 256, 512, 1024)),
+    "mfer_tiny": ((3, 3, 9, 3), (96, 192, 384, 768)),
+    "mfer_nano": ((2, 2, 8, 2), (80, 160, 320, 640)),
+    "mfer_pico": ((2, 2, 6, 2), (64, 128, 256, 512)),
+    "mfer_femto": ((2, 2, 6, 2), (48, 96, 192, 384)),
+    "mfer_atto": ((2, 2, 6, 2), (40, 80, 160, 320)),
 }
 #: Networks that were trained to know faces apart, and then teach MFER; see mfer.teachers.
 TEACHER_ARCHITECTURES = ("faceres_mobilenet", "dlib_resnet")

@@ -7,13 +7,12 @@ blocks follow the code, because that is what was trained.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mfer.card import ARCHITECTURES, Architecture, CropContract
+from mfer.convnext import ConvNeXt
 from mfer.crop import normalise
 from mfer.depthwise import DepthwiseConv2d
 from mfer.errors import ConfigError
@@ -161,26 +160,16 @@ class MFER(ExpressionNetwork):
     """
 
     def __init__(self, architecture: Architecture) -> None:
-        import timm  # late: it loads torchvision, three seconds that ONNX Runtime does without
-        from timm.models.convnext import ConvNeXtBlock
-
         super().__init__()
         self.architecture = architecture
-        backbone: Any = timm.create_model(
-            ARCHITECTURES[architecture.name],
-            pretrained=False,
-            num_classes=0,
-            in_chans=architecture.in_channels,
-            drop_path_rate=architecture.drop_path,
-            ls_init_value=architecture.layer_scale,
-            conv_mlp=False,  # the same sums as 1x1 convolutions, as matrix products, which a CPU does faster
+        depths, widths = ARCHITECTURES[architecture.name]
+        backbone = ConvNeXt(
+            architecture.in_channels,
+            depths,
+            widths,
+            layer_scale=architecture.layer_scale,
+            drop_path=architecture.drop_path,
         )
-        for block in backbone.modules():
-            if isinstance(block, ConvNeXtBlock):
-                block.conv_dw = DepthwiseConv2d(block.conv_dw.in_channels, 7)
-                nn.init.trunc_normal_(block.conv_dw.weight, std=0.02)
-                nn.init.zeros_(block.conv_dw.bias)
-        widths = [info["num_chs"] for info in backbone.feature_info]
         self.stem = backbone.stem
         if architecture.stem == "conv2":
             self.stem[0] = nn.Conv2d(architecture.in_channels, widths[0], 3, stride=2, padding=1)

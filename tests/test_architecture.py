@@ -77,7 +77,7 @@ HOME_OF = {
     "deltalake": {"storage"},
     "obstore": {"storage/delta/object_store.py"},
     "fsspec": {"storage/delta/duckdb_fs.py"},
-    "timm": {"mfer"},
+    "timm": set(),
     "dash": {"dashboards/web"},
     "plotly": {"dashboards/web"},
     "flask": {"dashboards/web"},

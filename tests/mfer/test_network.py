@@ -8,6 +8,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from mfer.card import ARCHITECTURES, Architecture
+from mfer.convnext import ConvNeXt
 from mfer.errors import ConfigError
 from mfer.network import MFER, DSAttention, MultiscaleClassifier
 
@@ -252,6 +253,25 @@ def test_unknown_architecture_setting_is_refused_with_the_known_ones():
     with pytest.raises(ConfigError, match=r"\['width'\]; known: .*'layer_scale'"):
         Architecture.from_dict({"width": 3})
     assert len(ARCHITECTURES) == 6
+
+
+def test_backbone_is_timm_s_convnext_with_its_names_and_its_random_numbers():
+    timm = pytest.importorskip("timm")
+    depths, widths = ARCHITECTURES["mfer_atto"]
+    ours = ConvNeXt(1, depths, widths, layer_scale=1e-6, drop_path=0.3)
+    theirs = timm.create_model("convnext_atto", num_classes=0, in_chans=1, drop_path_rate=0.3, conv_mlp=False)
+    torch.manual_seed(0)
+    weights = {k: torch.randn_like(v) / 10 for k, v in theirs.state_dict().items() if not k.startswith("head.")}
+    ours.load_state_dict(weights)
+    theirs.load_state_dict(weights, strict=False)
+    x = torch.randn(2, 1, 64, 64)
+    for training in (False, True):
+        found = []
+        for net in (ours.train(training), theirs.train(training)):
+            torch.manual_seed(1)
+            found.append(net(x) if net is ours else net.forward_features(x))
+        torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
+    assert found[0].shape == (2, widths[-1], 2, 2)
 
 
 def test_mirror_model_reads_a_face_and_its_mirror_image_alike_and_trains_as_any_other():

@@ -33,7 +33,7 @@ SETTINGS = AnalysisSettings(detector=DETECTOR)
 P = [f"p_{name}" for name in EXPRESSIONS]
 #: Of the model of seed 0 and the photograph's face: mean grey level of the crop, and probabilities.
 GOLDEN_MEAN = 146.0737
-GOLDEN = [0.174298, 0.110618, 0.084678, 0.190472, 0.104774, 0.064666, 0.180739, 0.089755]
+GOLDEN = [0.061885, 0.092991, 0.080389, 0.093818, 0.111754, 0.190586, 0.15235, 0.216227]
 POINTS = [f"{point}_{axis}_px" for point in LANDMARKS for axis in "xy"]
 BOX = ["box_x1_px", "box_y1_px", "box_x2_px", "box_y2_px"]
 
