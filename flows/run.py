@@ -49,7 +49,8 @@ class FolderRun:
 
     ``paths`` are files and folders, ``exclude`` patterns of what to leave out (``pipelines.sources``). ``model`` is a
     name as in ``mfer models list``; ``device`` is ``auto``, ``cpu`` or a CUDA device; ``runtime`` runs the model:
-    ``auto``, ``torch`` or ``onnx``. ``workers`` are processes, each with one video at a time and within ``limits``.
+    ``auto``, ``torch`` or ``onnx``. ``workers`` are processes, each with one video at a time and within ``limits``;
+    where there are fewer videos than workers, they share the segments of long ones.
     ``networks`` are each worker's ``own`` or ``shared``, in one process more that works for all of them; ``auto``
     shares them on a GPU. ``engine`` is ``local``, or ``ray`` for a cluster at ``ray_address``, where long videos are
     shared out by segments.

@@ -13,12 +13,16 @@ __all__ = ["Answer", "Ready", "Task", "WantsServer"]
 
 @dataclass(frozen=True)
 class Task:
-    """One file for a worker, or some segments of it; the decoder is the settings' own unless another is tried."""
+    """One file for a worker, or some segments of it; the decoder is the settings' own unless another is tried.
+
+    A file that ``may_split`` is not begun if it has several segments: the answer says how many, and workers share them.
+    """
 
     path: StoragePath
     video_id: str | None = None
     decoder: str | None = None
     segments: tuple[int, int] | None = None
+    may_split: bool = False
 
 
 @dataclass(frozen=True)
