@@ -71,7 +71,7 @@ class VideoFile:
     ``content`` is set if the file was hashed before and has not changed since. ``decoder`` replaces the one of the
     settings. ``segments`` (first, end) limits what is committed; None commits all segments, and the video as finished.
     ``stream`` is the number of the video stream; None is the one that players show, and so is ``all``, whose outcome
-    names the others.
+    names the others. A video that ``may_split`` and has several segments is only opened, so that others can share it.
     """
 
     path: StoragePath
@@ -79,6 +79,7 @@ class VideoFile:
     decoder: str | None = None
     segments: tuple[int, int] | None = None
     stream: int | Literal["all"] | None = None
+    may_split: bool = False
 
 
 class _StoppedError(Exception):
@@ -122,12 +123,12 @@ class VideoAnalyzer:
 
         Args:
             file: what to analyse.
-            progress: called with (sampled frames done, sampled frames in all).
+            progress: called with (sampled frames done of those wanted here, sampled frames of the whole video).
             stopping: called after each segment: whether to leave the others to another run.
 
         Returns:
             The outcome, which also reports what is wrong with the video. A VideoPart if ``file.segments`` leaves
-            some segments out.
+            some segments out, or if it may be split.
 
         Raises:
             LakeError, ConfigError: the run has to stop.
@@ -223,6 +224,8 @@ class VideoAnalyzer:
             segment_s=self.settings.segment_s,
             device=self.device,
         )
+        if file.may_split and frames.n_segments > 1:
+            return VideoPart(video_id, str(file.path), frames.n_segments)
         first, end = file.segments or (0, frames.n_segments)
         turn = Turn(self._quarters(video), info.width_px, info.height_px)
         wanted = range(first, min(end, frames.n_segments))
@@ -282,7 +285,7 @@ class VideoAnalyzer:
         stored = self.lake.stored_faces(self.faces_id, video_id) if is_known else None
         find_faces = self.finder if stored is None else StoredFaces(stored, turn)
         n_rows, n_in_all = np.diff(frames.segment_bounds), len(frames.frame_index)
-        n_done = int(n_rows[sorted(done)].sum())
+        n_done = int(n_rows[sorted(done & set(wanted))].sum())
         read_any, waiting = bool(done), dict[int, pa.Table]()
         for first, end in _missing_runs(done, wanted):
             part = frames.between(first, end)

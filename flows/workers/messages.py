@@ -16,13 +16,17 @@ __all__ = ["Answer", "Ready", "Task", "WantsServer"]
 
 @dataclass(frozen=True)
 class Task:
-    """One file for a worker, or some segments of it; the fields are those of ``pipelines.score.VideoFile``."""
+    """One file for a worker, or some segments of it; the fields are those of ``pipelines.score.VideoFile``.
+
+    A file that ``may_split`` is not begun if it has several segments: the answer says how many, and workers share them.
+    """
 
     path: StoragePath
     content: str | None = None
     decoder: str | None = None
     segments: tuple[int, int] | None = None
     stream: int | Literal["all"] | None = None
+    may_split: bool = False
 
     @property
     def video_id(self) -> str | None:

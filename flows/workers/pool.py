@@ -11,8 +11,9 @@ import time
 from collections import deque
 from collections.abc import Generator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import pairwise
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -27,6 +28,7 @@ from pipelines.analyzed import AnalyzedVideo
 from pipelines.heartbeat import Phase
 from pipelines.video.decoders import fallback_decoder
 from storage.errors import LakeError
+from storage.identity import content_of_video
 from storage.lake import Lake
 from storage.records import VideoOutcome, VideoPart
 
@@ -61,13 +63,28 @@ class _Worker(WatchedProcess):
         self.send(task)
 
 
+@dataclass
+class _Split:
+    """A long video whose segments several workers share; ``outcome`` is known once a part failed, or all was done."""
+
+    n_open: int
+    began_s: float
+    outcome: VideoOutcome | None = None
+    n_frames: int = 0
+    n_frames_done: dict[tuple[int, int], int] = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class _Job:
-    """A file, what became of the first attempt at it, and how often the inference server was lost meanwhile."""
+    """A file, what became of the first attempt at it, and how often the inference server was lost meanwhile.
+
+    ``split`` is set where the task is a part of a long video, or the last step of one, which finishes it.
+    """
 
     task: Task
     failure: VideoOutcome | None = None
     n_lost_servers: int = 0
+    split: _Split | None = None
 
 
 class WorkerPool:
@@ -126,10 +143,13 @@ class WorkerPool:
     def __call__(self, tasks: Sequence[Task]) -> Generator[VideoOutcome | VideoPart]:
         """The outcome of each task, as they end; none for those that were not begun before ``stop``.
 
+        Where there are fewer tasks than workers, the segments of long videos are shared among them.
+
         Raises:
             LakeError, ModelError, ConfigError: the run has to end, also where no process can be started.
         """
-        self._waiting.extend(map(_Job, tasks))
+        may_split = len(tasks) < self._run.workers
+        self._waiting.extend(_Job(replace(task, may_split=may_split and task.segments is None)) for task in tasks)
         looked_s = time.monotonic()
         while self._busy or (self._waiting and not self.stopping):
             yield from self._shared.poll()
@@ -145,7 +165,7 @@ class WorkerPool:
                 self._watch_server(self._server, elapsed_s)
             for worker in list(self._busy):
                 worker.drain()
-                self._progress.frames(str(self._busy[worker].task.path), *worker.status.n_frames)
+                self._show_progress(self._busy[worker], *worker.status.n_frames)
                 outcome: VideoOutcome | VideoPart | None
                 if worker.control in ready:
                     outcome = self._on_message(worker)
@@ -188,9 +208,9 @@ class WorkerPool:
         job = self._busy.pop(worker)
         if isinstance(message.outcome, VideoPart):
             self._idle.append(worker)
-            return message.outcome
+            return self._take(job, message.outcome)
         complete = partial(_complete, log=worker.log, failure=job.failure)
-        if isinstance(message.outcome, AnalyzedVideo):
+        if isinstance(message.outcome, AnalyzedVideo):  # short, so it was not split
             self._shared.add(message.outcome, complete)
             self._idle.append(worker)
             return None
@@ -199,9 +219,46 @@ class WorkerPool:
             self._dismiss(worker)
         else:
             self._idle.append(worker)
-        return outcome
+        return self._take(job, outcome)
 
-    def _on_exit(self, worker: _Worker, code: str, message: str) -> VideoOutcome | None:
+    def _take(self, job: _Job, outcome: VideoOutcome | VideoPart) -> VideoOutcome | VideoPart | None:
+        """What a task came to; None where the video goes on."""
+        task, split = job.task, job.split
+        if split is None:
+            if isinstance(outcome, VideoOutcome) or not task.may_split:
+                return outcome
+            content = content_of_video(outcome.video_id)
+            self._share_out(replace(task, content=content, may_split=False), outcome.n_segments)
+            return None
+        if isinstance(outcome, VideoOutcome):
+            split.outcome = split.outcome or replace(outcome, elapsed_s=time.monotonic() - split.began_s)
+        if task.segments is None:
+            return split.outcome
+        split.n_open -= 1
+        if split.n_open:
+            return None
+        if split.outcome is None:  # all segments are there: this commits the video
+            self._waiting.appendleft(_Job(replace(task, segments=None), split=split))
+        return split.outcome
+
+    def _share_out(self, task: Task, n_segments: int) -> None:
+        """Give each worker a run of a long video's segments.
+
+        Who begins in the middle reads all packets before and decodes none of them, so few long parts are better.
+        """
+        n_parts = min(self._run.workers, n_segments)
+        split = _Split(n_parts, time.monotonic())
+        bounds = [k * n_segments // n_parts for k in range(n_parts + 1)]
+        self._waiting.extend(_Job(replace(task, segments=part), split=split) for part in pairwise(bounds))
+
+    def _show_progress(self, job: _Job, n_done: int, n_frames: int) -> None:
+        if (split := job.split) is not None:
+            if n_frames and job.task.segments is not None:
+                split.n_frames, split.n_frames_done[job.task.segments] = n_frames, n_done
+            n_done, n_frames = sum(split.n_frames_done.values()), split.n_frames
+        self._progress.frames(str(job.task.path), n_done, n_frames)
+
+    def _on_exit(self, worker: _Worker, code: str, message: str) -> VideoOutcome | VideoPart | None:
         """A worker died, or is killed here: the outcome of its video, or None where that is tried once more."""
         phase = worker.status.phase
         job = self._busy.pop(worker)
@@ -227,9 +284,9 @@ class WorkerPool:
             stream=job.task.number,
         )
         if job.failure:
-            return _second_outcome(job.failure, failure)
+            return self._take(job, _second_outcome(job.failure, failure))
         decoder = job.task.decoder if phase is Phase.COMMIT else fallback_decoder(self._run.settings.decoder)
-        self._waiting.appendleft(_Job(replace(job.task, decoder=decoder), failure))
+        self._waiting.appendleft(_Job(replace(job.task, decoder=decoder), failure, split=job.split))
         return None
 
     def _count_failed_start(self, message: str, log: str) -> None:

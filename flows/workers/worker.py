@@ -57,7 +57,7 @@ def _work(control: Connection, status: SharedStatus, run: FolderRun, model: Path
     while True:
         status.heartbeat(Phase.IDLE)
         task: Task = control.recv()
-        file = VideoFile(task.path, task.content, task.decoder, task.segments, task.stream)
+        file = VideoFile(task.path, task.content, task.decoder, task.segments, task.stream, task.may_split)
         outcome = analyzer.analyze(file, show_progress, lambda: status.stopping)
         sys.stderr.flush()
         control.send(Answer(outcome, cpu_seconds()))

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -191,6 +192,35 @@ def test_two_workers_give_the_same_rows_as_one(tmp_path: Path, lake: Path, model
     assert told == {outcome.path for outcome in summary.outcomes}
     assert_same(tmp_path / "two", lake)
     assert not run_processes()
+
+
+def test_workers_share_the_segments_of_a_single_video_and_give_the_same_rows(
+    tmp_path: Path, model: Path, write_talk: Callable[..., Path]
+) -> None:
+    video = write_talk(tmp_path / "long.mp4", [k % 120 for k in range(60)])
+    settings = AnalysisSettings(detector=DETECTOR, segment_s=0.5)
+    shown: list[int] = []
+    at_once: list[int] = []
+
+    class Shown(Progress):
+        def frames(self, path: str, n_done: int, n_frames: int) -> None:
+            assert path == str(video)
+            assert n_frames in (0, 60)
+            shown.append(n_done)
+            at_once.append(len(run_processes()))
+
+    outcomes = []
+    for workers in (1, 2):
+        shown.clear(), at_once.clear()
+        run = FolderRun((str(video),), str(tmp_path / str(workers)), str(model), "cpu", workers, settings)
+        (outcome,) = analyze_folder(run, Shown()).outcomes
+        outcomes.append(replace(outcome, elapsed_s=0))
+        assert max(at_once) == workers
+    assert outcomes[0] == outcomes[1]
+    assert outcomes[0].n_frames == 60
+    assert shown == sorted(shown)
+    assert shown[-1] == 60
+    assert_same(tmp_path / "2", tmp_path / "1")
 
 
 def write_talks(folder: Path, write_talk: Callable[..., Path], n_videos: int, n_frames: int) -> Path:
