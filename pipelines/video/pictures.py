@@ -346,10 +346,8 @@ def _from_print(image: Image.Image) -> Image.Image:
     if image.mode == "CMYK" and not stated:
         return image
     try:
-        if image.mode == "LAB" or not stated:
-            profile = ImageCms.createProfile("LAB")
-        else:
-            profile = ImageCms.ImageCmsProfile(io.BytesIO(stated))
+        is_lab = image.mode == "LAB" or not stated
+        profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB") if is_lab else io.BytesIO(stated))
         shown = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
     except (ImageCms.PyCMSError, OSError):
         return image
