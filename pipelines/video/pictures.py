@@ -347,7 +347,7 @@ def _from_print(image: Image.Image) -> Image.Image:
         return image
     try:
         is_lab = image.mode == "LAB" or not stated
-        profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB") if is_lab else io.BytesIO(stated))
+        profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB") if is_lab else io.BytesIO(stated or b""))
         shown = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
     except (ImageCms.PyCMSError, OSError):
         return image
