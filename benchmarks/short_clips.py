@@ -5,8 +5,8 @@
 Clips of a few frames of the demo's talking man, each other bytes, are analysed as ``mfer analyze`` does it, with the
 package's own model. Seconds are wall time after the first video was begun. Files are those that the tables' logs name
 afterwards; nothing is compacted. Memory is resident memory, of the command and of its largest worker: the highest in
-the first and in the last fifth of the time. A question is asked by ``mfer sql`` in a process of its own, over this
-lake and over one of a single clip; the better of two times.
+the first and in the last fifth of the time after the first commit. A question is asked by ``mfer sql`` in a process
+of its own, over this lake and over one of a single clip; the better of two times.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from flows.run import FolderRun, Progress
 from pipelines.video.encode import write_video
 from storage.delta.tables import data_files
 from storage.lake import Lake
+from storage.records import VideoOutcome
 from tests.faces import carphone_frames
 
 _FPS = 25
@@ -60,6 +61,7 @@ class Watch(Progress):
 
     def __init__(self) -> None:
         self.begun_s: float | None = None
+        self._any_committed = False
         self._used_mb: list[tuple[float, float]] = []
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
@@ -69,17 +71,21 @@ class Watch(Progress):
         if n_done and self.begun_s is None:
             self.begun_s = time.monotonic()
 
+    def video(self, outcome: VideoOutcome) -> None:
+        self._any_committed = True
+
     def _look(self) -> None:
         command = psutil.Process()
         while not self._ended.wait(0.2):
             workers = [_resident_mb(process) for process in command.children()]
-            if self.begun_s is not None:
+            if self._any_committed:
                 self._used_mb.append((_resident_mb(command), max(workers, default=0.0)))
 
     def peaks_mb(self) -> dict[str, list[int]]:
-        """The highest in the first and in the last fifth of the time since the first clip was begun."""
+        """The highest in the first and in the last fifth of the time since the first commit."""
         self._ended.set()
         self._thread.join()
+        assert self._used_mb, "all clips were committed together: take more"
         fifth = -(-len(self._used_mb) // 5)
         of_command, of_worker = zip(*self._used_mb, strict=True)
         return {
