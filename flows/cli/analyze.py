@@ -22,7 +22,7 @@ __all__ = ["analyze"]
 @click.argument("paths", nargs=-1, required=True, type=click.Path())
 @lake_option
 @analysis_options
-@click.option("--profile", is_flag=True, help="Print the CPU time of each stage.")
+@click.option("--profile", is_flag=True, help="Print what bounds the run, what would help, and each stage's CPU time.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 @resumable
 def analyze(paths: tuple[str, ...], lake: str, profile: bool, as_json: bool, **chosen: Any) -> None:
@@ -38,6 +38,7 @@ def analyze(paths: tuple[str, ...], lake: str, profile: bool, as_json: bool, **c
     """
     from flows.analyze import analyze_folder
     from flows.cli.progress import make_progress
+    from pipelines.advice import advice
     from pipelines.profile import profile_table
 
     run = AnalysisOptions(**chosen).run(paths, lake)
@@ -45,6 +46,7 @@ def analyze(paths: tuple[str, ...], lake: str, profile: bool, as_json: bool, **c
         summary = analyze_folder(run, progress)
     click.echo(json.dumps(summary.to_dict(), indent=2) if as_json else _summary_text(summary))
     if profile:
+        click.echo(advice(summary.cpu_s, run.settings), err=as_json)
         click.echo(profile_table(summary.cpu_s, summary.to_dict()["frames"]), err=as_json)
     sys.exit(summary.exit_code)
 

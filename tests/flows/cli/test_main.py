@@ -66,6 +66,7 @@ def test_analyze_says_where_the_time_went(talk: Path, model: Path, tmp_path: Pat
     said = mfer(*words, "--detect", "exact", "--runtime", "torch", "--profile").stdout
     rows = {line.split()[0]: line.split()[1:] for line in said[said.index("stage ") :].splitlines()}
     assert {"start", "decode", "detect", "score", "write", "commit", "all"} <= rows.keys()
+    assert "Bound by " in said
     assert float(rows["detect"][0]) > 0
     assert sum(float(seconds) for name, (seconds, *_) in rows.items() if name not in ("stage", "all")) == pytest.approx(
         float(rows["all"][0]), abs=0.2
