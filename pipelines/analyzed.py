@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
+from storage.errors import LakeError
+from storage.identity import path_text
 from storage.lake import Lake
 from storage.records import FinishedVideo, VideoCounts, VideoOutcome
 
@@ -67,10 +69,21 @@ def _counted(outcome: VideoOutcome, finished: FinishedVideo, counts: VideoCounts
 
 
 def commit_together(lake: Lake, videos: Sequence[AnalyzedVideo]) -> list[VideoOutcome]:
-    """Commit short videos, with one Delta commit for each table. Raises LakeError."""
+    """Commit short videos, with one Delta commit for each table; a video whose rows are refused fails alone.
+
+    Raises LakeError.
+    """
     rows = [(video.finished, video.observations) for video in videos if video.observations is not None]
     assert len(rows) == len(videos), "the segments of a long video are committed as they end"
-    return [video.outcome(counts) for video, counts in zip(videos, lake.commit_short_videos(rows), strict=True)]
+    try:
+        return [video.outcome(counts) for video, counts in zip(videos, lake.commit_short_videos(rows), strict=True)]
+    except LakeError:
+        raise
+    except Exception as error:  # one video must not end the folder
+        if len(videos) > 1:
+            return [outcome for video in videos for outcome in commit_together(lake, [video])]
+        message = f"{type(error).__name__}: {path_text(str(error))}; please report it"
+        return [replace(videos[0].outcome(None), status="failed", code="internal", stage="write", message=message)]
 
 
 class FinishedVideos:

@@ -59,13 +59,14 @@ def _checkpoint(log: StoragePath, version: int) -> int | None:
     """The version of the last checkpoint; None where there is none yet."""
     try:
         pointer = json.loads((log / _POINTER).read_bytes())
+        found = int(pointer["version"])
     except FileNotFoundError:
         return None
-    except ValueError:
+    except (ValueError, KeyError, TypeError):
         raise _UnusualLogError from None
-    if pointer.get("parts") or pointer.get("v2Checkpoint") or pointer["version"] > version:
+    if pointer.get("parts") or pointer.get("v2Checkpoint") or found > version:
         raise _UnusualLogError
-    return int(pointer["version"])
+    return found
 
 
 def _of_checkpoint(file: StoragePath) -> pa.ChunkedArray:

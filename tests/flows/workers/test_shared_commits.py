@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
+import pyarrow as pa
 import pytest
 
 from flows.run import Progress
 from flows.workers import shared_commits
+from pipelines.analyzed import AnalyzedVideo
 from storage.delta.log import history
 from storage.delta.tables import data_files
 from storage.lake import Lake
@@ -19,6 +22,7 @@ from storage.records import VideoOutcome
 from tests.clips import write_clip
 from tests.flows.test_analyze import analyze, assert_same, rows, write_talks
 from tests.flows.workers.processes import run_processes
+from tests.storage.lake_rows import face_rows, finished
 
 N_CLIPS = 10
 WRITTEN = ("observations", "tracks", "seconds", "spans", "videos")
@@ -91,3 +95,22 @@ def test_what_is_finished_is_committed_when_a_run_is_broken_off(tmp_path: Path, 
     assert {row["path"] for row in said if row["status"] == "ok"} == finished
     assert {row["code"] for row in said if row["path"] not in finished} == {"interrupted"}
     assert check_lake(Lake.open(tmp_path / "lake")).is_sound
+
+
+def test_rows_that_no_table_takes_fail_alone(tmp_path: Path) -> None:
+    lake = Lake.open(tmp_path / "lake", create=True)
+    group = [AnalyzedVideo(f"/{k}.mp4", finished(k), face_rows(4 + k), elapsed_s=9.0) for k in range(3)]
+    group[1] = replace(group[1], observations=face_rows(5).append_column("p_joy", pa.nulls(5, pa.float32())))
+    shared = shared_commits.SharedCommits(lake)
+    for video in group:
+        shared.add(video, lambda outcome: replace(outcome, log="said"))
+    assert not list(shared.poll())  # not due yet
+    outcomes = list(shared.flush())
+    shared.close()
+    assert [(o.path, o.status, o.code, o.n_faces, o.log) for o in outcomes] == [
+        ("/0.mp4", "ok", None, 4, "said"),
+        ("/1.mp4", "failed", "internal", 0, "said"),
+        ("/2.mp4", "ok", None, 6, "said"),
+    ]
+    assert "unknown columns p_joy" in outcomes[1].message
+    assert check_lake(lake).is_sound
