@@ -40,13 +40,14 @@ def observation_rows(
     faces: Detections,
     track: np.ndarray,
     quality: FaceQuality,
+    mouth_motion: np.ndarray,
     scores: ExpressionScores,
 ) -> pa.RecordBatch:
     """Make one row per face, per frame without a face and per frame that could not be read, in frame order.
 
     Args:
         frames, times: the batch and its clock.
-        faces, track, quality, scores: F faces of the batch; track int64 [F].
+        faces, track, quality, mouth_motion, scores: F faces of the batch; track int64 [F], mouth_motion float32 [F].
     """
     n_per_frame = np.bincount(faces.frame_row, minlength=len(frames))
     empty = frames.frame_index[n_per_frame == 0]
@@ -83,6 +84,7 @@ def observation_rows(
         "yaw_deg": quality.yaw_deg,
         "pitch_deg": quality.pitch_deg,
         "roll_deg": quality.roll_deg,
+        "mouth_motion": mouth_motion,
         "quality_ok": quality.quality_ok,
         **_score_columns(scores),
     }

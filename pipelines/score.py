@@ -29,6 +29,7 @@ from pipelines.analyzed import ALREADY_ANALYSED, AnalyzedVideo, FinishedVideos, 
 from pipelines.batches import FrameBatch
 from pipelines.errors import VideoError
 from pipelines.faces.finder import FaceFinder, FoundFaces, StoredFaces
+from pipelines.faces.mouth_motion import MouthMotion
 from pipelines.faces.quality import UprightCheck, measure_quality
 from pipelines.faces.rotation import Turn, best_quarters
 from pipelines.heartbeat import Phase, heartbeat
@@ -324,7 +325,7 @@ class VideoAnalyzer:
         self, rows_file: IO[bytes], found_faces: Iterator[FoundFaces], times: FrameTimes, turn: Turn
     ) -> Iterator[tuple[int, int]]:
         """Align, score and write the faces of one segment; yields each batch's sampled and its readable frames."""
-        check = self._new_check()
+        check, mouth = self._new_check(), MouthMotion(self.scorer.card.crop)
         with pa.ipc.new_file(rows_file, ROW_SCHEMA) as out:
             for batch, faces, track in found_faces:
                 with stage("align"):
@@ -334,8 +335,10 @@ class VideoAnalyzer:
                 with stage("quality"):
                     occasion = np.stack([track, batch.pts_s[faces.frame_row] // _CHECK_S], 1).astype(np.int64)
                     quality = measure_quality(faces, crops, self.settings.quality, check, occasion)
+                with stage("mouth"):
+                    motion = mouth(batch, faces, crops, track)
                 with stage("write"):
-                    out.write(observation_rows(batch, times, turn.faces_back(faces), track, quality, scores))
+                    out.write(observation_rows(batch, times, turn.faces_back(faces), track, quality, motion, scores))
                 heartbeat()
                 yield len(batch) + len(batch.undecodable_index), len(batch)
         rows_file.flush()

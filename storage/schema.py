@@ -176,6 +176,14 @@ OBSERVATIONS = LakeTable(
                 "tilt of the line between the eyes, positive clockwise in the picture",
                 step=2.0**-3,
             ),
+            _field(
+                "mouth_motion",
+                _F32,
+                "",
+                "motion of the mouth over that of the upper face since 0.2 s before: above 2 in speech; NULL where the "
+                "track was not seen then",
+                bits=8,
+            ),
             *_per_class("p_", "", _F32, "0..1", "calibrated probability of {}", _PROBABILITY_STEP),
             _field("expression", _TEXT, "", "class with the highest probability"),
             _field("confidence", _F32, "0..1", "probability of that class", step=_PROBABILITY_STEP),
@@ -239,6 +247,12 @@ SECONDS = LakeTable(
             _field("max_entropy", _F32, "nats", "entropy of the least certain of those; NULL without any"),
             _field("min_margin", _F32, "0..1", "smallest difference between their two highest probabilities"),
             _field("mean_brightness", _F32, "0..1", "mean brightness of its faces"),
+            _field(
+                "speaking",
+                _F32,
+                "0..1",
+                "share of its time with the mouth_motion of speech; NULL where none is known",
+            ),
         ]
     ),
 )

@@ -14,6 +14,8 @@ from storage.stitch import SPAN_MAX_GAP_S, SeamLimits, TrackPiece, join_segments
 __all__ = [
     "MARGIN_SQL",
     "SECONDS_SUMS",
+    "SPEAKING_MOTION",
+    "SPEAKING_SHARE",
     "count_rows",
     "spans_sql",
     "sum_seconds",
@@ -25,6 +27,11 @@ __all__ = [
 MARGIN_SQL = "(confidence - list_reverse_sort([coalesce(p, 0) FOR p IN [{}]])[2])".format(
     ", ".join(f"p_{name}" for name in EXPRESSIONS)
 )
+#: mouth_motion above which a mouth moves as in speech: where speakers and moved still faces part best
+#: (benchmarks/speaking.py).
+SPEAKING_MOTION = 2.0
+#: ``speaking`` from which a second counts as speech in the dashboard: between the two, by the same benchmark.
+SPEAKING_SHARE = 0.3
 #: Columns of ``seconds`` over the faces of one track and second.
 SECONDS_SUMS = ", ".join(
     [
@@ -36,6 +43,8 @@ SECONDS_SUMS = ", ".join(
         "max(entropy) FILTER (quality_ok) AS max_entropy",
         f"min({MARGIN_SQL}) FILTER (quality_ok) AS min_margin",
         "CAST(avg(brightness) AS FLOAT) AS mean_brightness",
+        f"CAST(coalesce(sum(duration_s) FILTER (mouth_motion > {SPEAKING_MOTION}), 0)"
+        " / nullif(sum(duration_s) FILTER (mouth_motion IS NOT NULL), 0) AS FLOAT) AS speaking",
     ]
 )
 

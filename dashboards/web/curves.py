@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from storage.schema import EXPRESSIONS
 from storage.sql.statistics import baseline, smooth
+from storage.summary import SPEAKING_MOTION, SPEAKING_SHARE
 
 __all__ = [
     "FRAME_STATUSES",
@@ -19,6 +20,7 @@ __all__ = [
     "read_curves",
     "read_frames",
     "smooth",
+    "speaking_spans",
     "uncertain_spans",
     "view_of",
 ]
@@ -44,7 +46,8 @@ class Curves:
     """One track's N faces by time.
 
     time_s, duration_s float64 [N]; prob float32 [N,8] in the order of ``EXPRESSIONS``, NaN where the model lacks the
-    class; ok bool [N] (``quality_ok``); frame_index, face_index int64 [N]; box_px float32 [N,4].
+    class; ok bool [N] (``quality_ok``); mouth_motion float32 [N], NaN where unknown; frame_index, face_index int64 [N];
+    box_px float32 [N,4].
     """
 
     track_id: int
@@ -52,6 +55,7 @@ class Curves:
     duration_s: np.ndarray
     prob: np.ndarray
     ok: np.ndarray
+    mouth_motion: np.ndarray
     frame_index: np.ndarray
     face_index: np.ndarray
     box_px: np.ndarray
@@ -85,6 +89,7 @@ def read_curves(rows: pa.Table) -> dict[int, Curves]:
         "duration_s": _floats(rows, "duration_s"),
         "prob": np.stack([_floats(rows, f"p_{name}", np.float32) for name in EXPRESSIONS], axis=1),
         "ok": np.asarray(rows["quality_ok"].fill_null(False)),
+        "mouth_motion": _floats(rows, "mouth_motion", np.float32),
         "frame_index": _floats(rows, "frame_index", np.int64),
         "face_index": _floats(rows, "face_index", np.int64),
         "box_px": np.stack([_floats(rows, f"box_{side}_px", np.float32) for side in ("x1", "y1", "x2", "y2")], axis=1),
@@ -120,6 +125,17 @@ def uncertain_spans(curves: Curves, from_s: float, to_s: float, least_s: float) 
     return [(float(a), float(b)) for a, b in zip(start_s[first], end_s[last], strict=True)]
 
 
+def speaking_spans(curves: Curves, from_s: float, to_s: float) -> list[tuple[float, float]]:
+    """Spans of whole seconds in which ``speaking`` of the view ``seconds`` is at least SPEAKING_SHARE."""
+    known = np.isfinite(curves.mouth_motion)
+    seconds, at = np.unique(np.floor(curves.time_s[known]), return_inverse=True)
+    known_s, speaks = curves.duration_s[known], curves.mouth_motion[known] > SPEAKING_MOTION
+    share = np.bincount(at, known_s * speaks) / np.maximum(np.bincount(at, known_s), 1e-9)
+    spoken = seconds[share >= SPEAKING_SHARE]
+    spans = [(run[0], run[-1] + 1) for run in np.split(spoken, np.flatnonzero(np.diff(spoken) > 1) + 1) if len(run)]
+    return [(float(a), float(b)) for a, b in spans if b > from_s and a < to_s]
+
+
 def view_of(curves: Curves, from_s: float, to_s: float, n_buckets: int, window_s: float) -> dict[str, Any]:
     """A track between two times for a picture of ``n_buckets`` columns, as JSON.
 
@@ -128,7 +144,7 @@ def view_of(curves: Curves, from_s: float, to_s: float, n_buckets: int, window_s
 
     Returns:
         ``raw_s`` and ``raw`` (class to values), ``smooth_s`` and ``smooth``, where None is a gap; ``uncertain``
-        spans; ``exact``, whether every face is there.
+        and ``speaking`` spans; ``exact``, whether every face is there.
     """
     first, last = np.searchsorted(curves.time_s, [from_s, to_s])
     shown = slice(max(int(first) - 1, 0), int(last) + 1)  # one more on each side: lines reach the edge
@@ -161,6 +177,7 @@ def view_of(curves: Curves, from_s: float, to_s: float, n_buckets: int, window_s
         "smooth_s": _plain(smooth_s, 4),
         "smooth": {name: _plain(smoothed[:, k], 3) for k, name in enumerate(EXPRESSIONS)},
         "uncertain": uncertain_spans(curves, from_s, to_s, width_s),
+        "speaking": speaking_spans(curves, from_s, to_s),
     }
 
 

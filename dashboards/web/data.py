@@ -241,8 +241,8 @@ def tracks_of(source: LakeSource, video_id: str, analysis_id: str) -> VideoTrack
     def read() -> VideoTracks:
         classes = ", ".join(f"p_{name}" for name in EXPRESSIONS)
         faces = source.rows(
-            f"SELECT coalesce(p.split_track_id, s.track_id) AS track_id, time_s, duration_s, quality_ok, frame_index,"
-            f" face_index, {classes}, box_x1_px, box_y1_px, box_x2_px, box_y2_px"
+            f"SELECT coalesce(p.split_track_id, s.track_id) AS track_id, time_s, duration_s, quality_ok, mouth_motion,"
+            f" frame_index, face_index, {classes}, box_x1_px, box_y1_px, box_x2_px, box_y2_px"
             " FROM scores_all s LEFT JOIN raw.track_splits p"
             " ON s.video_id = p.video_id AND s.analysis_id = p.analysis_id AND s.track_id = p.track_id"
             " AND time_s >= p.from_s AND time_s < p.until_s WHERE s.video_id = ? AND s.analysis_id = ?"

@@ -79,7 +79,8 @@ def _each(pattern: str) -> str:
 _FACE = ", ".join(
     f"o.{name}"
     for name in TABLES["observations"].schema.names
-    if name.endswith("_px") or name in ("det_prob", "sharpness", "brightness", "yaw_deg", "pitch_deg", "roll_deg")
+    if name.endswith("_px")
+    or name in ("det_prob", "sharpness", "brightness", "yaw_deg", "pitch_deg", "roll_deg", "mouth_motion")
 )
 
 #: The last promotion that was not rolled back; before any, the package's own model.
@@ -133,7 +134,7 @@ _SECONDS = f"""
     SELECT f.file_name, s.track_id, s.second, s.screen_time_s, s.n_faces,
            {_each("s.sum_p_{0}_s / nullif(s.screen_time_s, 0) AS mean_p_{0}")},
            {_each("s.max_p_{0}")}, {_each("s.sum_p_{0}_s")}, s.n_faces_ok, s.max_entropy, s.min_margin,
-           s.mean_brightness, f.path, f.stream, s.video_id, s.analysis_id
+           s.mean_brightness, s.speaking, f.path, f.stream, s.video_id, s.analysis_id
     FROM {{seconds}} s JOIN raw.finished f USING (video_id, analysis_id) WHERE f.chosen
 """
 _SPANS = """

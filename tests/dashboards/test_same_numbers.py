@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from dashboards.outputs.report import write_report
-from dashboards.web.curves import read_curves
+from dashboards.web.curves import read_curves, speaking_spans
 from dashboards.web.groups import by_condition, read_means
 from dashboards.web.source import LakeSource
 from storage.lake import Lake
@@ -45,6 +45,10 @@ def test_the_dashboards_curve_is_that_of_sql(lake: Lake) -> None:
     for track_id, curves in read_curves(faces).items():
         of_track = f"{of_video} AND track_id = {track_id}"
         found = run_sql(lake, f"FROM smoothed(width_s := 0.7) WHERE {of_track} ORDER BY frame_index")
+        spoken = run_sql(lake, f"SELECT second FROM seconds WHERE {of_track} AND speaking >= 0.3 ORDER BY second")
+        seconds = [s for a, b in speaking_spans(curves, 0, 99) for s in range(round(a), round(b))]
+        assert seconds == spoken["second"].to_pylist()
+        assert seconds
         assert curves.smoothed(0.7) == pytest.approx(values(found, "p_"), abs=1e-6)
         usual = run_sql(lake, f"FROM baselines() WHERE {of_track}")
         assert usual["n_faces"][0].as_py() < len(curves)

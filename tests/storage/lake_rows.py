@@ -87,6 +87,7 @@ def face_rows(
         "yaw_deg": values(pa.float32(), jitter(3.0)),
         "pitch_deg": values(pa.float32(), jitter(3.0)),
         "roll_deg": values(pa.float32(), jitter(1.0)),
+        "mouth_motion": values(pa.float32(), np.where(frame_index // 75 % 2 == face_index % 2, 1.0, 3.0)),
         "expression": values(pa.string(), np.array(EXPRESSIONS, dtype=object)[prob.argmax(1)]),
         "confidence": values(pa.float32(), prob.max(1)),
         "entropy": values(pa.float32(), -(prob * np.log(prob)).sum(1)),

@@ -95,28 +95,31 @@
           yanchor: "bottom", showarrow: false, font: { size: 12, color: INK },
         });
         const smooth = this.options.show.includes("smooth"), text = this.allValues(smooth ? track.smooth : track.raw);
+        const quiet = this.options.show.includes("quiet");
+        const hidden = (s) => quiet && track.speaking.some(([a, b]) => s >= a && s < b);
         this.facts.classes.forEach((name, k) => {
           if (!this.options.curves.includes(name) || track.smooth[name].every((p) => p === null)) return;
           const usual = this.options.baseline ? this.own.baseline[track.track_id][k] : 0;
-          const less = (values) => (usual ? values.map((p) => (p === null ? null : p - usual)) : values);
+          const less = (values, at) => values.map((p, i) => (p === null || hidden(at[i]) ? null : p - usual));
           const line = { color: this.facts.colours[name], width: 1 };
           const common = { type: "scatter", mode: "lines", yaxis: axis, connectgaps: false, name };
           const hover = { text, hovertemplate: `<b>${name} %{y:.1%}</b> at %{x:.2f} s<br>%{text}<extra></extra>` };
           if (this.options.show.includes("raw")) {
             const own = smooth ? { hoverinfo: "skip" } : hover;
-            traces.push({ ...common, x: track.raw_s, y: less(track.raw[name]), line, opacity: smooth ? 0.4 : 1, ...own });
+            traces.push({ ...common, x: track.raw_s, y: less(track.raw[name], track.raw_s), line, opacity: smooth ? 0.4 : 1, ...own });
           }
           if (smooth) {
-            traces.push({ ...common, x: track.smooth_s, y: less(track.smooth[name]), line: { ...line, width: 2.2 }, ...hover });
+            traces.push({ ...common, x: track.smooth_s, y: less(track.smooth[name], track.smooth_s), line: { ...line, width: 2.2 }, ...hover });
           }
           const twin = this.other && this.other.tracks.find((t) => t.track_id === track.track_id);
           if (twin) {
             traces.push({
-              ...common, x: twin.smooth_s, y: less(twin.smooth[name]), line: { ...line, width: 1.8, dash: "dot" },
+              ...common, x: twin.smooth_s, y: less(twin.smooth[name], twin.smooth_s), line: { ...line, width: 1.8, dash: "dot" },
               hovertemplate: `${name} %{y:.1%} at %{x:.2f} s, other model<extra></extra>`,
             });
           }
         });
+        track.speaking.forEach(([a, b]) => layout.shapes.push(this.band(a, b, domain, "rgba(255,196,87,0.14)", 0)));
         track.uncertain.forEach(([a, b]) => layout.shapes.push(this.band(a, b, domain, "rgba(255,255,255,0.13)", 0)));
       });
       if (!traces.length) traces.push(...this.drawNothing(layout));

@@ -21,7 +21,12 @@ _MAX_FACES = 60
 _MAX_EPISODES = 400
 WINDOWS = {0.0: "none", 0.2: "0.2 s", 0.5: "0.5 s", 1.0: "1 s", 3.0: "3 s", 10.0: "10 s"}
 #: What curves show, and what is drawn over the picture.
-VALUES = {"raw": "raw", "smooth": "smoothed", "baseline": "minus the face's own median"}
+VALUES = {
+    "raw": "raw",
+    "smooth": "smoothed",
+    "baseline": "minus the face's own median",
+    "quiet": "not while speaking",
+}
 OVER_PICTURE = {"boxes": "boxes", "names": "names", "expression": "expression"}
 _KEYS = {
     "Space": "play, pause",
@@ -83,7 +88,7 @@ def layout(source: LakeSource, video_id: str, *, can_explain: bool = False) -> l
                             **{"aria-label": "probabilities over time; click to go to a moment, drag to zoom"},
                         ),
                         html.P(
-                            "Click: go there. Drag or wheel: zoom. Pale bands: uncertain. Gaps: no face.",
+                            "Click: go there. Drag or wheel: zoom. Pale: uncertain. Golden: speaking. Gaps: no face.",
                             className="faint",
                             **over_time,
                         ),

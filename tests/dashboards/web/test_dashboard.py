@@ -103,7 +103,8 @@ def client(lake: Lake, token: str | None = None) -> flask.testing.FlaskClient:
 def curves(time_s: np.ndarray, prob: np.ndarray, duration_s: float = 0.04) -> Curves:
     n = len(time_s)
     whole = np.zeros(n, dtype=np.int64)
-    return Curves(0, time_s, np.full(n, duration_s), prob, np.ones(n, bool), whole, whole, np.zeros((n, 4), np.float32))
+    unknown, box = np.full(n, np.nan, np.float32), np.zeros((n, 4), np.float32)
+    return Curves(0, time_s, np.full(n, duration_s), prob, np.ones(n, bool), unknown, whole, whole, box)
 
 
 # -- what is drawn --------------------------------------------------------------------------------------------------
@@ -140,6 +141,7 @@ def test_baseline_is_the_median_of_good_frames_and_uncertain_spans_are_told() ->
     made.ok[5:] = False
     assert made.baseline() == pytest.approx(np.median(made.prob[:5], axis=0))
     assert view_of(made, 0, 1, 100, 0)["uncertain"] == [pytest.approx((0.5, 1.0))]
+    assert view_of(made, 0, 1, 100, 0)["speaking"] == []
 
 
 def test_library_filters_and_orders(source: LakeSource) -> None:

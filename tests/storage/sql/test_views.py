@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from storage.annotations.edits import add_edit
 from storage.lake import Lake
 from storage.models import ModelStore
 from storage.records import RunManifest, VideoOutcome
@@ -197,6 +198,20 @@ def test_sums_per_second_agree_with_the_scores(lake: Lake) -> None:
     stored = "SELECT track_id, second, n_faces, screen_time_s, max_p_sadness, mean_p_sadness FROM seconds ORDER BY ALL"
     for ours, theirs in zip(ask(lake, stored), ask(lake, again), strict=True):
         assert ours == pytest.approx(theirs, abs=1e-9)
+
+
+def test_speaking_is_the_share_of_known_time_with_the_motion_of_speech(lake: Lake) -> None:
+    table = rows.face_rows(100)
+    motion = [None] * 5 + [3.0] * 10 + [1.0] * 10 + [1.0] * 25 + [None] * 25 + [3.0] * 12 + [2.0] * 13
+    place = table.column_names.index("mouth_motion")
+    rows.add_video(lake, 1, table.set_column(place, "mouth_motion", pa.array(motion, pa.float32())))
+    query = "SELECT speaking FROM seconds ORDER BY second"
+    wanted = [(pytest.approx(0.5),), (0.0,), (None,), (pytest.approx(0.48),)]
+    assert ask(lake, query) == wanted
+    add_edit(lake, rows.video_id(1), "exclude", faces_id=rows.FACES, track_id=0, start_s=0.0, end_s=0.2)
+    assert ask(lake, query) == wanted  # the excluded frames had no motion
+    add_edit(lake, rows.video_id(1), "exclude", faces_id=rows.FACES, track_id=0, start_s=3.48, end_s=4.0)
+    assert ask(lake, query)[3] == (1.0,)
 
 
 def test_episodes_are_spans_of_one_leading_expression(lake: Lake) -> None:
