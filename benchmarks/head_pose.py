@@ -106,7 +106,7 @@ def turned_face(rgb: np.ndarray, landmarks_px: np.ndarray, yaw_deg: float, pitch
 
 def landmarks_of(rgb: np.ndarray, detector: Detector) -> np.ndarray | None:
     """Landmarks float32 [5,2] of the largest face of a picture."""
-    faces = detector.detect(torch.from_numpy(rgb.copy())[None])
+    faces = detector.detect(rgb.copy()[None])
     return faces.landmarks_px[0] if len(faces) else None
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from torch.nn import functional as F
 
 from mfer.card import CropContract
 from mfer.crop import align_matrix, warp_faces
@@ -83,7 +82,9 @@ class MouthMotion:
         if not self._given:
             matrix = align_matrix(faces.landmarks_px, MOTION_CROP)
             pixels = warp_faces(frames.rgb, faces.frame_row, matrix, MOTION_CROP)
-        soft = F.avg_pool2d(pixels.float(), 3, 1, 1, count_include_pad=False)[:, 0].cpu().numpy()
+        padded = np.pad(pixels[:, 0].astype(np.float32), ((0, 0), (1, 1), (1, 1)), mode="edge")
+        rows = padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]
+        soft = (rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:]) / 9
         upper = soft[:, *_UPPER]
         mean, contrast = upper.mean(1), upper.std(1) + _MIN_CONTRAST
         return np.asarray((soft - mean[:, None, None]) / contrast[:, None, None])
