@@ -21,6 +21,7 @@ from dashboards.web.media import Pictures
 from dashboards.web.source import LakeSource
 from storage.annotations.edits import add_edit, add_label, undo_edit
 from storage.annotations.labels import ORDERS, least_certain_faces, uncertain_seconds
+from storage.annotations.people import accept_person
 from storage.identity import composed, video_name
 from storage.schema import EXPRESSIONS
 
@@ -134,11 +135,13 @@ def make_api(source: LakeSource, author: str) -> flask.Blueprint:
 
     @api.post("/api/video/<video_id>/edits")
     def edit(video_id: str) -> dict[str, Any]:
-        told = _told({"kind", "faces_id", "track_id", "value", "start_s", "end_s", "undo"})
+        told = _told({"kind", "faces_id", "track_id", "value", "start_s", "end_s", "undo", "accept"})
         _known(source, video_id)
         try:
             if "undo" in told:
                 undo_edit(source.lake, video_id, str(told["undo"]), author)
+            elif "accept" in told:
+                accept_person(source.lake, video_id, str(told["accept"]), author)
             else:
                 add_edit(source.lake, video_id, told.pop("kind", None), author=author, **told)
         except (TypeError, ValueError) as error:

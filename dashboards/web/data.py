@@ -165,12 +165,14 @@ def video_facts(source: LakeSource, video_id: str) -> dict[str, Any] | None:
 def video_edits(source: LakeSource, video_id: str) -> dict[str, Any]:
     """What people said about a video: edits that stand, oldest first, and the name and person of each track.
 
-    ``shown`` are the faces of the page and the spans that an edit is about; none where it is about faces that were
-    found with other settings.
+    Whom `mfer people find` found comes before them: for each person an entry of the kind ``found`` with the id as
+    ``value``, the tracks as ``shown``, the least ``confidence`` and ``n_videos`` in which they are seen; not for a
+    person of a single track, nor for tracks of which people said who they are. ``shown`` are the faces of the page and
+    the spans that an edit is about; none where it is about faces that were found with other settings.
     """
     edits = source.dicts(
         "SELECT edit_id, kind, value, faces_id, track_id, start_s, end_s, author FROM edits WHERE video_id = ?"
-        " ORDER BY created_utc",
+        " AND confidence IS NULL ORDER BY created_utc, edit_id",
         [video_id],
         video_id=video_id,
     )
@@ -181,7 +183,35 @@ def video_edits(source: LakeSource, video_id: str) -> dict[str, Any]:
         pieces, _ = splits_of(source.lake, video_id, faces_id)
         for edit in edits:
             edit["shown"] = shown_spans(edit, pieces) if edit.pop("faces_id") in (None, faces_id) else []
-    return {"edits": edits, "people": people}
+    return {"edits": _found_people(source, video_id) + edits, "people": people}
+
+
+def _found_people(source: LakeSource, video_id: str) -> list[dict[str, Any]]:
+    rows = source.dicts(
+        """
+        WITH found AS (
+            SELECT e.video_id, e.value, p.track_id, p.confidence FROM people p JOIN edits e
+            ON p.video_id = e.video_id AND p.faces_id = e.faces_id AND p.track_id = e.track_id
+            WHERE e.kind = 'person' AND e.confidence IS NOT NULL AND p.confidence IS NOT NULL
+        )
+        SELECT value, list(track_id ORDER BY track_id) FILTER (video_id = $1) AS tracks,
+               min(confidence) FILTER (video_id = $1) AS confidence, count(DISTINCT video_id) AS n_videos
+        FROM found GROUP BY value HAVING count(*) > 1 AND bool_or(video_id = $1) ORDER BY tracks
+        """,
+        [video_id],
+        video_id=video_id,
+    )
+    return [
+        {
+            "edit_id": None,
+            "kind": "found",
+            "value": row["value"],
+            "confidence": row["confidence"],
+            "n_videos": row["n_videos"],
+            "shown": [{"track_id": track_id, "start_s": None, "end_s": None} for track_id in row["tracks"]],
+        }
+        for row in rows
+    ]
 
 
 @dataclass(frozen=True)

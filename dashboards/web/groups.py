@@ -27,12 +27,14 @@ N_PARTS = 40
 @dataclass(frozen=True)
 class VideoMeans:
     """V videos in the order of video_id: the paths of each, its mean probabilities float64 [V,8], and the same over its
-    parts float64 [V,N_PARTS,8], NaN where no face was seen; weighted by time over all its faces."""
+    parts float64 [V,N_PARTS,8], NaN where no face was seen; weighted by time over all its faces. With ``people`` a row
+    is one person in one video, and the faces are theirs."""
 
     video_ids: tuple[str, ...]
     paths: tuple[tuple[str, ...], ...]
     mean: np.ndarray
     parts: np.ndarray
+    people: tuple[str, ...] = ()
 
 
 _SUMS = ", ".join(f"sum(sum_p_{name}_s) AS {name}" for name in EXPRESSIONS)
@@ -50,31 +52,39 @@ _FROM_SECONDS = f"""
              JOIN seconds s ON s.video_id = l.video_id AND s.second = floor((p.part + 0.5) * lasts_s / {N_PARTS})
         WHERE lasts_s < {N_PARTS}
     )
-    SELECT video_id, least(part, {N_PARTS - 1}) AS part, sum(screen_time_s) AS seen_s, {_SUMS}
-    FROM parted GROUP BY ALL
+    SELECT video_id, {{person}} AS person, least(part, {N_PARTS - 1}) AS part, sum(screen_time_s) AS seen_s, {_SUMS}
+    FROM parted {{people}} GROUP BY ALL
 """
+#: What a row of the answer is about: a video, or a person in it who was named, merged or found.
+_OF_VIDEOS = {"person": "''", "people": ""}
+_OF_PEOPLE = {
+    "person": "w.person_id",
+    "people": "JOIN (SELECT video_id, track_id, person_id FROM people) w USING (video_id, track_id)",
+}
 #: ``seconds`` as it would be if the model's probabilities were the reweighted ones: a row a face is read for it.
 _REWEIGHTED = (
-    "WITH seconds AS (SELECT video_id, CAST(floor(time_s) AS INTEGER) AS second, sum(duration_s) AS screen_time_s, "
+    "WITH seconds AS (SELECT video_id, track_id, CAST(floor(time_s) AS INTEGER) AS second,"
+    " sum(duration_s) AS screen_time_s, "
     + ", ".join(f"sum(p_{name} * duration_s) AS sum_p_{name}_s" for name in EXPRESSIONS)
     + f" FROM reweighted() GROUP BY ALL) FROM ({_FROM_SECONDS})"
 )
 
 
-def read_means(source: LakeSource, *, reweighted: bool = False) -> VideoMeans:
+def read_means(source: LakeSource, *, reweighted: bool = False, by_person: bool = False) -> VideoMeans:
     """Means of every finished video that shows a face; excluded spans are left out, as in the view ``seconds``.
 
-    With ``reweighted``, those of the table function of that name, without videos whose model does not say what it
-    learned from.
+    ``by_person``: of every person in each video who was named, merged or found. With ``reweighted``, those of the table
+    function of that name, without videos whose model does not say what it learned from.
     """
 
     def read() -> VideoMeans:
-        rows = source.rows(_REWEIGHTED if reweighted else _FROM_SECONDS)
-        ids = rows["video_id"].to_pylist()
-        row_of = {video_id: k for k, video_id in enumerate(sorted(set(ids)))}
+        asked = _REWEIGHTED if reweighted else _FROM_SECONDS
+        rows = source.rows(asked.format(**(_OF_PEOPLE if by_person else _OF_VIDEOS)))
+        ids = list(zip(rows["video_id"].to_pylist(), rows["person"].to_pylist(), strict=True))
+        row_of = {which: k for k, which in enumerate(sorted(set(ids)))}
         total = np.zeros((len(row_of), N_PARTS, len(EXPRESSIONS)))
         seen = np.zeros((len(row_of), N_PARTS, 1))
-        at = (np.array([row_of[name] for name in ids], dtype=int), rows["part"].to_numpy())
+        at = (np.array([row_of[which] for which in ids], dtype=int), rows["part"].to_numpy())
         total[at] = np.stack([rows[name].to_numpy().astype(np.float64) for name in EXPRESSIONS], axis=1)
         seen[at] = rows["seen_s"].to_numpy()[:, None]
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -83,10 +93,14 @@ def read_means(source: LakeSource, *, reweighted: bool = False) -> VideoMeans:
         paths: dict[str, list[str]] = {}
         for row in library(source):
             paths.setdefault(row["video_id"], []).append(row["path"])
-        kept = [video_id for video_id, k in row_of.items() if known[k]]
-        return VideoMeans(tuple(kept), tuple(tuple(sorted(paths[name])) for name in kept), mean[known], parts[known])
+        kept = [which for which, k in row_of.items() if known[k]]
+        video_ids = tuple(video_id for video_id, _ in kept)
+        people = tuple(person for _, person in kept) if by_person else ()
+        return VideoMeans(
+            video_ids, tuple(tuple(sorted(paths[name])) for name in video_ids), mean[known], parts[known], people
+        )
 
-    return source.kept(("means by part", str(reweighted)), read)
+    return source.kept(("means by part", str(reweighted), str(by_person)), read)
 
 
 def _condition(paths: Sequence[str], condition_of: Mapping[str, str]) -> tuple[str, str] | None:
@@ -95,22 +109,31 @@ def _condition(paths: Sequence[str], condition_of: Mapping[str, str]) -> tuple[s
 
 
 def by_condition(means: VideoMeans, condition_of: Mapping[str, str]) -> dict[str, np.ndarray]:
-    """Rows of each condition, by its name; ``condition_of`` maps paths to conditions.
+    """Rows of each condition, by its name, or of each person; ``condition_of`` maps paths to conditions.
 
     A video with several paths counts once, under the first of them that has a condition.
     """
     rows: dict[str, list[int]] = {}
-    for k, paths in enumerate(means.paths):
+    for k, person in enumerate(means.people):
+        rows.setdefault(person, []).append(k)
+    for k, paths in enumerate(() if means.people else means.paths):
         if found := _condition(paths, condition_of):
             rows.setdefault(found[1], []).append(k)
     return {name: np.array(rows[name]) for name in sorted(rows)}
 
 
 def left_out(
-    source: LakeSource, condition_of: Mapping[str, str], shown: Collection[str], *, reweighted: bool = False
+    source: LakeSource,
+    condition_of: Mapping[str, str],
+    shown: Collection[str],
+    *,
+    reweighted: bool = False,
+    by_person: bool = False,
 ) -> dict[str, list[str]]:
     """Paths of the lake that a comparison leaves out, by the reason; ``shown`` are the groups that it shows."""
     means = read_means(source, reweighted=reweighted)
+    people = read_means(source, reweighted=reweighted, by_person=True) if by_person else means
+    with_shown = {video_id for video_id, who in zip(people.video_ids, people.people, strict=False) if who in shown}
     paths_of = dict(zip(means.video_ids, means.paths, strict=True))
     plain = set(read_means(source).video_ids)
     found: dict[str, list[str]] = {}
@@ -127,6 +150,11 @@ def left_out(
             reason = "every face is excluded"
         elif video_id not in paths_of:
             reason = "the model does not say what it learned from, so its scores cannot be reweighted"
+        elif by_person:
+            if video_id in with_shown:
+                continue
+            chosen = video_id in people.video_ids
+            reason = "none of its people is chosen" if chosen else "nobody in it was named, merged or found"
         elif counted is None:
             reason = "no condition"
         elif counted[1] not in shown:

@@ -55,6 +55,8 @@ def find(videos: tuple[str, ...], across: bool, keep_embeddings: bool, lake: str
         f"{found.n_people} people in {found.n_tracks} tracks of {found.n_videos} videos{before};"
         f" {found.n_unclear} tracks have no face that is large and clear enough"
     )
+    if found.n_mixed:
+        click.echo(f"{found.n_mixed} tracks seem to show two people and are left out: split them in the dashboard")
     click.echo(f"{found.n_written} tracks written, {found.n_taken_back} earlier ones taken back")
     sys.exit(1 if found.failed else 0)
 

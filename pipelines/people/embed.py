@@ -21,6 +21,8 @@ __all__ = ["MIN_FACE_PX", "best_faces", "embed_tracks"]
 MIN_FACE_PX = 40.0
 #: A face for each such time that a track is seen, and how many there are at most.
 _FACE_PER_S, _MAX_FACES = 2.0, 5
+#: Faces that the network takes at once: half as dear as one by one.
+_BATCH_FACES = 8
 #: Beyond this size a face shows the network nothing more.
 _LARGE_PX = 120.0
 #: Faces this near to the best one of their part of a track are as good: of them the one that costs least is taken.
@@ -83,19 +85,21 @@ def embed_tracks(
         if (frame, face) not in known
     }
     crops = _read_crops(video, tracks, chosen, wanted)
+    embedded = {
+        place: known[place] for track in tracks for place in _places(track, chosen[track.key[2]]) if place in known
+    }
+    fresh = sorted(crops.keys() - known.keys())
+    for first in range(0, len(fresh), _BATCH_FACES):
+        some = fresh[first : first + _BATCH_FACES]
+        embedded |= zip(some, identity()(torch.stack([crops[place] for place in some])).numpy(), strict=True)
+        heartbeat()
     found = {}
-    for track in tracks:  # a track at a time: its numbers do not depend on what else is asked for
+    for track in tracks:
         rows = chosen[track.key[2]]
         places = _places(track, rows)
-        fresh = [place for place in places if place in crops and place not in known]
-        embedded = (
-            dict(zip(fresh, identity()(torch.stack([crops[p] for p in fresh])).numpy(), strict=True)) if fresh else {}
-        )
-        embedded |= {place: known[place] for place in places if place in known}
         have = [i for i, place in enumerate(places) if place in embedded]
         if have:
             found[track.key[2]] = rows[have], np.stack([embedded[places[i]] for i in have])
-        heartbeat()
     return found
 
 

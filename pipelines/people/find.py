@@ -46,6 +46,8 @@ WITHIN_LIMIT, ACROSS_LIMIT = 0.58, 0.52
 #: the same pairs.
 _EVEN, _PER_UNIT = 0.60, 40.0
 _CONFIDENCE_DIGITS = 3
+#: No two faces of one person in one track were so far apart: such a track goes on over a cut that was missed.
+_MIXED_LIMIT = 0.70
 
 Progress = Callable[[str, int, int], None]
 
@@ -53,14 +55,15 @@ Progress = Callable[[str, int, int], None]
 @dataclass(frozen=True)
 class FoundPeople:
     """What ``find_people`` did: videos that were looked at or were done before, tracks that were told and how many
-    people they are, tracks without a face to tell them by, edits written and taken back, and videos that could not be
-    read, each with the reason."""
+    people they are, tracks without a face to tell them by, tracks that seem to show two people, edits written and taken
+    back, and videos that could not be read, each with the reason."""
 
     n_videos: int
     n_done_before: int
     n_tracks: int
     n_people: int
     n_unclear: int
+    n_mixed: int
     n_written: int
     n_taken_back: int
     failed: tuple[tuple[str, str], ...]
@@ -96,29 +99,35 @@ def find_people(
         files = defaultdict(list)
         for row in rows_of(con, FILES_SQL).to_pylist():
             files[row["video_id"]].append(row)
-    said, before = what_people_said(lake), found_tracks(lake)
-    identity = lru_cache(maxsize=1)(FaceIdentity)
-    told: dict[TrackKey, np.ndarray] = {}
-    apart: set[tuple[TrackKey, TrackKey]] = set()
-    failed, looked_at, n_done, n_unclear, counts = list[tuple[str, str]](), list[str](), 0, 0, np.zeros(4, int)
-    for done, video in enumerate(videos):
-        progress(f"people: {video.file_name}", done, len(videos))
-        tracks, sharing, n_without = faces_of_tracks(lake, video, MIN_FACE_PX)
-        if not across and tracks and all(track.key in before for track in tracks):
-            n_done += 1
-            continue
-        try:
-            found = _embed(lake, video, tracks, files[video.video_id], identity, keep)
-        except VideoError as error:
-            failed.append((video.path, f"{error.code}: {error.message}"))
-            continue
-        n_unclear += n_without + len(tracks) - len(found)
-        looked_at.append(video.video_id)
-        if across:
-            told |= found
-            apart |= sharing
-        else:
-            counts += _propose(lake, found, sharing, said, [video.video_id])
+        said, before = what_people_said(lake), found_tracks(lake)
+        identity = lru_cache(maxsize=1)(FaceIdentity)
+        told: dict[TrackKey, np.ndarray] = {}
+        apart: set[tuple[TrackKey, TrackKey]] = set()
+        failed: list[tuple[str, str]] = []
+        looked_at: list[str] = []
+        n_done = n_unclear = n_mixed = 0
+        counts = np.zeros(4, int)
+        for done, video in enumerate(videos):
+            progress(f"people: {video.file_name}", done, len(videos))
+            tracks, sharing, n_without = faces_of_tracks(con, video, MIN_FACE_PX)
+            if not across and tracks and all(track.key in before for track in tracks):
+                n_done += 1
+                continue
+            try:
+                found = _embed(lake, video, tracks, files[video.video_id], identity, keep)
+            except VideoError as error:
+                failed.append((video.path, f"{error.code}: {error.message}"))
+                continue
+            n_unclear += n_without + len(tracks) - len(found)
+            mixed = [key for key, faces in found.items() if _spread(faces) > _MIXED_LIMIT]
+            n_mixed += len(mixed)
+            found = {key: faces for key, faces in found.items() if key not in mixed}
+            looked_at.append(video.video_id)
+            if across:
+                told |= found
+                apart |= sharing
+            else:
+                counts += _propose(lake, found, sharing, said, [video.video_id])
     if across and looked_at:
         progress("people: joining", len(videos), len(videos))
         counts += _propose(lake, told, apart, said, looked_at)
@@ -130,6 +139,7 @@ def find_people(
         n_tracks=n_tracks,
         n_people=n_people,
         n_unclear=n_unclear,
+        n_mixed=n_mixed,
         n_written=n_written,
         n_taken_back=n_taken_back,
         failed=tuple(failed),
@@ -216,6 +226,11 @@ def _same_within(
         within = join([faces[i] for i in own], WITHIN_LIMIT, **conditions)
         joined |= {(own[person], own[i]) for i, person in enumerate(within.tolist()) if person != i}
     return joined
+
+
+def _spread(faces: np.ndarray) -> float:
+    """The largest distance between two faces of a track."""
+    return float(np.linalg.norm(faces[:, None] - faces[None], axis=2).max())
 
 
 def _confidence(has_others: np.ndarray, distance: np.ndarray) -> np.ndarray:

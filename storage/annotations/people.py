@@ -16,13 +16,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from storage.delta.relations import quote, read_errors, relation_sql, rows_of, shared_connection
+from storage.delta.relations import Connection, quote, read_errors, relation_sql, rows_of, shared_connection
 from storage.delta.tables import append_once, lock
 from storage.lake import Lake
 from storage.schema import LANDMARKS, TABLES
 from storage.sql.corrections import BASIC_VIEWS
 from storage.sql.selection import ChosenVideo
-from storage.sql.views import connect
 
 __all__ = [
     "FINDER",
@@ -67,29 +66,25 @@ class TrackFaces:
 
 
 def faces_of_tracks(
-    lake: Lake, video: ChosenVideo, min_face_px: float
+    con: Connection, video: ChosenVideo, min_face_px: float
 ) -> tuple[list[TrackFaces], set[tuple[TrackKey, TrackKey]], int]:
     """The tracks of a video with faces of good quality, by number, every pair of them that shares a frame, and how many
     tracks have no such face.
 
-    Splits and exclusions count as the view ``scores`` has them.
-
-    Raises:
-        LakeError: the lake cannot be read.
+    Splits and exclusions count as the view ``scores`` has them; ``con`` is from ``storage.sql.views.connect``.
     """
     points = [f"{point}_{axis}_px" for point in LANDMARKS for axis in "xy"]
     of_video = f"FROM scores WHERE video_id = {quote(video.video_id)}"
-    with read_errors(lake.location), connect(lake, [video.video_id]) as con:
-        rows = rows_of(
-            con,
-            f"SELECT track_id, frame_index, face_index, pts_s, time_s, face_px, sharpness, {', '.join(points)}"
-            f" {of_video} AND quality_ok AND face_px >= {float(min_face_px)} ORDER BY track_id, frame_index",
-        )
-        pairs = con.execute(
-            f"SELECT DISTINCT a.track_id, b.track_id FROM (SELECT track_id, frame_index {of_video}) a"
-            f" JOIN (SELECT track_id, frame_index {of_video}) b USING (frame_index) WHERE a.track_id < b.track_id"
-        ).fetchall()
-        n_tracks = int(con.execute(f"SELECT count(DISTINCT track_id) {of_video}").fetchall()[0][0])
+    rows = rows_of(
+        con,
+        f"SELECT track_id, frame_index, face_index, pts_s, time_s, face_px, sharpness, {', '.join(points)} {of_video}"
+        f" AND quality_ok AND face_px >= {float(min_face_px)} ORDER BY track_id, frame_index",
+    )
+    pairs = con.execute(
+        f"SELECT DISTINCT a.track_id, b.track_id FROM (SELECT track_id, frame_index {of_video}) a"
+        f" JOIN (SELECT track_id, frame_index {of_video}) b USING (frame_index) WHERE a.track_id < b.track_id"
+    ).fetchall()
+    n_tracks = int(con.execute(f"SELECT count(DISTINCT track_id) {of_video}").fetchall()[0][0])
 
     def column(name: str, kind: type) -> np.ndarray:
         return rows[name].to_numpy().astype(kind)

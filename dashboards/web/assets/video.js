@@ -350,17 +350,28 @@
       const list = byId("edit-list");
       list.replaceChildren();
       edits.edits.forEach((edit) => {
+        if (edit.kind === "found") { list.append(this.found(edit)); return; }
         const faces = edit.shown.filter((span) => span.track_id !== null).map((span) => ` face ${span.track_id}`).join(",");
         const other = edit.shown.length ? "" : " (of faces found with other settings)";
         const when = edit.start_s === null ? "" : ` ${mfer.clock(edit.start_s)}` + (edit.end_s === null ? "" : ` to ${mfer.clock(edit.end_s)}`);
         const row = element("li");
         const undo = element("button", "small", "undo");
         undo.onclick = () => this.edit({ undo: edit.edit_id }, "Taken back.");
-        const value = { split: ` (face ${edit.value} from there on)`, merge: ` with face ${edit.value}` }[edit.kind] || (edit.value ? `: ${edit.value}` : "");
+        const value = edit.kind === "person" ? (edit.value ? ": accepted" : ": nobody who was found") : { split: ` (face ${edit.value} from there on)`, merge: ` with face ${edit.value}` }[edit.kind] || (edit.value ? `: ${edit.value}` : "");
         row.append(element("span", "", `${edit.kind}${faces}${when}${value}${other}`), undo);
         list.append(row);
       });
       if (!edits.edits.length) list.append(element("li", "faint", "nothing yet"));
+    }
+
+    /* Whom `mfer people find` found: to accept; single faces are taken out with "nobody who was found". */
+    found(edit) {
+      const row = element("li", "found"), accept = element("button", "small", "accept");
+      const faces = edit.shown.map((span) => span.track_id).join(", ");
+      const videos = edit.n_videos > 1 ? `, also in ${edit.n_videos - 1} other ${edit.n_videos === 2 ? "video" : "videos"}` : "";
+      accept.onclick = () => this.edit({ accept: edit.value }, "Accepted.");
+      row.append(element("span", "", `found: face ${faces} is one person (${Math.round(100 * edit.confidence)} % sure${videos})`), accept);
+      return row;
     }
 
     face() { // of a name, a merge or a span; null: the whole picture
@@ -382,6 +393,11 @@
       const other = byId("edit-other").value;
       if (this.face() === null || other === "") { this.say("Choose two faces first: of whom, and the same person as whom."); return; }
       this.edit(this.ofFace({ kind: "merge", value: other }), "The two faces are one person now.");
+    }
+
+    notFound() {
+      if (this.face() === null) { this.say("Choose a face first."); return; }
+      this.edit(this.ofFace({ kind: "person" }), "This face is nobody who was found.");
     }
 
     splitFace() {
@@ -423,7 +439,7 @@
 
     undoLast() {
       this.edit(() => {
-        const last = this.timeline.edits.edits.at(-1);
+        const last = this.timeline.edits.edits.filter((edit) => edit.edit_id).at(-1);
         if (!last) this.say("There is nothing to take back.");
         return last && { undo: last.edit_id };
       }, "Taken back.");

@@ -74,7 +74,11 @@ def layout(source: LakeSource) -> list[Any]:
                     "label": "reweighted: rare expressions are read more often (each probability over the share of its"
                     f" class in training, to the power {power})",
                     "value": "reweighted",
-                }
+                },
+                {
+                    "label": "by person: those who were named, merged or found; n is the videos that they are in",
+                    "value": "person",
+                },
             ],
             [],
             id="compare-options",
@@ -327,7 +331,7 @@ def register(app: Dash, source: LakeSource) -> None:
         State("compare-groups", "value"),
     )
     def offer(conditions: dict[str, str], options: list[str] | None, chosen: list[str] | None) -> Any:
-        names = list(by_condition(read_means(source, reweighted=bool(options)), conditions))
+        names = list(by_condition(read_means(source, **_choices(options)), conditions))
         kept = [name for name in chosen or [] if name in names] if ctx.triggered_id == "compare-options" else []
         return _options(names), kept or names[:_MAX_GROUPS]
 
@@ -344,7 +348,7 @@ def register(app: Dash, source: LakeSource) -> None:
     def chosen_groups(
         chosen: list[str] | None, conditions: dict[str, str], options: list[str] | None
     ) -> tuple[VideoMeans, dict[str, np.ndarray]]:
-        means = read_means(source, reweighted=bool(options))
+        means = read_means(source, **_choices(options))
         groups = by_condition(means, conditions)
         return means, {name: groups[name] for name in (chosen or [])[:_MAX_GROUPS] if name in groups}
 
@@ -364,7 +368,7 @@ def register(app: Dash, source: LakeSource) -> None:
             numbers=tuple(range(1, 2 + len(EXPRESSIONS))),
             empty="No video with a face in these groups.",
         )
-        missing = left_out(source, conditions, list(groups), reweighted=bool(options))
+        missing = left_out(source, conditions, list(groups), **_choices(options))
         return bars(means, groups), listed, _named(missing, len(library(source)))
 
     @app.callback(Output("compare-curves", "figure"), *asked, Input("compare-expression", "value"))
@@ -390,6 +394,11 @@ def register(app: Dash, source: LakeSource) -> None:
             empty="A difference needs two groups.",
         )
         return difference_chart(found, names), listed
+
+
+def _choices(options: Sequence[str] | None) -> dict[str, bool]:
+    """What is ticked, as arguments of ``read_means`` and ``left_out``."""
+    return {"reweighted": "reweighted" in (options or ()), "by_person": "person" in (options or ())}
 
 
 def _options(names: Sequence[str]) -> list[dict[str, Any]]:

@@ -301,6 +301,7 @@ def _edits() -> html.Section:
         [
             field("Same person as", html.Select([], id="edit-other")),
             button("join the two faces", "mergeFace"),
+            button("nobody who was found", "notFound"),
         ],
         [field("Event", text("edit-event", "what happens here")), button("mark an event (e)", "markEvent")],
     ]
