@@ -112,7 +112,8 @@ class AnalysisOptions:
     device: str = _option("auto", "auto, cpu, cuda or cuda:N.")
     decoder: str = _option(
         "auto",
-        "auto is pyav. decord, and torchcodec, which can decode on a GPU, read only files that a scan verified.",
+        "auto is pyav, and pillow for pictures. decord, and torchcodec, which can decode on a GPU, read only files that"
+        " a scan verified.",
         choices=("auto", *DECODERS),
     )
     workers: int | None = _option(

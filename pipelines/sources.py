@@ -142,9 +142,8 @@ def find_videos(
             search.store(str(named))
         else:
             search.named(named)
-    return FoundVideos(
-        tuple(search.videos.values()), search.n_ignored, tuple(search.problems), n_pictures=search.n_pictures
-    )
+    n_pictures = len(search.pictures_seen - search.videos.keys())
+    return FoundVideos(tuple(search.videos.values()), search.n_ignored + n_pictures, tuple(search.problems), n_pictures)
 
 
 class _Search:
@@ -154,7 +153,8 @@ class _Search:
         self.exclude, self.pictures, self.sequence_fps = exclude, pictures, sequence_fps
         self.videos: dict[str, StoragePath] = {}
         self.problems: list[VideoError] = []
-        self.n_ignored = self.n_pictures = 0
+        self.pictures_seen: set[str] = set()  # and not taken where they were seen
+        self.n_ignored = 0
         self._visited: set[tuple[int, int]] = set()
 
     def named(self, named: str | Path) -> None:
@@ -219,8 +219,9 @@ class _Search:
                     self.n_ignored += 1
                 elif found == place or _is_video(found) or (is_picture and self.pictures):
                     self.videos.setdefault(str(found), found)
+                elif is_picture:
+                    self.pictures_seen.add(str(found))
                 else:
-                    self.n_pictures += is_picture
                     self.n_ignored += 1
         except VideoError as error:
             self.problems.append(error)
@@ -243,8 +244,7 @@ class _Search:
         elif is_wanted:
             self._add(path)
         else:
-            self.n_pictures += 1
-            self.n_ignored += 1
+            self.pictures_seen.add(os.path.abspath(path))
 
     def _add(self, path: Path) -> None:
         self.videos.setdefault(os.path.abspath(path), path)
