@@ -73,8 +73,11 @@ def short_clips() -> str:
         ["MB of the command, at the start and at the end", " · ".join(map(str, memory["command"]))],
         ["MB of the largest worker, at the start and at the end", " · ".join(map(str, memory["worker"]))],
     ]
-    over, over_one = (result["mfer_sql_s"][lake] for lake in ("this lake", "a lake of one clip"))
-    rows += [[f"`mfer sql`, {name}: s over all, over one clip", f"{over[name]} · {over_one[name]}"] for name in over]
+    over, over_one = (result["mfer_sql_cpu_s_and_s"][lake] for lake in ("this lake", "a lake of one clip"))
+    rows += [
+        [f"`mfer sql`, {name}: CPU s and s over all, over one clip", " · ".join(map(str, over[name] + over_one[name]))]
+        for name in over
+    ]
     head = [f"{result['n_clips']:,} clips of {result['n_frames']} frames, {result['n_workers']} workers", ""]
     return table(head, [*rows, ["load average", str(result["load_average"])]])
 
