@@ -1,7 +1,7 @@
 """A quiet end of processes that ran a flow.
 
-Prefect leaves two threads with an event loop running. What they hold survives the interpreter's own cleaning up, among it
-all of DuckDB's module, about which its binding library then complains in forty lines on standard error.
+Prefect leaves two threads with an event loop running. What they hold survives the interpreter's own cleaning up, among
+it all of DuckDB's module, about which its binding library then complains in forty lines on standard error.
 """
 
 from __future__ import annotations
