@@ -39,8 +39,12 @@ av.logging.set_level(None)  # libav's own log lines are noise on a user's termin
 #: Demuxers that read text or name other files: their bytes are not the video.
 _NOT_VIDEO_FORMATS = {"concat", "concatf", "dash", "hls", "imf", "sdp", "tty", "vobsub", "webvtt"}
 
-#: The first bytes of an FLV file: sound, pictures or both (Video File Format Specification, version 10, annex E.2).
-_FLV_HEAD = re.compile(rb"FLV\x01[\x01\x04\x05]\x00\x00\x00\x09")
+#: The first bytes of a file. FLV: sound, pictures or both (Video File Format Specification, version 10, annex E.2).
+#: Matroska: an EBML header (RFC 8794, 11.2.1) that holds a DocType; libav reads on into a second segment, not a third.
+_HEADS = {
+    "flv": re.compile(rb"FLV\x01[\x01\x04\x05]\x00\x00\x00\x09"),
+    "matroska,webm": re.compile(rb"\x1a\x45\xdf\xa3.{1,48}\x42\x82.(webm|matroska)", re.DOTALL),
+}
 _MAX_PACKET_BYTES = 16 << 20
 _SEGMENT_ID = b"\x18\x53\x80\x67"
 #: The segment of a Matroska file follows a header of some dozen bytes.
@@ -252,8 +256,8 @@ def another_follows(container: InputContainer, last_packet_at: int) -> bool:
     """
     if container.format.name.startswith("mov"):
         return sum(kind == b"moov" for kind, _ in _boxes(container.name)) > 1
-    if container.format.name == "flv":
-        with open(container.name, "rb") as file:
-            file.seek(max(last_packet_at, 0))
-            return _FLV_HEAD.search(file.read(_MAX_PACKET_BYTES)) is not None
-    return False
+    if (head := _HEADS.get(container.format.name)) is None:
+        return False
+    with open(container.name, "rb") as file:
+        file.seek(max(last_packet_at, 0))
+        return head.search(file.read(_MAX_PACKET_BYTES)) is not None

@@ -112,10 +112,12 @@ def _first_packet(video: Video, first_frame: int) -> int:
     """The position from which on packets have to be decoded, so that all frames from the first wanted one are right.
 
     It is a key frame that comes before all packets of these frames, and is shown before them; or, for good measure, the
-    one before that, since some encoders refer across a key frame. 0 where frames can only be counted.
+    one before that, since some encoders refer across a key frame. 0 where frames can only be counted, and where a
+    decoder that begins with a picture that is smaller than the file says would take it for one of two fields.
     """
     frame_of = video.frame_of_packet
-    if first_frame == 0 or not video.exact_pts:
+    may_be_field = video.info.codec == "mjpeg" and len(video.shapes) > 1
+    if first_frame == 0 or not video.exact_pts or may_be_field:
         return 0
     needed = np.flatnonzero(frame_of >= first_frame)
     end = int(needed[0]) + 1 if len(needed) else len(frame_of)

@@ -318,8 +318,11 @@ def _only_shape(frame: VideoFrame | None, stream: VideoStream) -> Shape:
 
 
 def _shows_nothing(packet: av.Packet, stream: VideoStream) -> bool:
-    """Whether a packet is a reference for others only: VP8's hidden frames, of which the first byte says so."""
-    return stream.codec_context.name in ("vp8", "libvpx") and not bytes(memoryview(packet)[:1])[0] & 0x10
+    """Whether a packet shows no picture, of which its first byte says so: a hidden frame of VP8, to which others refer,
+    or a header of Theora, where recordings were joined."""
+    first = bytes(memoryview(packet)[:1])[0]
+    name = stream.codec_context.name
+    return (name in ("vp8", "libvpx") and not first & 0x10) or (name == "theora" and first & 0x80 != 0)
 
 
 def _note_sound(scan: _Scan, packet: av.Packet) -> None:
@@ -333,14 +336,18 @@ def _note_sound(scan: _Scan, packet: av.Packet) -> None:
 def _continue_times(scan: _Scan) -> None:
     """Where recordings were joined end to end, let the times of each go on where those before it ended."""
     pts, dts, duration = (np.frombuffer(values, np.int64) for values in (scan.pts, scan.dts, scan.duration))
+    shown = ~np.frombuffer(scan.is_hidden, bool)
     shift_from, shifts = [0], [0]
     for seam in np.flatnonzero(np.diff(dts) < 0) + 1:
         # two packets on either side, so that a single one with a wrong time is no seam
         if dts[seam : seam + 2].max() >= dts[max(seam - 2, 0) : seam].min():
             continue
-        end = int((pts[shift_from[-1] : seam] + duration[shift_from[-1] : seam]).max()) + shifts[-1]
+        before, after = slice(shift_from[-1], seam), slice(seam, seam + _REORDERED_PACKETS)
+        if not (shown[before].any() and shown[after].any()):
+            continue
+        end = int((pts[before] + duration[before])[shown[before]].max()) + shifts[-1]
         shift_from.append(int(seam))
-        shifts.append(end - int(pts[seam : seam + _REORDERED_PACKETS].min()))
+        shifts.append(end - int(pts[after][shown[after]].min()))
     if len(shifts) > 1:
         shift = np.repeat(shifts, np.diff([*shift_from, len(pts)]))
         scan.pts, scan.dts = array("q", (pts + shift).tolist()), array("q", (dts + shift).tolist())
@@ -429,7 +436,9 @@ def _count_missing(container: InputContainer, stream: VideoStream, scan: _Scan, 
     if container.format.name.startswith("mov"):
         return max(0, len(stream.index_entries) - n_seen)
     if container.format.name == "avi":  # its times count the chunks, also those that the camera left empty
-        return max(0, stream.frames - max(n_seen, max(scan.dts, default=-1) + 1))
+        n_short = stream.frames - max(n_seen, max(scan.dts, default=-1) + 1)
+        # where every frame is followed by empty chunks, those of the last one are no frames
+        return max(0, n_short // max(1, int(np.median(np.diff(scan.dts))) if len(scan.dts) > 1 else 1))
     if container.format.name in _DURATION_FORMATS and container.duration:
         short_s = _short_s(container, scan)
         if scan.has_hole and step_s > 0:  # as many as the time from the first frame to the stated end has room for

@@ -23,14 +23,16 @@ _SQUARE_ENOUGH = Fraction(1, 100)
 #: A stream that never stops changing is not followed for ever.
 _MAX_SHAPES = 64
 #: Where key frames state the size: H.264 and HEVC in table 7-1 (types 7 and 33), MPEG-2 in 6.2.2.1, MPEG-4 in 6.2.3,
-#: AV1 in 5.5, VP8 in section 9.1 of RFC 6386, VP9 in 6.2.
+#: AV1 in 5.5, VP8 in section 9.1 of RFC 6386, VP9 in 6.2, JPEG in B.2.2, PNG in 11.2.2.
 _HEADERS = {
     "av1": re.compile(rb"\A(?:\x12\x00)?\x0a.{10}", re.DOTALL),
     "h264": re.compile(rb"\x00\x00\x01[\x07\x27\x47\x67].{4,80}?(?=\x00\x00[\x00\x01])", re.DOTALL),
     "hevc": re.compile(rb"\x00\x00\x01\x42.{4,160}?(?=\x00\x00[\x00\x01])", re.DOTALL),
+    "mjpeg": re.compile(rb"\xff[\xc0-\xc2]\x00[\x0b\x11]\x08.{4}[\x01\x03]\x01", re.DOTALL),
     "mpeg1video": re.compile(rb"\x00\x00\x01\xb3.{4}", re.DOTALL),
     "mpeg2video": re.compile(rb"\x00\x00\x01\xb3.{4}", re.DOTALL),
     "mpeg4": re.compile(rb"\x00\x00\x01[\x20-\x2f].{4,80}?(?=\x00\x00\x01)", re.DOTALL),
+    "png": re.compile(rb"\A\x89PNG\r\n\x1a\n.{4}IHDR.{8}", re.DOTALL),
     "vp8": re.compile(rb"\x9d\x01\x2a.{4}", re.DOTALL),
     "vp9": re.compile(rb"\x49\x83\x42.{5}", re.DOTALL),
 }
@@ -60,8 +62,10 @@ class ShapeChanges:
     def __init__(self, stream: VideoStream) -> None:
         self._context: VideoCodecContext = stream.codec_context
         self._header = _HEADERS.get(self._context.codec.canonical_name)
+        self._nal_length_bytes = _nal_length_bytes(self._context)
         self._known: dict[bytes, tuple[int, int, Fraction] | None] = {}
         self._stored: tuple[int, int, Fraction] | None = None
+        self._first: av.Packet | None = None  # the first key frame, if its size is stated outside the packets
         self.found: list[Shape] = []
 
     def see(self, position: int, packet: av.Packet) -> None:
@@ -70,20 +74,29 @@ class ShapeChanges:
             return
         stated = self._stated(packet)
         if stated is None:
+            self._first = self._first or packet
             return
         if stated not in self._known:
             self._known[stated] = self._decoded(packet)
         stored = self._known[stated]
+        if self._first is not None and not self.found and (first := self._decoded(self._first)) is not None:
+            self._add(0, first)
         if stored is not None and stored != self._stored:
-            width_px, height_px, aspect = self._stored = stored
-            self.found.append(Shape(position, round(width_px * aspect), height_px, aspect))
+            self._add(position, stored)
+
+    def _add(self, position: int, stored: tuple[int, int, Fraction]) -> None:
+        width_px, height_px, aspect = self._stored = stored
+        self.found.append(Shape(position, round(width_px * aspect), height_px, aspect))
 
     def _stated(self, packet: av.Packet) -> bytes | None:
         """The bytes that say the size, to be compared."""
         for data in packet.iter_sidedata() if packet.has_sidedata("new_extradata") else ():
             if data.data_type == "new_extradata":
                 return bytes(data)
-        match = self._header.search(bytes(memoryview(packet)[:_HEAD_BYTES])) if self._header else None
+        head = bytes(memoryview(packet)[:_HEAD_BYTES])
+        if self._nal_length_bytes:
+            return _parameter_set(head, self._nal_length_bytes, is_hevc=self._context.codec.canonical_name == "hevc")
+        match = self._header.search(head) if self._header else None
         return match.group() if match else None
 
     def _decoded(self, packet: av.Packet) -> tuple[int, int, Fraction] | None:
@@ -98,6 +111,30 @@ class ShapeChanges:
         if not frames:
             return None
         return frames[0].width, frames[0].height, square_pixels(context.sample_aspect_ratio)
+
+
+def _nal_length_bytes(context: VideoCodecContext) -> int:
+    """Bytes of the length before each NAL unit of H.264 or HEVC in MP4, Matroska, FLV; 0 where start codes part them.
+
+    ISO/IEC 14496-15, 5.3.3.1 and 8.3.3.1.
+    """
+    name, extra = context.codec.canonical_name, context.extradata or b""
+    at = {"h264": 4, "hevc": 21}.get(name, len(extra))
+    return (extra[at] & 3) + 1 if extra[:1] == b"\x01" and len(extra) > at else 0
+
+
+def _parameter_set(head: bytes, n_length_bytes: int, *, is_hevc: bool) -> bytes | None:
+    """The first sequence parameter set among the NAL units before the picture's own; None where there is none."""
+    at = 0
+    while at + n_length_bytes < len(head):
+        start = at + n_length_bytes
+        at = start + int.from_bytes(head[at:start])
+        kind = head[start] >> 1 & 0x3F if is_hevc else head[start] & 0x1F
+        if kind == (33 if is_hevc else 7):
+            return head[start:at]
+        if kind < 32 if is_hevc else 1 <= kind <= 5:
+            return None
+    return None
 
 
 def canvas_of(shapes: Sequence[Shape]) -> tuple[int, int]:

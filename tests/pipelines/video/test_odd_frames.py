@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import shutil
 import struct
+import subprocess
 from fractions import Fraction
 from pathlib import Path
 
@@ -111,32 +113,79 @@ def test_what_was_joined_end_to_end_is_read_one_after_the_other(tmp_path: Path, 
         assert read_number(read_still(joined, float(video.pts_s[index]))) == index % 20
 
 
-@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".flv"])
-def test_what_was_appended_and_is_not_read_is_said(tmp_path: Path, suffix: str) -> None:
+@pytest.mark.parametrize(("suffix", "n_parts"), [(".mp4", 2), (".mov", 2), (".flv", 2), (".mkv", 3)])
+def test_what_was_appended_and_is_not_read_is_said(tmp_path: Path, suffix: str, n_parts: int) -> None:
     one = write_clip(tmp_path / f"one{suffix}", n_frames=20)
     assert open_video(one).defect is None
     joined = tmp_path / f"joined{suffix}"
-    joined.write_bytes(one.read_bytes() * 2)
+    joined.write_bytes(one.read_bytes() * n_parts)
     defect = open_video(joined).defect
     assert defect is not None
     assert defect[0] == "joined"
 
 
 def written_as(tmp_path: Path, suffix: str, sizes: list[tuple[int, int]]) -> Path:
-    """A recording of 20 frames of each size, joined; each shows its number in the middle of a frame without borders."""
-    codec = {".webm": "libvpx", ".ts": "libx264", ".mpg": "mpeg2video"}[suffix]
+    """A recording of 20 frames of each size, joined; each shows its number in the middle of a frame without borders.
+
+    Where files cannot be joined end to end, the packets are copied one part after the other, as ``-f concat`` does.
+    """
+    codec = {".webm": "libvpx", ".mpg": "mpeg2video", ".avi": "mjpeg"}.get(suffix, "libx264")
+    of_part = suffix if suffix in (".webm", ".mpg", ".avi") else ".ts"
+    options, pixels = ({}, "yuvj420p") if codec == "mjpeg" else ({"g": "5", "bf": "0"}, "yuv420p")
     parts = [
         write_clip(
-            tmp_path / f"{k}{suffix}", n_frames=20, codec=codec, options={"g": "5"}, width_px=width, height_px=height
+            tmp_path / f"{k}{of_part}",
+            codec=codec,
+            n_frames=20,
+            options=options,
+            pix_fmt=pixels,
+            width_px=w,
+            height_px=h,
         )
-        for k, (width, height) in enumerate(sizes)
+        for k, (w, h) in enumerate(sizes)
     ]
     joined = tmp_path / f"joined{suffix}"
-    joined.write_bytes(b"".join(part.read_bytes() for part in parts))
+    if suffix in (".webm", ".ts", ".mpg"):
+        joined.write_bytes(b"".join(part.read_bytes() for part in parts))
+        return joined
+    with av.open(str(joined), "w") as out:
+        stream, n_written = None, 0
+        for part in parts:
+            with av.open(str(part)) as source:
+                stream = stream or out.add_stream_from_template(source.streams.video[0])
+                for packet in source.demux(video=0):
+                    if packet.size:
+                        packet.stream, packet.time_base = stream, Fraction(1, 25)
+                        packet.pts = packet.dts = n_written
+                        packet.duration = 1
+                        out.mux(packet)
+                        n_written += 1
     return joined
 
 
-@pytest.mark.parametrize("suffix", [".webm", ".ts", ".mpg"])
+def test_empty_chunks_after_every_frame_of_an_avi_are_no_missing_frames(tmp_path: Path) -> None:
+    """What ffmpeg writes where the rate is stated as twice of what it is, as for H.264 copied from MP4."""
+    path = write_pictures(tmp_path / "doubled.avi", "mjpeg", "JPEG", [0, 2, 4, 6, 8, 10])
+    data = bytearray(path.read_bytes())
+    length = data.index(b"strh") + 8 + 32
+    assert int.from_bytes(data[length : length + 4], "little") == 11
+    data[length : length + 4] = (12).to_bytes(4, "little")
+    path.write_bytes(data)
+    video = open_video(path)
+    assert (video.info.n_frames, video.n_missing) == (6, 0)
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="PyAV has no encoder of Theora")
+def test_headers_between_joined_recordings_are_no_frames(tmp_path: Path) -> None:
+    one, joined = tmp_path / "one.ogv", tmp_path / "joined.ogv"
+    source = write_clip(tmp_path / "a.mkv", n_frames=20, codec="ffv1")
+    subprocess.run(["ffmpeg", "-v", "error", "-i", source, "-c:v", "libtheora", "-q:v", "9", one], check=True)
+    joined.write_bytes(one.read_bytes() * 2)
+    assert numbers(joined) == list(range(20)) * 2
+    np.testing.assert_allclose(open_video(joined).pts_s, 0.04 * np.arange(40), atol=1e-6)
+
+
+@pytest.mark.parametrize("suffix", [".webm", ".ts", ".mpg", ".mp4", ".mkv", ".avi"])
 @pytest.mark.parametrize(
     ("first", "then", "whole"),
     [((208, 120), (416, 240), (416, 240)), ((416, 240), (208, 120), (416, 240)), ((240, 416), (416, 240), (416, 416))],
