@@ -18,7 +18,7 @@ from tests.pictures import numbered
 def read(name: Path) -> dict[int, int]:
     """The number on each frame that can be read, by its index."""
     return {
-        int(index): read_number(rgb.numpy())
+        int(index): read_number(rgb)
         for batch in decode(open_video(name), batch_frames=3)
         for index, rgb in zip(batch.frame_index, batch.rgb, strict=True)
     }
