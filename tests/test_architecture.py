@@ -37,6 +37,10 @@ ROOM_MAY_IMPORT = {
     "pipelines/video": {f"pipelines/{name}.py" for name in ("batches", "errors", "heartbeat")},
     "pipelines/faces": {"pipelines/batches.py", "pipelines/profile.py", "pipelines/scoring", "pipelines/video"},
     "pipelines/scoring": {"pipelines/batches.py"},
+    "pipelines/people": {
+        *(f"pipelines/{name}.py" for name in ("errors", "heartbeat", "remote")),
+        "pipelines/video",
+    },
     "pipelines/learning": {
         *(f"pipelines/{name}.py" for name in ("batches", "errors", "remote", "settings", "sources")),
         *(f"pipelines/{name}" for name in ("faces", "scoring", "video")),
