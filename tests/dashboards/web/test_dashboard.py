@@ -573,7 +573,7 @@ def test_the_list_of_videos_is_around_the_one_that_is_open_and_is_searched_by_pa
     told = client(shared).get(f"/api/videos?near={video_id(3)}").get_json()
     assert told["n_videos"] == len(told["videos"]) == 6
     found = client(shared).get("/api/videos?text=FILMS/a%20clip").get_json()["videos"]
-    assert [row["file_name"] for row in found] == ["clip 0.mp4", "clip 2.mp4", "clip 4.mp4"]
+    assert [row["title"] for row in found] == ["clip 0.mp4", "clip 2.mp4", "clip 4.mp4"]
 
 
 def test_judgements_arrive_with_who_when_and_which_face(film: tuple[Lake, Path, str]) -> None:
