@@ -21,7 +21,7 @@ from storage.delta.tables import MARKER
 from storage.errors import LakeError
 from storage.identity import canonical_json, content_of_video, path_text
 from storage.records import FinishedVideo, RunManifest, VideoCounts, VideoOutcome
-from storage.schema import FACE_COLUMNS, OBSERVATIONS, SCHEMA_VERSION, TABLES
+from storage.schema import FACE_COLUMNS, OBSERVATIONS, SCHEMA_VERSION, TABLES, conform
 from storage.stitch import SeamLimits
 from storage.summary import count_rows, sum_seconds, sum_spans, sum_track_pieces
 
@@ -226,7 +226,7 @@ class Lake:
             finished.setdefault(_key(video), video)
         ours = self.commit_segments(list(parts.values()))
         rows_of_ours = {
-            (video_id, analysis_id): tables.as_stored(OBSERVATIONS, _fill_in(parts[video_id, analysis_id]))
+            (video_id, analysis_id): conform(_fill_in(parts[video_id, analysis_id]), OBSERVATIONS.schema)
             for analysis_id, video_id, _ in ours
         }
         counts, new = self._finish(list(finished.values()), rows_of_ours)
@@ -311,7 +311,7 @@ class Lake:
         stored = [video_id for video_id in video_ids if (video_id, analysis_id) not in in_memory]
         sources = []
         if held:
-            con.register("in_memory", pa.concat_tables(held))
+            con.register("in_memory", tables.as_stored(OBSERVATIONS, pa.concat_tables(held)))
             sources.append("FROM in_memory")
         if stored:
             source = relation_sql(self.location, "observations", analysis_id=analysis_id, video_ids=stored)

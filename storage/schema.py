@@ -452,11 +452,12 @@ def conform(rows: pa.Table, schema: pa.Schema) -> pa.Table:
 
     Raises ValueError for an unknown column and ArrowInvalid where a value does not fit the type.
     """
-    unknown = set(rows.column_names) - set(schema.names)
+    known = dict(zip(rows.column_names, rows.columns, strict=True))
+    unknown = known.keys() - set(schema.names)
     if unknown:
         raise ValueError(f"unknown columns {', '.join(sorted(unknown))}; the table has {', '.join(schema.names)}")
-    columns = [
-        rows[field.name].cast(field.type) if field.name in rows.column_names else pa.nulls(len(rows), field.type)
-        for field in schema
-    ]
+    columns = []
+    for field in schema:
+        column = known[field.name] if field.name in known else pa.nulls(len(rows), field.type)
+        columns.append(column if column.type == field.type else column.cast(field.type))
     return pa.table(columns, schema=schema)
