@@ -45,10 +45,6 @@ ROOM_MAY_IMPORT = {
         *(f"pipelines/{name}.py" for name in ("batches", "errors", "remote", "settings", "sources")),
         *(f"pipelines/{name}" for name in ("faces", "scoring", "video")),
     },
-    "pipelines/people": {
-        *(f"pipelines/{name}.py" for name in ("errors", "heartbeat", "remote")),
-        "pipelines/video",
-    },
     "storage/delta": {f"storage/{name}.py" for name in ("errors", "files", "rounding", "schema")},
     "storage/sql": {
         *(
