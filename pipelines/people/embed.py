@@ -11,6 +11,7 @@ import torch
 from mfer.crop import align_matrix, warp_faces
 from mfer.teachers.identity import IDENTITY_CROP, FaceIdentity
 from pipelines.heartbeat import heartbeat
+from pipelines.video.decoders import load_decoder
 from pipelines.video.pyav import key_distance, read_few
 from pipelines.video.scan import Video, open_video
 from storage.annotations.people import TrackFaces
@@ -58,6 +59,7 @@ def embed_tracks(
     tracks: Sequence[TrackFaces],
     identity: Callable[[], FaceIdentity],
     known: Mapping[tuple[int, int], np.ndarray] | None = None,
+    stream: int | None = None,
 ) -> dict[int, tuple[np.ndarray, np.ndarray]]:
     """Embed the best faces of each track of one video.
 
@@ -66,6 +68,7 @@ def embed_tracks(
         tracks: of that video.
         identity: gives the network, where it is needed.
         known: embeddings float32 [D] from before, by frame_index and face_index.
+        stream: number of the video stream, see ``open_video``.
 
     Returns:
         By number of the track, which of its faces were embedded, int64 [N], and their embeddings float32 [N,D]; without
@@ -75,7 +78,7 @@ def embed_tracks(
         VideoError: the file cannot be read.
         ConfigError: the network's file is missing.
     """
-    video = open_video(path)
+    video = open_video(path, stream=stream)
     chosen = {track.key[2]: best_faces(track, key_distance(video, track.frame_index)) for track in tracks}
     known = known or {}
     wanted = {
@@ -117,8 +120,10 @@ def _read_crops(
             places = faces_in.setdefault(int(track.frame_index[row]), [])
             places.append((int(track.face_index[row]), track.landmarks_px[row]))
     crops: dict[tuple[int, int], torch.Tensor] = {}
-    for index, rgb in read_few(video, np.array(sorted(wanted), np.int64)):
-        picture = torch.from_numpy(np.ascontiguousarray(rgb))
+    index_of = np.array(sorted(wanted), np.int64)
+    pictures = load_decoder("auto", video).read(video, index_of, threads=1, device="cpu")
+    for index, rgb in pictures if video.pictures else read_few(video, index_of):
+        picture = torch.from_numpy(np.array(rgb))
         landmarks = np.stack([points for _, points in faces_in[index]])
         matrix = align_matrix(landmarks, IDENTITY_CROP)
         pixels = warp_faces(picture[None], np.zeros(len(landmarks), np.int64), matrix, IDENTITY_CROP)

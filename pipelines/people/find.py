@@ -31,6 +31,7 @@ from storage.annotations.people import (
     what_people_said,
 )
 from storage.delta.relations import read_errors, rows_of
+from storage.identity import stream_of_video
 from storage.lake import Lake
 from storage.originals import FILES_SQL, find_object, find_original
 from storage.sql.selection import ChosenVideo, choose_videos
@@ -163,7 +164,7 @@ def _embed(
     key = (video.video_id, video.faces_id)
     known = kept_embeddings(lake, key, NETWORK)
     with local_copy(place) as path:
-        found = embed_tracks(path, tracks, identity, known)
+        found = embed_tracks(path, tracks, identity, known, stream_of_video(video.video_id))
     track_of = {track.key[2]: track for track in tracks}
     if keep:
         fresh = {}
