@@ -347,7 +347,7 @@ def _from_print(image: Image.Image) -> Image.Image:
         return image
     try:
         lab = image.mode == "LAB"
-        profile = ImageCms.createProfile("LAB") if lab else ImageCms.ImageCmsProfile(io.BytesIO(stated))
+        profile = ImageCms.createProfile("LAB") if lab else ImageCms.ImageCmsProfile(io.BytesIO(stated or b""))
         shown = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
     except (ImageCms.PyCMSError, OSError):
         return image
