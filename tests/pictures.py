@@ -116,7 +116,7 @@ def heic(quarters: int = 0) -> Callable[[Path], Path]:
             path.with_suffix(".mp4"),
             n_frames=1,
             codec="libx265",
-            options={"x265-params": "log-level=none:pools=none"},
+            options={"x265-params": "log-level=none:pools=none:bframes=0"},
             rotation_deg=quarters * 90 % 360,  # what it stores is turned counter-clockwise
         )
         stored = clip.read_bytes()
