@@ -37,7 +37,7 @@ def export(videos: tuple[str, ...], form: str, output: Path, as_found: bool, mod
     VIDEOS are paths, folders, file names or video_ids that the lake knows; without any, all.
 
     \b
-    csv, parquet  one table: a row per face, the columns of the view scores, person and name
+    csv, parquet  one table: a row per face, the columns of the view scores, and name
     fex           one table with Py-Feat's columns; a frame without a face is a row of NaN
     openface      a file per video, frames counted from 1, success 0 without a face
     fer           a file per video, a row per frame: box0, angry0, ... box1, ...

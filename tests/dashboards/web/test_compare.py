@@ -64,6 +64,32 @@ def asked(client: flask.testing.FlaskClient, output: str, inputs: dict[str, obje
     return answer.get_json()["response"]
 
 
+def test_people_are_compared_over_their_videos(lake: Lake) -> None:
+    """Ann is the first face of three videos, Bob the second of one of them."""
+    for number, track_id, name in ((1, 0, "Ann"), (3, 0, "Ann"), (4, 0, "Ann"), (3, 1, "Bob")):
+        add_edit(lake, video_id(number), "name", faces_id=FACES, track_id=track_id, value=name)
+    source = LakeSource(lake)
+    means = read_means(source, by_person=True)
+    groups = by_condition(means, {})
+    assert {name: [means.video_ids[k] for k in rows] for name, rows in groups.items()} == {
+        "Ann": [video_id(1), video_id(3), video_id(4)],
+        "Bob": [video_id(3)],
+    }
+    (bob,) = source.dicts(
+        "SELECT avg(p_happiness) AS p FROM scores WHERE person_id = 'Bob'"  # every frame lasts as long
+    )
+    assert means.mean[groups["Bob"]][0, EXPRESSIONS.index("happiness")] == pytest.approx(bob["p"], abs=1e-6)
+    missing = left_out(source, {}, ["Bob"], by_person=True)
+    assert {reason: len(paths) for reason, paths in missing.items()} == {
+        "nobody in it was named, merged or found": 3,
+        "none of its people is chosen": 2,
+    }
+    client = create_app(lake).server.test_client()
+    inputs = {"compare-conditions.data": {}, "compare-options.value": ["person", "reweighted"]}
+    told = asked(client, "compare-groups.options", inputs, {"compare-groups.value": None})
+    assert told["compare-groups"]["value"] == ["Ann", "Bob"]
+
+
 def test_each_band_has_its_groups_colour_and_goes_with_its_line(lake: Lake) -> None:
     means = read_means(LakeSource(lake))
     data = compare.curves(means, by_condition(means, folders(means)), "fear")["data"]

@@ -44,11 +44,12 @@ from flows.cli.main import main
 from pipelines.video.decode import open_video
 from storage.annotations.edits import add_label
 from storage.annotations.labels import least_certain_faces, uncertain_seconds
+from storage.annotations.people import FoundTrack, forget_found, propose
 from storage.identity import video_id_of
 from storage.lake import Lake
 from storage.records import RunManifest, VideoOutcome
 from storage.schema import EXPRESSIONS
-from storage.sql.views import run_sql
+from storage.sql.views import connect, run_sql
 from tests.clips import write_clip
 from tests.storage.lake_rows import (
     ANALYSIS_A,
@@ -419,6 +420,35 @@ def test_edits_come_back_and_can_be_undone(film: tuple[Lake, Path, str]) -> None
     for wrong in ({"kind": "paint"}, {"kind": "event"}, {"kind": "name", "where": 1}, [1], {}):
         assert asking.post(place, json=wrong).status_code == 400
     assert asking.post(f"/api/video/{'0' * 16}/edits", json={"kind": "exclude"}).status_code == 404
+
+
+def test_who_was_found_is_listed_and_accepted_or_refused(tmp_path: Path) -> None:
+    lake, name = Lake.open(tmp_path / "lake", create=True), video_id(1)
+    for number in (1, 2):
+        add_video(lake, number, face_rows(10, n_faces=4, seed=number))
+    found = {(1, 0): "a" * 16, (1, 1): "a" * 16, (1, 2): "b" * 16, (1, 3): "c" * 16, (2, 0): "c" * 16}
+    tracks = [FoundTrack((video_id(n), FACES, k), who, 0.9 - k / 10) for (n, k), who in found.items()]
+    assert propose(lake, tracks, {video_id(1), video_id(2)}) == (5, 0)
+    asking, place = client(lake), f"/api/video/{name}/edits"
+
+    def told(**edit: object) -> list[tuple[object, ...]]:
+        answer = (asking.post(place, json=edit) if edit else asking.get(place)).json["edits"]
+        return [(e["kind"], e["value"], [s["track_id"] for s in e["shown"]], e.get("n_videos")) for e in answer]
+
+    one, other = ("found", "a" * 16, [0, 1], 1), ("found", "c" * 16, [3], 2)
+    assert told() == [one, other]  # the person of a single track is not worth a line
+    (of_one, _) = asking.get(place).json["edits"]
+    assert of_one["confidence"] == pytest.approx(0.8)
+    accepted = [("person", "a" * 16, [track], None) for track in (0, 1)]
+    assert sorted(told(accept="a" * 16)) == sorted([other, *accepted])
+    assert asking.post(place, json={"accept": "a" * 16}).status_code == 400
+    told(kind="person", track_id=3, faces_id=FACES)
+    people = {p["track_id"]: p["person"] for p in asking.get(place).json["people"]}
+    assert people == {0: 0, 1: 0, 2: 2, 3: 3}
+    assert forget_found(lake, None, "ann") == 5
+    with connect(lake) as con:
+        kept = con.execute("SELECT track_id, person_id FROM people ORDER BY ALL").fetchall()
+    assert kept == [(0, "a" * 16), (1, "a" * 16), (3, f"{name}/3")]
 
 
 def test_a_split_face_is_two_in_the_page_and_its_curves_until_it_is_taken_back(

@@ -12,6 +12,7 @@ import pytest
 
 import storage
 from mfer.metrics import REWEIGHT_POWER, reweight
+from storage.annotations.edits import add_edit
 from storage.lake import Lake
 from storage.schema import EXPRESSIONS
 from storage.sql.table_functions import FUNCTIONS
@@ -133,6 +134,30 @@ def test_baselines_are_the_median_and_the_calmest_share(lake: Lake) -> None:
     above = ask(lake, "SELECT d_happiness, d_neutral FROM above_baseline() ORDER BY frame_index")
     assert [row["d_happiness"] for row in above] == pytest.approx(np.array(happiness) - 0.375)
     assert above[3]["d_neutral"] == pytest.approx(-0.625)
+
+
+def test_a_person_is_all_of_their_tracks_over_all_videos(lake: Lake) -> None:
+    shown = {1: [0.0, 0.25, 0.125], 2: [1.0, 0.75, 0.5, 0.625], 3: [0.875, 1.0]}
+    for number, happiness in shown.items():
+        rows.add_video(lake, number, curve(happiness))
+    with pytest.raises(ValueError, match="accept_person"):
+        add_edit(lake, rows.video_id(1), "person", faces_id=rows.FACES, track_id=0, value="0" * 16)
+    for number in (1, 2):
+        add_edit(lake, rows.video_id(number), "name", faces_id=rows.FACES, track_id=0, value="Ann")
+    both = shown[1] + shown[2]
+    found = ask(lake, "SELECT n_faces, median_p_happiness AS p FROM baselines(by := 'person') ORDER BY path")
+    assert [row["n_faces"] for row in found] == [7, 7, 2]
+    assert [row["p"] for row in found] == pytest.approx([np.median(both), np.median(both), 0.9375])
+    above = ask(lake, "SELECT d_happiness FROM above_baseline(by := 'person') ORDER BY path, frame_index")
+    wanted = [*(np.array(both) - np.median(both)), *(np.array(shown[3]) - 0.9375)]
+    assert [row["d_happiness"] for row in above] == pytest.approx(wanted)
+    (share,) = ask(lake, "FROM expression_shares(by := 'person') WHERE expression = 'happiness'")
+    assert (share["group_name"], share["n_videos"]) == ("Ann", 2)  # nobody knows who is in the third
+    assert share["share"] == pytest.approx((0 + 3 / 4) / 2)
+    assert share["share_of_time"] == pytest.approx(3 / 7)
+    for function in ("baselines", "expression_shares"):
+        with pytest.raises(Exception, match="by is"):
+            ask(lake, f"FROM {function}(by := 'folder')")
 
 
 def test_an_event_has_onset_apex_and_offset_and_must_reach_the_upper_threshold(lake: Lake) -> None:
