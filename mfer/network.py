@@ -183,9 +183,10 @@ class MFER(ExpressionNetwork):
         widths = [info["num_chs"] for info in backbone.feature_info]
         self.stem = backbone.stem
         if architecture.stem == "conv2":
-            self.stem[0] = nn.Conv2d(architecture.in_channels, widths[0], 3, stride=2, padding=1)
-            nn.init.trunc_normal_(self.stem[0].weight, std=0.2)
-            nn.init.zeros_(self.stem[0].bias)
+            self.stem[0] = first = nn.Conv2d(architecture.in_channels, widths[0], 3, stride=2, padding=1)
+            assert first.bias is not None
+            nn.init.trunc_normal_(first.weight, std=0.2)
+            nn.init.zeros_(first.bias)
         self.stages = backbone.stages
         self.attention = nn.ModuleDict(
             {
