@@ -21,17 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 
-class _NoPandas:
-    """Finds no pandas: pyarrow imports it, a third of a second, to ask whether what it was given is a data frame."""
-
-    @staticmethod
-    def find_spec(name: str, path: object = None, target: object = None) -> None:
-        if name == "pandas":
-            raise ModuleNotFoundError(f"no module named {name!r} in a worker", name=name)
-
-
 def main(control_fd: int, status_fd: int) -> None:
-    sys.meta_path.insert(0, _NoPandas())
     child_main(control_fd, status_fd, _run)
 
 
