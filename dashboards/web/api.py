@@ -123,6 +123,7 @@ def make_api(source: LakeSource, author: str) -> flask.Blueprint:
                 "video_id": row["video_id"],
                 "path": row["path"],
                 "folder": os.path.basename(row["folder"]),
+                "file_name": row["file_name"],
                 "title": row["title"],
             }
             for row in rows[first : first + _MAX_LISTED]

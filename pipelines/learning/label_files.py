@@ -21,7 +21,7 @@ from storage.errors import LakeError
 from storage.identity import content_of_video
 from storage.lake import Lake
 from storage.sql.own_tables import decoded, read_own_table, text_of_csv
-from storage.sql.selection import choose_videos
+from storage.sql.selection import choose_videos, several_videos
 from storage.sql.views import connect
 
 __all__ = ["COLUMNS", "read_judgements"]
@@ -238,6 +238,6 @@ def _video_id(lake: Lake, name: str, known: dict[str, str | None]) -> str | None
                     raise
                 chosen = []
         if len(chosen) > 1:
-            raise ValueError(f"{name} stands for {len(chosen)} videos; name one by its path or video_id")
+            raise ValueError(str(several_videos(name, [(video.video_id, video.path) for video in chosen])))
         known[name] = chosen[0].video_id if chosen else None
     return known[name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
@@ -185,8 +186,20 @@ class _Recoded:
 
 
 def _sound_writer(out: av.container.OutputContainer, source: av.AudioStream) -> _Copied | _Recoded:
-    copied = source.codec_context.codec.canonical_name in out.supported_codecs
-    return _Copied(out, source) if copied else _Recoded(out, source)
+    return _Copied(out, source) if _takes(out.format.name, source) else _Recoded(out, source)
+
+
+def _takes(container: str, source: av.AudioStream) -> bool:
+    """Whether a container takes these packets: some know a codec, but not at every rate, or only as an experiment."""
+    try:
+        with av.open(io.BytesIO(), "w", format=container) as trial:
+            if source.codec_context.codec.canonical_name not in trial.supported_codecs:
+                return False
+            trial.add_stream_from_template(source)
+            trial.start_encoding()
+    except (av.error.FFmpegError, ValueError):
+        return False
+    return True
 
 
 def _sound(
