@@ -224,6 +224,6 @@ def test_killed_commit_shows_no_half_video_and_is_completed_by_the_next_run(tmp_
     rows.add_video(lake, 1)
     assert rows.everything(lake) == rows.everything(whole)
     with connect(lake) as con, connect(whole) as other:
-        for name in TABLES:
+        for name in TABLES.keys() - {"embeddings"}:  # which are not open to SQL
             count = f"SELECT count(*) FROM raw.{name}"
             assert con.execute(count).fetchall() == other.execute(count).fetchall(), name
