@@ -80,8 +80,8 @@ def served(place: Path) -> Iterator[tuple[str, psutil.Process]]:
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout
-            said = process.stdout.readline()
-            yield said.split(" at ")[1].split("  ")[0].rstrip("/"), psutil.Process(process.pid)
+            output = process.stdout.readline()
+            yield output.split(" at ")[1].split("  ")[0].rstrip("/"), psutil.Process(process.pid)
         finally:
             process.terminate()
 

@@ -46,20 +46,20 @@ def cost_of(command: list[str], env: dict[str, str] | None = None, cores: int | 
     """Run a command to its end, on so many cores at most; its children count."""
     started = time.monotonic()
     everywhere = os.sched_getaffinity(0)
-    with tempfile.TemporaryFile() as said:
+    with tempfile.TemporaryFile() as output:
         os.sched_setaffinity(0, sorted(everywhere)[:cores])  # the child inherits it
         process = subprocess.Popen(
             command,
             env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(_ROOT), **(env or {})},
-            stdout=said,
+            stdout=output,
             stderr=subprocess.STDOUT,
         )
         os.sched_setaffinity(0, everywhere)
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
-        said.seek(0)
+        output.seek(0)
         if process.returncode:
-            raise RuntimeError(f"{command} ended with {process.returncode}: {said.read().decode()[-2000:]}")
+            raise RuntimeError(f"{command} ended with {process.returncode}: {output.read().decode()[-2000:]}")
     return Cost(usage.ru_utime + usage.ru_stime, time.monotonic() - started, usage.ru_maxrss / 1024)
 
 
@@ -75,8 +75,8 @@ def profile(video: Path) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         command = [_MFER, "analyze", str(video), "--lake", f"{folder}/lake", "--profile"]
         env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(_ROOT)}
-        said = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
-    rows = [line.split() for line in said[said.index("stage ") :].splitlines()[1:]]
+        output = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
+    rows = [line.split() for line in output[output.index("stage ") :].splitlines()[1:]]
     return {name: float(seconds) for name, seconds, *_ in rows}
 
 

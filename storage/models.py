@@ -52,12 +52,12 @@ class StoredModel:
 
 @dataclass(frozen=True)
 class ModelEvent:
-    """One event in the life of the lake's models; ``said`` is what the promotion gate said of a published candidate."""
+    """One event in the life of the lake's models; ``gate_summary`` is that of a published candidate."""
 
     event: str
     model_id: str | None
     created_utc: datetime
-    said: str
+    gate_summary: str
 
 
 def _put_folder(target: Path, weights_path: Path, card: str) -> None:

@@ -214,14 +214,14 @@ def fuzz(
                     case = current + 1
             child.kill()
             lines = child.communicate()[1].decode(errors="replace").splitlines()
-            said = "\n".join(line for line in lines if _DECORD_LOG not in line).strip()
+            output = "\n".join(line for line in lines if _DECORD_LOG not in line).strip()
             if current < 0:
-                raise RuntimeError(f"no case could be begun: {said[-500:]}")
+                raise RuntimeError(f"no case could be begun: {output[-500:]}")
             if what or (child.returncode and case == current):
-                findings.append(_finding(folder, current, what or f"exit {child.returncode}: {said[-200:]}"))
+                findings.append(_finding(folder, current, what or f"exit {child.returncode}: {output[-200:]}"))
                 case = current + 1
-            elif said:
-                findings.append(_finding(folder, current, f"the libraries printed: {said[-200:]}"))
+            elif output:
+                findings.append(_finding(folder, current, f"the libraries printed: {output[-200:]}"))
     return ended, findings
 
 
@@ -241,9 +241,9 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="case to begin with")
     parser.add_argument("--count", type=int, default=10**9)
     parser.add_argument("--out", type=Path, default=Path("fuzz_out"), help="folder for the files of findings")
-    asked = parser.parse_args()
-    asked.out.mkdir(parents=True, exist_ok=True)
-    ended, findings = fuzz(asked.seed, asked.count, asked.out, first=asked.first, seconds=asked.seconds)
+    query = parser.parse_args()
+    query.out.mkdir(parents=True, exist_ok=True)
+    ended, findings = fuzz(query.seed, query.count, query.out, first=query.first, seconds=query.seconds)
     print(f"{sum(ended.values())} cases: {dict(ended.most_common())}; {len(findings)} findings")
     for finding in findings:
         print(finding)

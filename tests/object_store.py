@@ -75,8 +75,8 @@ def running_azurite() -> Iterator[dict[str, str]]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         try:
             assert process.stdout
-            told = (re.search(r"successfully listens on (http://\S+)", line) for line in process.stdout)
-            url = next(found[1] for found in told if found)
+            payload = (re.search(r"successfully listens on (http://\S+)", line) for line in process.stdout)
+            url = next(found[1] for found in payload if found)
             _make_container(url)
             yield {
                 "AZURE_STORAGE_ACCOUNT_NAME": _ACCOUNT,
@@ -91,8 +91,8 @@ def running_azurite() -> Iterator[dict[str, str]]:
 def _make_container(url: str) -> None:
     """Signed by hand (Azure's "Shared Key"): the client library of the project makes none."""
     headers = {"x-ms-date": formatdate(usegmt=True), "x-ms-version": _AZURE_VERSION}
-    told = "".join(f"{name}:{value}\n" for name, value in headers.items())
-    to_sign = f"PUT{12 * chr(10)}{told}/{_ACCOUNT}/{_ACCOUNT}/{BUCKET}\nrestype:container"
+    payload = "".join(f"{name}:{value}\n" for name, value in headers.items())
+    to_sign = f"PUT{12 * chr(10)}{payload}/{_ACCOUNT}/{_ACCOUNT}/{BUCKET}\nrestype:container"
     signature = hmac.digest(base64.b64decode(AZURE_KEY), to_sign.encode(), hashlib.sha256)
     headers |= {"Authorization": f"SharedKey {_ACCOUNT}:{base64.b64encode(signature).decode()}", "Content-Length": "0"}
     make = urllib.request.Request(f"{url}/{_ACCOUNT}/{BUCKET}?restype=container", method="PUT", headers=headers)
@@ -205,8 +205,8 @@ class _Breaker:
             self.held.wait()
         with self.lock:
             if what == "fault":
-                told = json.loads(body)
-                self.fault = Fault(**told) if told else None
+                payload = json.loads(body)
+                self.fault = Fault(**payload) if payload else None
                 self.n_seen = self.n_done = 0
                 self.released.set()
                 self.held, self.released = threading.Event(), threading.Event()

@@ -32,10 +32,10 @@ class Postgres:
         env = os.environ | {"PGHOST": str(self.folder), "PGUSER": _ADMIN, "LC_ALL": "C"}
         command = [*self.run_as, self.programs / program, *arguments]
         # a server that pg_ctl leaves behind must not hold a pipe of ours, hence a file
-        with tempfile.TemporaryFile("w+") as told:
-            done = subprocess.run(command, env=env, cwd=self.folder, stdout=told, stderr=told, check=False)
-            told.seek(0)
-            text = told.read()
+        with tempfile.TemporaryFile("w+") as payload:
+            done = subprocess.run(command, env=env, cwd=self.folder, stdout=payload, stderr=payload, check=False)
+            payload.seek(0)
+            text = payload.read()
         assert done.returncode == 0, f"{program}: {text}"
         return text.strip()
 

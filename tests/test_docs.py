@@ -107,21 +107,21 @@ SETTINGS = {
 
 @pytest.mark.parametrize(("place", "kind"), SETTINGS.items(), ids=lambda value: getattr(value, "__name__", ""))
 def test_every_setting_is_documented_with_its_default(place: tuple[str, str], kind: type) -> None:
-    told: dict[str, object] = {}
+    payload: dict[str, object] = {}
     for first, defaults, *_ in cells_of(section(*place)):
         names = re.findall(r"`(\w+)`", first)
-        told |= zip(names, [defaults] if len(names) == 1 else defaults.split(", "), strict=True)
+        payload |= zip(names, [defaults] if len(names) == 1 else defaults.split(", "), strict=True)
     known = {field.name: field.default for field in dataclasses.fields(kind)}
-    assert told.keys() == known.keys()
+    assert payload.keys() == known.keys()
     for name, default in known.items():
         if default is not dataclasses.MISSING:  # what has settings of its own has a table of its own
-            assert value_of(str(told[name])) == default, name
+            assert value_of(str(payload[name])) == default, name
 
 
 def test_options_of_the_settings_are_those_of_the_command() -> None:
-    told = re.findall(r"`(--[a-z-]+)", (DOCS / "settings.md").read_text(encoding="utf-8"))
-    assert {*told} <= {option for parameter in main.commands["analyze"].params for option in parameter.opts}
-    assert len(told) == 15
+    payload = re.findall(r"`(--[a-z-]+)", (DOCS / "settings.md").read_text(encoding="utf-8"))
+    assert {*payload} <= {option for parameter in main.commands["analyze"].params for option in parameter.opts}
+    assert len(payload) == 15
 
 
 @pytest.mark.parametrize(
@@ -136,8 +136,8 @@ def test_settings_that_are_told_in_running_text_are_all_there(place: tuple[str, 
 def test_variables_of_the_environment_are_documented_and_read() -> None:
     pattern = r"\bMFER_[A-Z_]+"
     read = {name for file in source_files() for name in re.findall(pattern, file.read_text(encoding="utf-8"))}
-    told = {name for file in DOCS.rglob("*.md") for name in re.findall(pattern, file.read_text(encoding="utf-8"))}
-    assert read == told
+    payload = {name for file in DOCS.rglob("*.md") for name in re.findall(pattern, file.read_text(encoding="utf-8"))}
+    assert read == payload
 
 
 def source_files() -> list[Path]:

@@ -136,15 +136,15 @@ def make_api(source: LakeSource, author: str) -> flask.Blueprint:
 
     @api.post("/api/video/<video_id>/edits")
     def edit(video_id: str) -> dict[str, Any]:
-        told = _told({"kind", "faces_id", "track_id", "value", "start_s", "end_s", "undo", "accept"})
+        payload = _payload({"kind", "faces_id", "track_id", "value", "start_s", "end_s", "undo", "accept"})
         _known(source, video_id)
         try:
-            if "undo" in told:
-                undo_edit(source.lake, video_id, str(told["undo"]), author)
-            elif "accept" in told:
-                accept_person(source.lake, video_id, str(told["accept"]), author)
+            if "undo" in payload:
+                undo_edit(source.lake, video_id, str(payload["undo"]), author)
+            elif "accept" in payload:
+                accept_person(source.lake, video_id, str(payload["accept"]), author)
             else:
-                add_edit(source.lake, video_id, told.pop("kind", None), author=author, **told)
+                add_edit(source.lake, video_id, payload.pop("kind", None), author=author, **payload)
         except (TypeError, ValueError) as error:
             raise BadRequest(str(error)) from error
         return data.video_edits(source, video_id)
@@ -159,20 +159,20 @@ def make_api(source: LakeSource, author: str) -> flask.Blueprint:
 
     @api.get("/api/labels/face")
     def face_to_judge() -> dict[str, Any]:
-        asked: dict[str, Any] = {name: flask.request.args.get(name, "") for name in ("video_id", "faces_id")}
-        asked |= {name: _number(name, 0) for name in ("track_id", "second")}
+        question: dict[str, Any] = {name: flask.request.args.get(name, "") for name in ("video_id", "faces_id")}
+        question |= {name: _number(name, 0) for name in ("track_id", "second")}
         order = flask.request.args.get("order", ORDERS[0])
         if order not in ORDERS:
             raise BadRequest(f"order must be one of {', '.join(ORDERS)}")
-        found = least_certain_faces(source.dicts, [asked], order)
+        found = least_certain_faces(source.dicts, [question], order)
         if not found:
             raise NotFound("the lake has no face of good quality there any more")
         return found[0] | {"title": video_name(found[0]["file_name"], found[0]["video_id"])}
 
     @api.post("/api/labels")
     def label() -> dict[str, Any]:
-        told = _told({"face", "verdict", "expression", "rater", "shown_model_id"})
-        face = told.get("face")
+        payload = _payload({"face", "verdict", "expression", "rater", "shown_model_id"})
+        face = payload.get("face")
         if not isinstance(face, dict):
             raise BadRequest("a judgement names its face")
         names = ("video_id", "faces_id", "frame_index", "time_s", "face_index", "track_id")
@@ -181,10 +181,10 @@ def make_api(source: LakeSource, author: str) -> flask.Blueprint:
             label_id = add_label(
                 source.lake,
                 {name: face[name] for name in names},
-                str(told.get("verdict")),
-                told.get("expression"),
-                str(told.get("rater") or ""),
-                shown_model_id=told.get("shown_model_id"),
+                str(payload.get("verdict")),
+                payload.get("expression"),
+                str(payload.get("rater") or ""),
+                shown_model_id=payload.get("shown_model_id"),
             )
         except KeyError as error:
             raise BadRequest(f"the face lacks {error}") from error
@@ -239,11 +239,11 @@ def _number(name: str, default: float) -> float:
     return value
 
 
-def _told(allowed: set[str]) -> dict[str, Any]:
-    told = flask.request.get_json()
-    if not isinstance(told, dict) or set(told) - allowed:
+def _payload(allowed: set[str]) -> dict[str, Any]:
+    payload = flask.request.get_json()
+    if not isinstance(payload, dict) or set(payload) - allowed:
         raise BadRequest(f"send a JSON object with {', '.join(sorted(allowed))}")
-    return told
+    return payload
 
 
 def _known(source: LakeSource, video_id: str) -> list[dict[str, Any]]:

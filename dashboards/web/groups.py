@@ -78,8 +78,8 @@ def read_means(source: LakeSource, *, reweighted: bool = False, by_person: bool 
     """
 
     def read() -> VideoMeans:
-        asked = _REWEIGHTED if reweighted else _FROM_SECONDS
-        rows = source.rows(asked.format(**(_OF_PEOPLE if by_person else _OF_VIDEOS)))
+        query = _REWEIGHTED if reweighted else _FROM_SECONDS
+        rows = source.rows(query.format(**(_OF_PEOPLE if by_person else _OF_VIDEOS)))
         ids = list(zip(rows["video_id"].to_pylist(), rows["person"].to_pylist(), strict=True))
         row_of = {which: k for k, which in enumerate(sorted(set(ids)))}
         total = np.zeros((len(row_of), N_PARTS, len(EXPRESSIONS)))

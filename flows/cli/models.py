@@ -121,8 +121,8 @@ def model_history(lake: str) -> None:
     from storage.models import ModelStore
 
     for event in ModelStore(Lake.open(lake)).history():
-        said = f"  {event.said}" if event.said else ""
-        click.echo(f"{event.created_utc:%Y-%m-%d %H:%M:%S}Z  {event.event:9} {event.model_id or 'the package'}{said}")
+        text = f"  {event.gate_summary}" if event.gate_summary else ""
+        click.echo(f"{event.created_utc:%Y-%m-%d %H:%M:%S}Z  {event.event:9} {event.model_id or 'the package'}{text}")
 
 
 @models.command("refresh")

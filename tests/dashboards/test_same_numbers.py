@@ -61,25 +61,25 @@ def test_the_reports_shares_and_intervals_are_those_of_sql(lake: Lake, tmp_path:
         r"<td class=\"\">(\w+)</td><td class=\"n\">([\d.]+) %</td><td class=\"n\">(\d+) to (\d+) %", page
     )
     sql = run_sql(lake, "SELECT expression, share, low, high FROM expression_shares() ORDER BY share DESC")
-    asked = [
+    query = [
         (row["expression"], f"{100 * row['share']:.1f}", f"{100 * row['low']:.0f}", f"{100 * row['high']:.0f}")
         for row in sql.to_pylist()
     ]
-    assert sorted(found) == sorted(asked)
+    assert sorted(found) == sorted(query)
 
 
 def test_compares_intervals_are_those_of_sql(lake: Lake) -> None:
     videos = read_means(LakeSource(lake))
     groups = by_condition(videos, {path: path.split("/")[2] for paths in videos.paths for path in paths})
     sql = f"SELECT * FROM expression_shares(group_pattern := '{PATTERN}')"
-    asked = {(row["group_name"], row["expression"]): row for row in run_sql(lake, sql).to_pylist()}
+    query = {(row["group_name"], row["expression"]): row for row in run_sql(lake, sql).to_pylist()}
     shares = run_sql(lake, f"FROM video_shares(group_pattern := '{PATTERN}')").to_pylist()
     share_of = {(row["video_id"], row["expression"]): row["share"] for row in shares}
     for name, chosen in groups.items():
         ids = [videos.video_ids[k] for k in chosen]
         found = statistics.bootstrap_means(np.array([[share_of[v, e] for e in EXPRESSIONS] for v in ids]), name)
         for k, expression in enumerate(EXPRESSIONS):
-            row = asked[name, expression]
+            row = query[name, expression]
             assert (found.mean[k], found.low[k], found.high[k]) == pytest.approx(
                 (row["share"], row["low"], row["high"]), abs=1e-12
             )

@@ -59,20 +59,20 @@ def lake(tmp_path: Path, model: Path, folder: Path) -> Path:
 
 def test_summary_says_what_happened_and_is_json(tmp_path: Path, model: Path, folder: Path) -> None:
     summary = analyze(tmp_path / "lake", model, folder)
-    said = json.loads(json.dumps(summary.to_dict()))
+    output = json.loads(json.dumps(summary.to_dict()))
     assert summary.exit_code == 0
-    assert {name: said[name] for name in ("ok", "partial", "failed", "skipped", "ignored_files")} == {
+    assert {name: output[name] for name in ("ok", "partial", "failed", "skipped", "ignored_files")} == {
         "ok": 2,
         "partial": 0,
         "failed": 0,
         "skipped": 0,
         "ignored_files": 1,
     }
-    assert (said["frames"], said["frames_with_face"], said["faces"]) == (14, 7, 7)
-    assert said["share_of_frames_with_face"] == 0.5
-    assert said["elapsed_s"] > 0 < said["frames_per_s"]
-    assert said["model_id"].startswith("mfer_atto.random_v1@")
-    talk = next(video for video in said["videos"] if video["path"] == str(folder / "talk.mp4"))
+    assert (output["frames"], output["frames_with_face"], output["faces"]) == (14, 7, 7)
+    assert output["share_of_frames_with_face"] == 0.5
+    assert output["elapsed_s"] > 0 < output["frames_per_s"]
+    assert output["model_id"].startswith("mfer_atto.random_v1@")
+    talk = next(video for video in output["videos"] if video["path"] == str(folder / "talk.mp4"))
     assert (talk["status"], talk["n_frames"], talk["n_faces"]) == ("ok", 10, 7)
     assert talk["video_id"] == video_id_of(folder / "talk.mp4")
     (run,) = rows(tmp_path / "lake", "SELECT DISTINCT run_id, model_id, device, manifest FROM runs")
@@ -181,15 +181,15 @@ def assert_same(lake: Path, other: Path, except_videos: tuple[str, ...] = ()) ->
 
 
 def test_two_workers_give_the_same_rows_as_one(tmp_path: Path, lake: Path, model: Path, folder: Path) -> None:
-    told: set[str] = set()
+    payload: set[str] = set()
 
     class Told(Progress):
         def video(self, outcome: VideoOutcome) -> None:
-            told.add(outcome.path)
+            payload.add(outcome.path)
 
     summary = analyze(tmp_path / "two", model, folder, workers=2, progress=Told())
     assert summary.count("ok") == 2, summary.outcomes
-    assert told == {outcome.path for outcome in summary.outcomes}
+    assert payload == {outcome.path for outcome in summary.outcomes}
     assert_same(tmp_path / "two", lake)
     assert not run_processes()
 

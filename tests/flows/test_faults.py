@@ -60,8 +60,8 @@ def start(
 
 def finish(archive: Path, lake: Path, model: Path) -> None:
     run = start(archive, lake, model)
-    said, _ = run.communicate(timeout=300)
-    assert run.returncode == 0, said
+    output, _ = run.communicate(timeout=300)
+    assert run.returncode == 0, output
 
 
 def kill_some(run: subprocess.Popen, chance: random.Random) -> None:
@@ -115,8 +115,8 @@ def test_runs_at_once_over_one_folder_make_the_lake_of_one_run(
     archive: Path, model: Path, quiet: Path, tmp_path: Path, n_runs: int
 ) -> None:
     runs = [start(archive, tmp_path / "lake", model, workers=1) for _ in range(n_runs)]
-    said = [run.communicate(timeout=900)[0] for run in runs]
-    assert [run.returncode for run in runs] == [0] * n_runs, said
+    output = [run.communicate(timeout=900)[0] for run in runs]
+    assert [run.returncode for run in runs] == [0] * n_runs, output
     assert check_lake(Lake.open(tmp_path / "lake")).is_sound
     assert_same(tmp_path / "lake", quiet)
     assert len(rows(tmp_path / "lake", "SELECT DISTINCT run_id FROM runs")) == n_runs
@@ -152,9 +152,9 @@ def test_full_disk_stops_the_run_wherever_it_is_and_the_next_goes_on(
         used_kb = int(subprocess.run(["df", "--output=avail", disk], capture_output=True, text=True).stdout.split()[1])
         ballast.write_bytes(bytes(1024 * max(used_kb - free_kb, 0)))
         run = start(archive, lake, model, workers=1)
-        said, _ = run.communicate(timeout=300)
+        output, _ = run.communicate(timeout=300)
         assert run.returncode != 0
-        assert "disk is full" in said
+        assert "disk is full" in output
         ballast.unlink()
         show_no_half_video(lake)
         finish(archive, lake, model)
@@ -168,9 +168,9 @@ def test_full_disk_for_temporary_files_stops_the_run_and_names_the_folder(
 ) -> None:
     with small_disk(tmp_path / "disk", 8) as disk:
         run = start(archive, tmp_path / "lake", model, workers=1, env={**os.environ, "TMPDIR": str(disk)})
-        said, _ = run.communicate(timeout=300)
+        output, _ = run.communicate(timeout=300)
         assert run.returncode != 0
-        assert f"the disk is full while writing a video's rows in {disk}" in said
+        assert f"the disk is full while writing a video's rows in {disk}" in output
     finish(archive, tmp_path / "lake", model)
     assert_same(tmp_path / "lake", quiet)
 

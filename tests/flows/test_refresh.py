@@ -159,10 +159,10 @@ def test_a_better_candidate_is_promoted_a_worse_one_refused_and_rollback_returns
         == published[worse.candidate].card["training"]["labels"]["tested_videos"]
     )
 
-    told = CliRunner().invoke(main, ["models", "history", "--lake", str(lake.location)])
-    events = [line.split()[2] for line in told.output.splitlines()]
+    payload = CliRunner().invoke(main, ["models", "history", "--lake", str(lake.location)])
+    events = [line.split()[2] for line in payload.output.splitlines()]
     assert events == ["publish", "promote", "publish", "promote", "publish"]
-    assert "the gate fails: accuracy on" in told.output
+    assert "the gate fails: accuracy on" in payload.output
     rolled = CliRunner().invoke(main, ["models", "rollback", "--lake", str(lake.location)])
     assert rolled.output == f"in production: {first}, before: {better.candidate}\n"
     assert production(lake) == first

@@ -120,9 +120,9 @@ def test_pickle_is_never_read(folder):
     ],
     ids=str,
 )
-def test_card_that_does_not_fit_is_refused(folder, changed, said):
+def test_card_that_does_not_fit_is_refused(folder, changed, output):
     change_card(folder, **changed)
-    with pytest.raises(ModelError, match=said):
+    with pytest.raises(ModelError, match=output):
         load_model(folder)
 
 

@@ -64,14 +64,14 @@ def test_answers_are_kept_and_a_killed_run_goes_on(teacher, tmp_path, monkeypatc
     stored = np.load(kept)
     stored[1, 5:] = np.nan
     np.save(kept, stored)
-    asked = []
+    query = []
     read = ExpressionNetwork.forward
-    monkeypatch.setattr(ExpressionNetwork, "forward", lambda self, x: asked.append(len(x)) or read(self, x))
+    monkeypatch.setattr(ExpressionNetwork, "forward", lambda self, x: query.append(len(x)) or read(self, x))
     again = ask(teacher, tmp_path)
     np.testing.assert_array_equal(again.log_prob, first.log_prob)
-    assert sum(asked) == 40  # the one batch of one view that was not complete
+    assert sum(query) == 40  # the one batch of one view that was not complete
     ask(teacher, tmp_path)
-    assert sum(asked) == 40
+    assert sum(query) == 40
     ask(teacher, tmp_path, augmentation=dataclasses.replace(TURNED, shift=0.0))
     assert len(list(tmp_path.glob("*.npy"))) == 2
 

@@ -246,10 +246,10 @@ def test_golden_clips_and_speed_are_judged_where_they_were_measured() -> None:
 def test_a_decision_says_every_value_and_threshold_as_json_and_as_a_table() -> None:
     each = paired(400, 1, 0.5, 0.7)
     decision = decide_promotion([each], RULES)
-    told = json.loads(json.dumps(decision.to_dict(), allow_nan=False))
-    assert told["passes"] is False
-    assert all(check["reason"] for check in told["checks"])
-    assert {"value", "low", "high", "threshold", "outcome"} <= set(told["checks"][1])
+    payload = json.loads(json.dumps(decision.to_dict(), allow_nan=False))
+    assert payload["passes"] is False
+    assert all(check["reason"] for check in payload["checks"])
+    assert {"value", "low", "high", "threshold", "outcome"} <= set(payload["checks"][1])
     assert decision.markdown().count("\n") == len(decision.checks) + 1
     assert decide_promotion([each], RULES) == decision
 

@@ -95,8 +95,8 @@ def test_options_replace_settings_and_none_leaves_them():
         ("[crop", r"mine\.toml: "),
     ],
 )
-def test_mistake_is_named_with_what_is_allowed(tmp_path, text, said):
-    with pytest.raises(ConfigError, match=said):
+def test_mistake_is_named_with_what_is_allowed(tmp_path, text, output):
+    with pytest.raises(ConfigError, match=output):
         Recipe.load(write(tmp_path, text))
 
 

@@ -25,11 +25,11 @@ OTHERS = {"start": 1.0, "scan": 0.2, "decode": 2.0, "follow": 1.5, "score": 1.5,
 def test_the_bound_is_named_with_what_helps_and_is_not_in_use_yet(
     most: str, settings: AnalysisSettings, bound: str, remedy: str
 ) -> None:
-    said = advice({**OTHERS, most: 10.0}, settings)
-    assert said.startswith("Bound by ")
-    assert bound in said
-    assert remedy in said
-    assert "%" in said.partition(".")[0]
+    output = advice({**OTHERS, most: 10.0}, settings)
+    assert output.startswith("Bound by ")
+    assert bound in output
+    assert remedy in output
+    assert "%" in output.partition(".")[0]
 
 
 def test_every_remedy_is_an_option_of_the_command() -> None:

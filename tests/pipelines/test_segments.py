@@ -76,9 +76,9 @@ def test_parts_that_come_in_any_order_make_the_same_table(
 ) -> None:
     analyzer = analyzer_of(tmp_path / "parts", scorer)
     for part in ((3, 4), (0, 1), (1, 3)):
-        told = analyzer(VideoFile(clip, segments=part))
-        assert isinstance(told, VideoPart)
-        assert told.n_segments == N_SEGMENTS
+        payload = analyzer(VideoFile(clip, segments=part))
+        assert isinstance(payload, VideoPart)
+        assert payload.n_segments == N_SEGMENTS
         assert rows(analyzer.lake, "SELECT * FROM scores_all") == []  # no half video shows
     assert analyzer(VideoFile(clip)).status == "ok"  # type: ignore[union-attr]
     assert rows(analyzer.lake, EVERYTHING) == rows(lake, EVERYTHING)
@@ -90,10 +90,10 @@ def test_who_stops_after_a_segment_goes_on_there(lake: Lake, clip: Path, scorer:
     assert isinstance(stopped, VideoOutcome)
     assert (stopped.status, stopped.code) == ("skipped", "interrupted")
     assert stopped.message == f"stopped after segment 1 of {N_SEGMENTS}; run again to go on from there"
-    told: list[int] = []
-    assert analyzer(VideoFile(clip), lambda done, n: told.append(done)).status == "ok"  # type: ignore[union-attr]
-    assert told[0] > 10
-    assert told[-1] == 40
+    payload: list[int] = []
+    assert analyzer(VideoFile(clip), lambda done, n: payload.append(done)).status == "ok"  # type: ignore[union-attr]
+    assert payload[0] > 10
+    assert payload[-1] == 40
     assert rows(analyzer.lake, EVERYTHING) == rows(lake, EVERYTHING)
 
 

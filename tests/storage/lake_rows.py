@@ -156,9 +156,9 @@ def race(racers: Sequence[subprocess.Popen[str]]) -> list[str]:
         assert racer.stdin
         racer.stdin.write("\n")
         racer.stdin.flush()
-    said = []
+    output = []
     for racer in racers:
         out, err = racer.communicate()
         assert racer.returncode == 0, err
-        said.append(out)
-    return said
+        output.append(out)
+    return output

@@ -98,12 +98,12 @@ def darkened(rows: pa.Table) -> pa.Table:
     return rows.set_column(at, "sharpness", pc.divide(rows["sharpness"], 3).cast(pa.float32()))
 
 
-def film(lake: Lake, number: int, came: datetime, change: Any = None, told: str = "ok", **more: Any) -> None:
+def film(lake: Lake, number: int, came: datetime, change: Any = None, payload: str = "ok", **more: Any) -> None:
     rows = face_rows(12, seed=number, without_face=(0,), model_id=more.get("model_id", MODEL_A))
     path = f"/cam{number % 2}/{number}.mp4"
     add_video(lake, number, rows if change is None else change(rows), path=path, **more)
-    if told:
-        outcome = VideoOutcome(video_id(number), path, told)
+    if payload:
+        outcome = VideoOutcome(video_id(number), path, payload)
         lake.append_run(RunManifest(f"run{number}{more}", came, came, {}, "m@1"), [outcome])
 
 
@@ -136,10 +136,10 @@ def test_what_has_drifted_in_a_lake_is_found_and_written_down(lake: Lake) -> Non
     assert (with_face.value, with_face.median_recent) == (0.0, pytest.approx(1 / 12))
     rows = _drift_rows(lake)
     assert len(rows) == len(MEASURES)
-    told = next(row for row in rows if row["column_name"] == "sharpness")
-    assert told["value"] >= told["threshold"]
-    assert (told["measure"], told["n_rows"], told["window_end_utc"]) == ("ks", 9 * 11, NOW)
-    assert "10 videos from 2025-12-29 to 2026-02-23" in told["reference"]
+    payload = next(row for row in rows if row["column_name"] == "sharpness")
+    assert payload["value"] >= payload["threshold"]
+    assert (payload["measure"], payload["n_rows"], payload["window_end_utc"]) == ("ks", 9 * 11, NOW)
+    assert "10 videos from 2025-12-29 to 2026-02-23" in payload["reference"]
     check_drift(lake, until_utc=NOW)
     assert _drift_rows(lake) == rows  # the same check again is the same rows
 

@@ -55,7 +55,7 @@ print(won, sum(counts is not None for counts in short))
 def test_of_racing_processes_exactly_one_commits_each_segment(tmp_path: Path) -> None:
     location = tmp_path / "lake"
     racers = [rows.start(RACE, location, number) for number in range(2)]  # they also race to create it
-    won = [[int(word) for word in said.split()] for said in rows.race(racers)]
+    won = [[int(word) for word in output.split()] for output in rows.race(racers)]
     assert [sum(each) for each in zip(*won, strict=True)] == [3, 9]  # six short videos each, three of them of both
     lake = Lake.open(location)
     for number in range(2):

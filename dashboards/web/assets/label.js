@@ -23,13 +23,13 @@
       this.done = [];
       this.queue = []; // nobody judges a face of the queue before
       if (!this.rater) { this.show("Say who you are first."); return; }
-      const asked = (this.asked = (this.asked || 0) + 1);
+      const request = (this.request = (this.request || 0) + 1);
       this.show("Looking for faces...");
       try {
-        const told = await mfer.fetchJSON(`/api/labels/queue?${new URLSearchParams({ rater: this.rater, order })}`);
-        if (asked !== this.asked) return; // another rater or order was asked for meanwhile
-        this.queue = told.faces;
-        this.nDone = told.n_done;
+        const payload = await mfer.fetchJSON(`/api/labels/queue?${new URLSearchParams({ rater: this.rater, order })}`);
+        if (request !== this.request) return; // another rater or order was asked for meanwhile
+        this.queue = payload.faces;
+        this.nDone = payload.n_done;
         this.at = 0;
         await this.next();
       } catch (error) { this.show(error.message); }
@@ -53,8 +53,8 @@
       const place = this.queue[at];
       if (!place || place.found) return place;
       const { video_id, faces_id, track_id, second } = place;
-      const asked = new URLSearchParams({ video_id, faces_id, track_id, second, order: this.order });
-      Object.assign(place, await mfer.fetchJSON(`/api/labels/face?${asked}`), { found: true });
+      const request = new URLSearchParams({ video_id, faces_id, track_id, second, order: this.order });
+      Object.assign(place, await mfer.fetchJSON(`/api/labels/face?${request}`), { found: true });
       new Image().src = this.url(place);
       return place;
     }
@@ -108,10 +108,10 @@
 
     async post(face, verdict, expression) {
       const names = ["video_id", "faces_id", "frame_index", "time_s", "face_index", "track_id"];
-      const told = { face: Object.fromEntries(names.map((name) => [name, face[name]])), verdict, rater: this.rater };
-      if (expression) told.expression = expression;
-      if (this.opinion) told.shown_model_id = face.model_id;
-      await mfer.fetchJSON("/api/labels", told);
+      const payload = { face: Object.fromEntries(names.map((name) => [name, face[name]])), verdict, rater: this.rater };
+      if (expression) payload.expression = expression;
+      if (this.opinion) payload.shown_model_id = face.model_id;
+      await mfer.fetchJSON("/api/labels", payload);
     }
 
     async judge(name) {

@@ -5,9 +5,9 @@
   const INK = "#e6e9ee", FAINT = "#8b95a5", GRID = "#2a313c", GROUND = "#14181f";
   const ROW_PX = 150, TOP_PX = 22, BOTTOM_PX = 34, GAP = 0.06;
 
-  mfer.fetchJSON = async function (url, told) {
-    const options = told === undefined ? {} : {
-      method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(told),
+  mfer.fetchJSON = async function (url, payload) {
+    const options = payload === undefined ? {} : {
+      method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(payload),
     };
     const answer = await fetch(url, options);
     if (!answer.ok) throw new Error((await mfer.reason(answer)) || `the server answered ${answer.status}`);
@@ -35,7 +35,7 @@
       this.to = Math.max(facts.duration_s, 0.1);
       this.options = null;
       this.edits = { edits: [], people: [] };
-      this.asked = 0;
+      this.request = 0;
       this.cursor = document.getElementById("timeline-cursor");
     }
 
@@ -61,11 +61,11 @@
 
     async load() {
       if (!this.options) return;
-      const asked = ++this.asked;
+      const request = ++this.request;
       const wanted = [mfer.fetchJSON(this.url(this.facts.analysis_id))];
       if (this.options.other) wanted.push(mfer.fetchJSON(this.url(this.options.other)));
       const [own, other] = await Promise.all(wanted);
-      if (asked !== this.asked) return; // a later zoom was faster
+      if (request !== this.request) return; // a later zoom was faster
       this.own = own;
       this.other = other;
       this.draw();

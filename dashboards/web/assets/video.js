@@ -17,7 +17,7 @@
   class VideoPage {
     constructor(facts) {
       this.facts = { ...facts, colours: { ...facts.colours, ...mfer.choices().colours } };
-      this.told = facts;
+      this.payload = facts;
       this.chunks = new Map();
       this.overlay = [];
       this.excludeFrom = null;
@@ -127,15 +127,15 @@
       if (!this.chunks.has(k)) {
         this.chunks.set(k, null);
         const url = `/api/video/${this.facts.video_id}/faces?from=${k * CHUNK_S}&to=${(k + 1) * CHUNK_S}`;
-        mfer.fetchJSON(url).then((told) => {
-          told.faces = new Map();
-          told.tracks.forEach((track) => track.frame.forEach((frame, i) => {
-            if (!told.faces.has(frame)) told.faces.set(frame, []);
-            told.faces.get(frame).push({
+        mfer.fetchJSON(url).then((payload) => {
+          payload.faces = new Map();
+          payload.tracks.forEach((track) => track.frame.forEach((frame, i) => {
+            if (!payload.faces.has(frame)) payload.faces.set(frame, []);
+            payload.faces.get(frame).push({
               track: track.track_id, face: track.face[i], ok: track.ok[i], box: track.box[i], prob: track.prob[i],
             });
           }));
-          this.chunks.set(k, told);
+          this.chunks.set(k, payload);
           this.update();
         }).catch((error) => { this.chunks.delete(k); this.say(error.message); });
         if (this.chunks.size > 40) this.chunks.delete(this.chunks.keys().next().value);
@@ -145,19 +145,19 @@
 
     /* The sampled frame on the screen, with its faces; null while it is fetched or where there is none. */
     frameAt(seconds) {
-      const told = this.chunk(seconds);
+      const payload = this.chunk(seconds);
       if (seconds % CHUNK_S > CHUNK_S / 2 && seconds + CHUNK_S < this.facts.duration_s + CHUNK_S) this.chunk(seconds + CHUNK_S);
-      if (!told) return null;
-      let low = 0, high = told.time_s.length;
+      if (!payload) return null;
+      let low = 0, high = payload.time_s.length;
       while (low < high) {
         const middle = (low + high) >> 1;
-        if (told.time_s[middle] <= seconds + FRAME_SLACK_S) low = middle + 1; else high = middle;
+        if (payload.time_s[middle] <= seconds + FRAME_SLACK_S) low = middle + 1; else high = middle;
       }
       const i = low - 1;
-      if (i < 0 || seconds > told.time_s[i] + told.duration_s[i] + 0.05) return null;
+      if (i < 0 || seconds > payload.time_s[i] + payload.duration_s[i] + 0.05) return null;
       return {
-        index: told.frame[i], time_s: told.time_s[i], duration_s: told.duration_s[i], status: told.status[i],
-        faces: (told.faces.get(told.frame[i]) || []).sort((a, b) => a.track - b.track),
+        index: payload.frame[i], time_s: payload.time_s[i], duration_s: payload.duration_s[i], status: payload.status[i],
+        faces: (payload.faces.get(payload.frame[i]) || []).sort((a, b) => a.track - b.track),
       };
     }
 
@@ -325,9 +325,9 @@
     async refreshEdits() { this.took(await mfer.fetchJSON(`/api/video/${this.facts.video_id}/edits`)); }
 
     /* One after the other: what is taken back next depends on the answer before. */
-    edit(told, done) {
+    edit(payload, done) {
       this.writing = (this.writing || Promise.resolve()).then(async () => {
-        const wanted = typeof told === "function" ? told() : told;
+        const wanted = typeof payload === "function" ? payload() : payload;
         if (!wanted) return;
         try {
           this.took(await mfer.fetchJSON(`/api/video/${this.facts.video_id}/edits`, wanted));
@@ -379,9 +379,9 @@
       return chosen === "" ? null : parseInt(chosen, 10);
     }
 
-    ofFace(told) {
+    ofFace(payload) {
       const track = this.face();
-      return track === null ? told : { ...told, track_id: track, faces_id: this.facts.faces_id };
+      return track === null ? payload : { ...payload, track_id: track, faces_id: this.facts.faces_id };
     }
 
     nameFace() {
@@ -522,13 +522,13 @@
 
   /* -- the list beside the player -------------------------------------------------------------------------------- */
 
-  let asked = 0, soon = null;
+  let request = 0, soon = null;
   async function listVideos(near, text = "") {
-    const mine = ++asked;
-    const told = await mfer.fetchJSON(`/api/videos?${new URLSearchParams({ near, text })}`);
+    const mine = ++request;
+    const payload = await mfer.fetchJSON(`/api/videos?${new URLSearchParams({ near, text })}`);
     const list = byId("side-list");
-    if (mine !== asked || !list) return;
-    list.replaceChildren(...told.videos.map((video) => {
+    if (mine !== request || !list) return;
+    list.replaceChildren(...payload.videos.map((video) => {
       const row = element("li"), link = element("a", video.video_id === near ? "active" : "");
       link.href = `/video?id=${video.video_id}`;
       link.title = video.path;
@@ -538,8 +538,8 @@
     }));
     const active = list.querySelector(".active");
     if (active) list.scrollTop = active.offsetTop - list.offsetTop - list.clientHeight / 2;
-    const more = told.n_videos - told.videos.length;
-    byId("side-count").textContent = more > 0 ? `${told.videos.length} of ${told.n_videos}` : "";
+    const more = payload.n_videos - payload.videos.length;
+    byId("side-count").textContent = more > 0 ? `${payload.videos.length} of ${payload.n_videos}` : "";
   }
 
   document.addEventListener("input", (event) => {
@@ -562,7 +562,7 @@
     show(facts, curves, tracks, show, overlay, windowS, other) {
       if (!facts) return window.dash_clientside.no_update;
       const chosen = { curves: curves || [], show: show || [], overlay: overlay || [], window: windowS || 0 };
-      if (!page || page.told !== facts || !page.alive) {
+      if (!page || page.payload !== facts || !page.alive) {
         page = mfer.page = new VideoPage(facts);
         Object.assign(chosen, mfer.choices().video); // of the last time; the page's own controls follow
         ["curves", "show", "overlay"].forEach((name) => window.dash_clientside.set_props(`${CONTROLS[name]}`, { value: chosen[name] }));

@@ -233,7 +233,7 @@ def _answer(
     source: LakeSource, query: str, tables: Mapping[str, pa.Table], stop: QueryStop
 ) -> tuple[list[Any], dict[str, Any] | None]:
     """What is shown of the answer, under the query that it answers, and its rows for the chart."""
-    asked = html.Pre(query, className="asked")
+    request = html.Pre(query, className="query-text")
     try:
         answer = run_sql(
             source.lake,
@@ -246,7 +246,7 @@ def _answer(
             stop=stop,
         )
     except LakeError as error:
-        return [asked, html.P(str(error), className="error")], None
+        return [request, html.P(str(error), className="error")], None
     shown = answer.slice(0, MAX_ROWS_SHOWN)
     columns = [column.to_pylist() for column in shown.columns]
     cells = [[_cell(value) for value in row] for row in zip(*columns, strict=True)]
@@ -261,9 +261,9 @@ def _answer(
         name: [float(v) if k in numbers and v is not None else None if v is None else str(v) for v in values]
         for k, (name, values) in enumerate(zip(shown.column_names, columns, strict=True))
     }
-    told = {"rows": rows, "numbers": [shown.column_names[k] for k in numbers]}
+    payload = {"rows": rows, "numbers": [shown.column_names[k] for k in numbers]}
     notes = [html.P(text, className="faint") for text in (note, note_of(answer)) if text]
-    return [asked, *notes, table(list(shown.column_names), cells, numbers=numbers, empty="no rows")], told
+    return [request, *notes, table(list(shown.column_names), cells, numbers=numbers, empty="no rows")], payload
 
 
 def _csv_text(source: LakeSource, query: str, tables: Mapping[str, pa.Table]) -> str:
@@ -372,10 +372,10 @@ def register(app: Dash, source: LakeSource) -> None:
         Output("query-chart-part", "hidden"),
         Input("query-rows", "data"),
     )
-    def offer(told: dict[str, Any] | None) -> Any:
-        if not told or not told["numbers"] or not next(iter(told["rows"].values())):
+    def offer(payload: dict[str, Any] | None) -> Any:
+        if not payload or not payload["numbers"] or not next(iter(payload["rows"].values())):
             return [], None, [], [], [], None, True
-        names, numbers = list(told["rows"]), told["numbers"]
+        names, numbers = list(payload["rows"]), payload["numbers"]
         x = names[0]
         ys = [name for name in numbers if name != x][-4:] if x in numbers else numbers[-1:]
         texts = [name for name in names if name not in numbers and name != x]
@@ -389,8 +389,10 @@ def register(app: Dash, source: LakeSource) -> None:
         Input("query-colour", "value"),
         State("query-rows", "data"),
     )
-    def chart(kind: str, x: str | None, ys: list[str] | None, colour: str | None, told: dict[str, Any] | None) -> Any:
-        rows = told["rows"] if told else {}
+    def chart(
+        kind: str, x: str | None, ys: list[str] | None, colour: str | None, payload: dict[str, Any] | None
+    ) -> Any:
+        rows = payload["rows"] if payload else {}
         ys = [y for y in ys or [] if y in rows]
         if x not in rows or not ys:
             return {"data": [], "layout": {**DARK_PLOT, "height": 380}}

@@ -34,7 +34,7 @@ def layout(source: LakeSource, author: str, *, has_token: bool, can_explain: boo
         ["a clip", f"at most {MAX_CLIP_S:g} s"],
         ["program", f"mfer {metadata.version('mfer')}, Python {platform.python_version()}, {os.cpu_count()} cores"],
     ]
-    told = {
+    payload = {
         "classes": list(EXPRESSIONS),
         "colours": EXPRESSION_COLOURS,
         "windows": [[value, text] for value, text in WINDOWS.items()],
@@ -50,7 +50,7 @@ def layout(source: LakeSource, author: str, *, has_token: bool, can_explain: boo
         html.H2("What this server runs with"),
         table(["setting", "value"], running),
         html.P("It was started with mfer dashboard, whose options change it.", className="faint"),
-        dcc.Store(id="settings-facts", data=told),
+        dcc.Store(id="settings-facts", data=payload),
         html.Div(id="settings-sink", hidden=True),
     ]
 

@@ -100,7 +100,7 @@ def layout(source: LakeSource, video_id: str, *, can_explain: bool = False) -> l
             ],
             className="video-page",
         ),
-        dcc.Store(id="video-facts", data=_told(facts)),
+        dcc.Store(id="video-facts", data=_payload(facts)),
         html.Div(id="video-sink", hidden=True),
         html.Dialog(id="explain-dialog"),
         html.Dialog(
@@ -122,7 +122,7 @@ def _unknown(source: LakeSource, video_id: str) -> list[Any]:
     return [html.H1("Unknown video"), html.P(["The lake has no finished analysis of this video. ", back])]
 
 
-def _told(facts: dict[str, Any]) -> dict[str, Any]:
+def _payload(facts: dict[str, Any]) -> dict[str, Any]:
     """What the page's script needs to know."""
     kept = (
         "video_id",

@@ -120,9 +120,9 @@ def test_a_report_calls_faces_by_their_names_unless_it_is_to_show_what_was_found
     track = run_sql(own, query).to_pylist()[0]
     video_id = track.pop("video_id")
     add_edit(own, video_id, "name", value="Ann <b>", **track)
-    said = f"Ann <b> (face {track['track_id']})"
-    assert said in Page(write_report(own, tmp_path / "a.html").read_text(encoding="utf-8")).text
-    assert said not in Page(write_report(own, tmp_path / "b.html", as_found=True).read_text(encoding="utf-8")).text
+    reply = f"Ann <b> (face {track['track_id']})"
+    assert reply in Page(write_report(own, tmp_path / "a.html").read_text(encoding="utf-8")).text
+    assert reply not in Page(write_report(own, tmp_path / "b.html", as_found=True).read_text(encoding="utf-8")).text
     add_edit(own, video_id, "exclude")
     left = write_report(own, tmp_path / "c.html", [video_id]).read_text(encoding="utf-8")
     assert not pictures(left)

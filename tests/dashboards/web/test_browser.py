@@ -485,7 +485,7 @@ def test_a_long_answer_is_cut_with_a_note_and_a_long_query_is_shown_and_cancelle
     assert page.find("#query-asked").text == page.find("#query-text").get_attribute("value") == endless
     page.find("#query-cancel").click()
     page.until(lambda: "the query was cancelled" in page.find("#query-result").text, "the end")
-    assert endless in page.find("#query-result .asked").text
+    assert endless in page.find("#query-result .query-text").text
     assert not page.find("#query-running").is_displayed()
 
 
@@ -541,11 +541,11 @@ def test_the_address_follows_the_cursor_and_leads_back_to_it(page: Page) -> None
 
 def test_a_point_of_a_curve_tells_all_eight_values(page: Page) -> None:
     page.open_video()
-    told = page.js(
+    payload = page.js(
         "document.querySelector('#timeline .js-plotly-plot').data.filter((t) => t.hovertemplate).map((t) => t.text[5])"
     )
-    assert len(told) >= 1
-    lines = [line.rsplit(" ", 2) for line in told[0].split("<br>")]
+    assert len(payload) >= 1
+    lines = [line.rsplit(" ", 2) for line in payload[0].split("<br>")]
     assert {name for name, _, _ in lines} == set(EXPRESSIONS)
     shares = [float(value) for _, value, _ in lines]
     assert shares == sorted(shares, reverse=True)
@@ -704,7 +704,7 @@ def test_pages_speak_to_no_other_host_and_log_no_error(page: Page) -> None:
     page.open_video()
     page.ready()
     log = [json.loads(entry["message"])["message"] for entry in page.driver.get_log("performance")]
-    asked = [e["params"]["request"]["url"] for e in log if e["method"] == "Network.requestWillBeSent"]
-    assert len(asked) > 20
-    assert not [url for url in asked if not url.startswith((page.address, "data:", "blob:"))]
+    request = [e["params"]["request"]["url"] for e in log if e["method"] == "Network.requestWillBeSent"]
+    assert len(request) > 20
+    assert not [url for url in request if not url.startswith((page.address, "data:", "blob:"))]
     assert not page.errors()

@@ -40,7 +40,7 @@ def folders(means: VideoMeans) -> dict[str, str]:
     return {path: path.split("/")[2] for paths in means.paths for path in paths}
 
 
-def asked(client: flask.testing.FlaskClient, output: str, inputs: dict[str, object], state: dict[str, object]) -> dict:
+def query(client: flask.testing.FlaskClient, output: str, inputs: dict[str, object], state: dict[str, object]) -> dict:
     """What a callback of the page answers in the browser's own words, by its outputs."""
     layout = {row["output"]: row for row in client.get("/_dash-dependencies").get_json()}
     (row,) = [row for name, row in layout.items() if output in name]
@@ -86,8 +86,8 @@ def test_people_are_compared_over_their_videos(lake: Lake) -> None:
     }
     client = create_app(lake).server.test_client()
     inputs = {"compare-conditions.data": {}, "compare-options.value": ["person", "reweighted"]}
-    told = asked(client, "compare-groups.options", inputs, {"compare-groups.value": None})
-    assert told["compare-groups"]["value"] == ["Ann", "Bob"]
+    payload = query(client, "compare-groups.options", inputs, {"compare-groups.value": None})
+    assert payload["compare-groups"]["value"] == ["Ann", "Bob"]
 
 
 def test_each_band_has_its_groups_colour_and_goes_with_its_line(lake: Lake) -> None:
@@ -194,12 +194,12 @@ def test_the_page_answers_its_switches(lake: Lake) -> None:
     conditions = folders(read_means(LakeSource(lake)))
     state = {"compare-conditions.data": conditions}
     inputs: dict[str, object] = {"compare-groups.value": ["a", "b"], "compare-options.value": []}
-    plain = asked(client, "compare-bars", inputs, state)
-    reweighted = asked(client, "compare-bars", inputs | {"compare-options.value": ["reweighted"]}, state)
+    plain = query(client, "compare-bars", inputs, state)
+    reweighted = query(client, "compare-bars", inputs | {"compare-options.value": ["reweighted"]}, state)
     heights = [found["compare-bars"]["figure"]["data"][0]["y"] for found in (plain, reweighted)]
     assert heights[0][EXPRESSIONS.index("contempt")] < heights[1][EXPRESSIONS.index("contempt")]
-    one = asked(client, "compare-bars", inputs | {"compare-groups.value": ["a"]}, state)
+    one = query(client, "compare-bars", inputs | {"compare-groups.value": ["a"]}, state)
     assert "3 of 6 files left out" in str(one["compare-left-out"])
-    apart = asked(client, "compare-differences", inputs | {"compare-reference.value": "b"}, state)
+    apart = query(client, "compare-differences", inputs | {"compare-reference.value": "b"}, state)
     assert "'children': 'a'" in str(apart["compare-difference-table"])
     assert "'children': 'b'" not in str(apart["compare-difference-table"])

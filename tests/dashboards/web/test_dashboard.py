@@ -349,12 +349,12 @@ def test_token_in_the_address_becomes_a_cookie_and_leaves_the_address(shared: La
 def test_other_sites_can_change_nothing(film: tuple[Lake, Path, str]) -> None:
     lake, _, name = film
     asking = client(lake)
-    told = {"kind": "exclude"}
+    payload = {"kind": "exclude"}
     place = f"/api/video/{name}/edits"
-    assert asking.post(place, json=told, headers={"Origin": "http://evil.example"}).status_code == 403
+    assert asking.post(place, json=payload, headers={"Origin": "http://evil.example"}).status_code == 403
     assert asking.post(place, data='{"kind": "exclude"}', content_type="text/plain").status_code == 415
     assert run_sql(lake, "SELECT * FROM edits").num_rows == 0
-    assert asking.post(place, json=told, headers={"Origin": "http://localhost"}).status_code == 200
+    assert asking.post(place, json=payload, headers={"Origin": "http://localhost"}).status_code == 200
     assert run_sql(lake, "SELECT * FROM edits").num_rows == 1
 
 
@@ -412,11 +412,11 @@ def test_edits_come_back_and_can_be_undone(film: tuple[Lake, Path, str]) -> None
     lake, _, name = film
     asking = client(lake)
     place = f"/api/video/{name}/edits"
-    told = asking.post(place, json={"kind": "name", "track_id": 0, "faces_id": FACES, "value": "<i>Ann</i>"}).json
-    assert told["people"] == [{"track_id": 0, "person": 0, "name": "<i>Ann</i>"}]
-    assert told["edits"][0]["author"]
-    told = asking.post(place, json={"undo": told["edits"][0]["edit_id"]}).json
-    assert told == {"edits": [], "people": []}
+    payload = asking.post(place, json={"kind": "name", "track_id": 0, "faces_id": FACES, "value": "<i>Ann</i>"}).json
+    assert payload["people"] == [{"track_id": 0, "person": 0, "name": "<i>Ann</i>"}]
+    assert payload["edits"][0]["author"]
+    payload = asking.post(place, json={"undo": payload["edits"][0]["edit_id"]}).json
+    assert payload == {"edits": [], "people": []}
     for wrong in ({"kind": "paint"}, {"kind": "event"}, {"kind": "name", "where": 1}, [1], {}):
         assert asking.post(place, json=wrong).status_code == 400
     assert asking.post(f"/api/video/{'0' * 16}/edits", json={"kind": "exclude"}).status_code == 404
@@ -431,18 +431,18 @@ def test_who_was_found_is_listed_and_accepted_or_refused(tmp_path: Path) -> None
     assert propose(lake, tracks, {video_id(1), video_id(2)}) == (5, 0)
     asking, place = client(lake), f"/api/video/{name}/edits"
 
-    def told(**edit: object) -> list[tuple[object, ...]]:
+    def payload(**edit: object) -> list[tuple[object, ...]]:
         answer = (asking.post(place, json=edit) if edit else asking.get(place)).json["edits"]
         return [(e["kind"], e["value"], [s["track_id"] for s in e["shown"]], e.get("n_videos")) for e in answer]
 
     one, other = ("found", "a" * 16, [0, 1], 1), ("found", "c" * 16, [3], 2)
-    assert told() == [one, other]  # the person of a single track is not worth a line
+    assert payload() == [one, other]  # the person of a single track is not worth a line
     (of_one, _) = asking.get(place).json["edits"]
     assert of_one["confidence"] == pytest.approx(0.8)
     accepted = [("person", "a" * 16, [track], None) for track in (0, 1)]
-    assert sorted(told(accept="a" * 16)) == sorted([other, *accepted])
+    assert sorted(payload(accept="a" * 16)) == sorted([other, *accepted])
     assert asking.post(place, json={"accept": "a" * 16}).status_code == 400
-    told(kind="person", track_id=3, faces_id=FACES)
+    payload(kind="person", track_id=3, faces_id=FACES)
     people = {p["track_id"]: p["person"] for p in asking.get(place).json["people"]}
     assert people == {0: 0, 1: 0, 2: 2, 3: 3}
     assert forget_found(lake, None, "ann") == 5
@@ -457,17 +457,17 @@ def test_a_split_face_is_two_in_the_page_and_its_curves_until_it_is_taken_back(
     lake, _, name = film
     web = client(lake)
     tracks = "&tracks=0,1"
-    told = {"kind": "split", "track_id": 0, "faces_id": FACES, "start_s": 0.2}
-    said = web.post(f"/api/video/{name}/edits", json=told).get_json()
-    assert [(edit["kind"], edit["value"]) for edit in said["edits"]] == [("split", "1")]
+    payload = {"kind": "split", "track_id": 0, "faces_id": FACES, "start_s": 0.2}
+    reply = web.post(f"/api/video/{name}/edits", json=payload).get_json()
+    assert [(edit["kind"], edit["value"]) for edit in reply["edits"]] == [("split", "1")]
     assert [track["track_id"] for track in video_facts(LakeSource(lake), name)["tracks"]] == [0, 1]
     curves = web.get(f"/api/video/{name}/curves?from=0&to=1{tracks}").get_json()["tracks"]
     assert {curve["track_id"]: len(curve["raw_s"]) for curve in curves} == {0: 5, 1: 5}
     faces = web.get(f"/api/video/{name}/faces?from=0&to=1").get_json()["tracks"]
     assert {face["track_id"]: len(face["frame"]) for face in faces} == {0: 5, 1: 5}
-    refused = web.post(f"/api/video/{name}/edits", json=told | {"start_s": 9.0})
+    refused = web.post(f"/api/video/{name}/edits", json=payload | {"start_s": 9.0})
     assert (refused.status_code, "in between" in refused.text) == (400, True)
-    web.post(f"/api/video/{name}/edits", json={"undo": said["edits"][0]["edit_id"]})
+    web.post(f"/api/video/{name}/edits", json={"undo": reply["edits"][0]["edit_id"]})
     curves = web.get(f"/api/video/{name}/curves?from=0&to=1{tracks}").get_json()["tracks"]
     assert {curve["track_id"]: len(curve["raw_s"]) for curve in curves} == {0: 10}
 
@@ -477,8 +477,8 @@ def test_edits_come_with_the_faces_that_they_belong_to(film: tuple[Lake, Path, s
     web = client(lake)
 
     def say(kind: str, faces_id: str = FACES, **parts: object) -> list[dict[str, object]]:
-        told = {"kind": kind, "track_id": 0, "faces_id": faces_id, **parts}
-        answer = web.post(f"/api/video/{name}/edits", json=told)
+        payload = {"kind": kind, "track_id": 0, "faces_id": faces_id, **parts}
+        answer = web.post(f"/api/video/{name}/edits", json=payload)
         assert answer.status_code == 200, answer.text
         return answer.get_json()["edits"][-1]["shown"]
 
@@ -507,7 +507,7 @@ def test_a_viewer_chooses_whose_scores_every_page_shows(shared: Lake) -> None:
         if model is not None:
             web.set_cookie("mfer_model", quote(model))
         search = f"?id={video_id(0)}" if path == "/video" else ""
-        told = {
+        payload = {
             "output": "..head.children...page.children..",
             "outputs": [{"id": "head", "property": "children"}, {"id": "page", "property": "children"}],
             "inputs": [
@@ -516,7 +516,7 @@ def test_a_viewer_chooses_whose_scores_every_page_shows(shared: Lake) -> None:
             ],
             "changedPropIds": [],
         }
-        answer = web.post("/_dash-update-component", json=told)
+        answer = web.post("/_dash-update-component", json=payload)
         assert answer.status_code == 200, answer.text
         return str(answer.text)
 
@@ -600,8 +600,8 @@ def test_a_clip_of_the_view_is_a_video_of_that_length(film: tuple[Lake, Path, st
 
 
 def test_the_list_of_videos_is_around_the_one_that_is_open_and_is_searched_by_path(shared: Lake) -> None:
-    told = client(shared).get(f"/api/videos?near={video_id(3)}").get_json()
-    assert told["n_videos"] == len(told["videos"]) == 6
+    payload = client(shared).get(f"/api/videos?near={video_id(3)}").get_json()
+    assert payload["n_videos"] == len(payload["videos"]) == 6
     found = client(shared).get("/api/videos?text=FILMS/a%20clip").get_json()["videos"]
     assert [row["title"] for row in found] == ["clip 0.mp4", "clip 2.mp4", "clip 4.mp4"]
 
@@ -613,8 +613,8 @@ def test_judgements_arrive_with_who_when_and_which_face(film: tuple[Lake, Path, 
     place = queue["faces"][0]
     face = asking.get("/api/labels/face", query_string={**place, "order": "entropy"}).json
     assert (face["track_id"], int(face["time_s"])) == (place["track_id"], place["second"])
-    told = {"face": face, "verdict": "expression", "expression": "fear", "rater": "ann"}
-    assert asking.post("/api/labels", json=told).status_code == 200
+    payload = {"face": face, "verdict": "expression", "expression": "fear", "rater": "ann"}
+    assert asking.post("/api/labels", json=payload).status_code == 200
     row = run_sql(lake, "SELECT * FROM labels").to_pylist()[0]
     assert (row["video_id"], row["frame_index"], row["face_index"]) == (name, face["frame_index"], face["face_index"])
     assert (row["expression"], row["rater"], row["shown_model_id"]) == ("fear", "ann", None)
@@ -623,7 +623,12 @@ def test_judgements_arrive_with_who_when_and_which_face(film: tuple[Lake, Path, 
     assert again["n_done"] == 1
     assert (face["track_id"], place["second"]) not in [(r["track_id"], r["second"]) for r in again["faces"]]
     assert asking.get("/api/labels/face?video_id=x&faces_id=y&track_id=0&second=0").status_code == 404
-    for wrong in ({**told, "expression": "joy"}, {**told, "rater": " "}, {**told, "face": {"video_id": name}}, {}):
+    for wrong in (
+        {**payload, "expression": "joy"},
+        {**payload, "rater": " "},
+        {**payload, "face": {"video_id": name}},
+        {},
+    ):
         assert asking.post("/api/labels", json=wrong).status_code in (400, 404)
 
 
@@ -653,10 +658,10 @@ def test_scores_of_a_view_can_be_downloaded(shared: Lake) -> None:
 
 
 @pytest.mark.parametrize(
-    "asked", ["curves?from=2&to=1", "curves?from=x&to=1", "curves?from=0&to=inf", "faces?from=nan"]
+    "request", ["curves?from=2&to=1", "curves?from=x&to=1", "curves?from=0&to=inf", "faces?from=nan"]
 )
-def test_questions_that_make_no_sense_are_refused(shared: Lake, asked: str) -> None:
-    assert client(shared).get(f"/api/video/{video_id(0)}/{asked}").status_code == 400
+def test_questions_that_make_no_sense_are_refused(shared: Lake, request: str) -> None:
+    assert client(shared).get(f"/api/video/{video_id(0)}/{request}").status_code == 400
 
 
 def test_new_commits_show_without_a_restart(film: tuple[Lake, Path, str]) -> None:

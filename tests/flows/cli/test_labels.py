@@ -71,11 +71,11 @@ def test_suggested_faces_are_filled_in_and_imported(lake: Lake, tmp_path: Path) 
     with todo.open(newline="") as file:
         rows = list(csv.DictReader(file))
     rows[0]["expression"] = "Happy"
-    code, said = mfer(lake, "labels", "import", write_csv(todo, *rows), "--rater", "ann")
-    assert (code, said) == (0, "1 labels written, 0 known already, 0 refused, 1 rows without one\n")
-    code, said = mfer(lake, "labels", "list")
-    assert "ann                  happiness         1" in said
-    assert "1 faces of 1 videos have an expression" in said
+    code, reply = mfer(lake, "labels", "import", write_csv(todo, *rows), "--rater", "ann")
+    assert (code, reply) == (0, "1 labels written, 0 known already, 0 refused, 1 rows without one\n")
+    code, reply = mfer(lake, "labels", "list")
+    assert "ann                  happiness         1" in reply
+    assert "1 faces of 1 videos have an expression" in reply
     left = mfer(lake, "labels", "suggest")[1].splitlines()
     assert len(left) == 1  # the judged face's neighbours of the same second look like it
 
@@ -88,11 +88,11 @@ def test_exported_labels_come_back_into_another_lake(lake: Lake, studied: Path, 
         {"video": "three.mp4", "time_s": 0.05, "expression": "fear", "rater": "bob", "note": ""},
         {"video": "one.mp4", "time_s": 0.05, "expression": "bored", "rater": "bob", "note": ""},
     ]
-    code, said = mfer(lake, "labels", "import", write_csv(tmp_path / "x.csv", *rows))
+    code, reply = mfer(lake, "labels", "import", write_csv(tmp_path / "x.csv", *rows))
     assert code == 1
-    assert "x.csv:4: three.mp4 is no finished video" in said
-    assert "x.csv:5: 'bored' is not an expression" in said
-    assert "2 labels written, 0 known already, 2 refused" in said
+    assert "x.csv:4: three.mp4 is no finished video" in reply
+    assert "x.csv:5: 'bored' is not an expression" in reply
+    assert "2 labels written, 0 known already, 2 refused" in reply
     assert mfer(lake, "labels", "export", "-o", tmp_path / "all.csv")[0] == 0
     query = (
         "SELECT video_id, faces_id, frame_index, face_index, expression, verdict, rater, note FROM labels ORDER BY ALL"
@@ -115,9 +115,9 @@ def test_a_file_that_holds_no_labels_is_one_line_and_exit_code_2(
 ) -> None:
     if text is not None:
         (tmp_path / "x.csv").write_bytes(text.encode("latin-1"))
-    code, said = mfer(lake, "labels", "import", tmp_path / "x.csv")
-    assert (code, said.count("\n")) == (2, 1)
-    assert message in said
+    code, reply = mfer(lake, "labels", "import", tmp_path / "x.csv")
+    assert (code, reply.count("\n")) == (2, 1)
+    assert message in reply
 
 
 def test_a_labelled_face_is_cut_from_its_video_as_an_analysis_cuts_it(
@@ -197,8 +197,8 @@ def test_labels_are_read_as_programs_save_them_also_where_the_id_became_a_number
 ) -> None:
     row = {"video_id": "1.23E+15", "video": "one.mp4", "time_s": "0.05", "expression": "fear", "note": "schön"}
     (tmp_path / name).write_bytes(saved([row]))
-    code, said = mfer(lake, "labels", "import", tmp_path / name)
-    assert (code, said) == (0, "1 labels written, 0 known already, 0 refused, 0 rows without one\n")
+    code, reply = mfer(lake, "labels", "import", tmp_path / name)
+    assert (code, reply) == (0, "1 labels written, 0 known already, 0 refused, 0 rows without one\n")
     (found,) = run_sql(lake, "SELECT file_name, expression, note FROM labels").to_pylist()
     assert found == {"file_name": "one.mp4", "expression": "fear", "note": "schön"}
 
@@ -207,16 +207,16 @@ def test_a_broken_line_of_json_is_refused_and_the_others_are_written(lake: Lake,
     rows = [{"video": "one.mp4", "frame_index": k, "expression": "fear"} for k in (1, 2)]
     lines = ["{broken", json.dumps(rows[0]), "[1, 2]", '{"video": "one', json.dumps(rows[1])]
     (tmp_path / "x.jsonl").write_text("\n".join(lines))
-    code, said = mfer(lake, "labels", "import", tmp_path / "x.jsonl")
+    code, reply = mfer(lake, "labels", "import", tmp_path / "x.jsonl")
     assert code == 1
-    assert [line.split()[1] for line in said.splitlines()[:-1]] == [f"x.jsonl:{k}:" for k in (1, 3, 4)]
-    assert said.splitlines()[-1].startswith("2 labels written, 0 known already, 3 refused")
+    assert [line.split()[1] for line in reply.splitlines()[:-1]] == [f"x.jsonl:{k}:" for k in (1, 3, 4)]
+    assert reply.splitlines()[-1].startswith("2 labels written, 0 known already, 3 refused")
     (tmp_path / "y.json").write_text(json.dumps([*rows, 3]))
-    code, said = mfer(lake, "labels", "import", tmp_path / "y.json")
-    assert "y.json:3: the row has no named columns" in said
+    code, reply = mfer(lake, "labels", "import", tmp_path / "y.json")
+    assert "y.json:3: the row has no named columns" in reply
     (tmp_path / "z.jsonl").write_text("{broken")
-    code, said = mfer(lake, "labels", "import", tmp_path / "z.jsonl")
-    assert (code, "no columns" in said) == (2, True)
+    code, reply = mfer(lake, "labels", "import", tmp_path / "z.jsonl")
+    assert (code, "no columns" in reply) == (2, True)
 
 
 def test_a_bad_cell_refuses_its_row_by_its_line_and_the_others_are_written(lake: Lake, tmp_path: Path) -> None:
@@ -224,7 +224,7 @@ def test_a_bad_cell_refuses_its_row_by_its_line_and_the_others_are_written(lake:
     cells = [f"{cell.split(',')[0]},{cell.split(',')[1]},{cell.split(',')[2]},one.mp4,fear" for cell in bad]
     good = "1,,,one.mp4,fear"
     (tmp_path / "x.csv").write_text("\n".join(["frame_index,face_index,track_id,video,expression", *cells, "", good]))
-    code, said = mfer(lake, "labels", "import", tmp_path / "x.csv")
+    code, reply = mfer(lake, "labels", "import", tmp_path / "x.csv")
     assert code == 1
-    assert [line.split()[1] for line in said.splitlines()[:-1]] == [f"x.csv:{k}:" for k in range(2, 10)]
-    assert said.splitlines()[-1].startswith("1 labels written, 0 known already, 8 refused")
+    assert [line.split()[1] for line in reply.splitlines()[:-1]] == [f"x.csv:{k}:" for k in range(2, 10)]
+    assert reply.splitlines()[-1].startswith("1 labels written, 0 known already, 8 refused")

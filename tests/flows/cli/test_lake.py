@@ -33,9 +33,9 @@ def test_check_names_a_missing_file_and_repair_takes_its_video_out(lake: Path) -
     assert shown.exit_code == 1
     assert f"wrong: {file} (observations) is missing" in shown.output
     assert "mfer lake check --repair" in shown.output
-    asked = mfer("sql", "SELECT avg(confidence) FROM scores", "--lake", lake)
-    assert asked.exit_code == 2
-    assert file.name in asked.output
+    query = mfer("sql", "SELECT avg(confidence) FROM scores", "--lake", lake)
+    assert query.exit_code == 2
+    assert file.name in query.output
     repaired = mfer("lake", "check", "--repair", "--lake", lake)
     assert repaired.exit_code == 0
     assert "repair: 1 videos were taken out" in repaired.output
@@ -70,9 +70,9 @@ def test_a_file_name_neither_ends_a_line_nor_moves_the_cursor(lake: Path, tmp_pa
     (tmp_path / ODD).write_bytes(b"no video")
     shown = mfer("inspect", tmp_path / ODD, "--lake", lake).output
     assert "line\\nbreak \\x1b[2J\\u202ebackwards.mp4" in shown
-    asked = mfer("sql", f"SELECT '{ODD}' AS name", "--lake", lake).output
+    query = mfer("sql", f"SELECT '{ODD}' AS name", "--lake", lake).output
     refused = mfer("lake", "check", "--lake", tmp_path / ODD).output
-    for text in (shown, asked, refused):
+    for text in (shown, query, refused):
         assert "\x1b" not in text
         assert "\u202e" not in text
 

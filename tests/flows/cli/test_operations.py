@@ -39,12 +39,12 @@ def test_the_walk_of_the_documentation_goes_the_whole_way(folder: Path) -> None:
         "XDG_CACHE_HOME": str(folder / "cache"),
         "COLUMNS": "200",
     }
-    said = []
+    output = []
     for block in BLOCKS:
         done = subprocess.run(["bash", "-ec", block], cwd=folder, env=env, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
-        said.append(done.stdout)
-    analysed, suggested, judged, promoted, refused, later, rolled, drift = said
+        output.append(done.stdout)
+    analysed, suggested, judged, promoted, refused, later, rolled, drift = output
     assert "3 videos: 3 ok" in analysed
     assert re.search(r"todo\.csv: [1-9]\d* faces of 3 videos", suggested)
     assert "3 labels written" in judged

@@ -50,6 +50,6 @@ def test_an_output_below_a_file_is_refused_in_one_line(lake: Lake, tmp_path: Pat
 
 
 def test_what_is_no_plain_file_is_written_and_not_replaced(lake: Lake) -> None:
-    asked = ["sql", "SELECT 1 AS n", "--format", "csv", "-o", "/dev/null", "--lake", str(lake.location)]
-    assert CliRunner().invoke(main, asked).exit_code == 0
+    query = ["sql", "SELECT 1 AS n", "--format", "csv", "-o", "/dev/null", "--lake", str(lake.location)]
+    assert CliRunner().invoke(main, query).exit_code == 0
     assert Path("/dev/null").is_char_device()

@@ -95,8 +95,8 @@ def test_cancelled_run_leaves_no_process_and_no_slot_and_the_next_one_does_the_r
     assert any("flows.workers.worker" in " ".join(each.cmdline()) for each in processes)
     (run,) = _runs(env, "RUNNING")
 
-    told = prefect(env, "flow-run", "cancel", run["id"])
-    assert told.returncode == 0, told.stdout + told.stderr
+    payload = prefect(env, "flow-run", "cancel", run["id"])
+    assert payload.returncode == 0, payload.stdout + payload.stderr
     _, alive = psutil.wait_procs(processes, timeout=_GONE_S)
     assert alive == []
     (cancelled,) = until(lambda: _runs(env, "CANCELLED"))

@@ -158,8 +158,8 @@ def test_a_run_that_dies_with_its_machine_ends_as_crashed_and_the_next_one_does_
 
 
 def _heartbeats(env: dict[str, str]) -> list[Any]:
-    told = {"filter": {"event": {"name": ["prefect.flow-run.heartbeat"]}}}
-    answer = httpx.post(f"{env['PREFECT_API_URL']}/events/filter", json=told, timeout=120)
+    payload = {"filter": {"event": {"name": ["prefect.flow-run.heartbeat"]}}}
+    answer = httpx.post(f"{env['PREFECT_API_URL']}/events/filter", json=payload, timeout=120)
     answer.raise_for_status()
     found: list[Any] = answer.json()["events"]
     return found
@@ -189,5 +189,5 @@ def _n_videos(lake: Lake, model_id: str | None) -> int:
 
 def _judge_everything(lake: Lake) -> None:
     faces = run_sql(lake, "SELECT video_id, frame_index, face_index FROM scores").to_pylist()
-    said = [Judgement(where="", verdict="expression", expression="happiness", rater="ann", **face) for face in faces]
-    assert add_labels(lake, said)[0] == len(faces) > 0
+    output = [Judgement(where="", verdict="expression", expression="happiness", rater="ann", **face) for face in faces]
+    assert add_labels(lake, output)[0] == len(faces) > 0

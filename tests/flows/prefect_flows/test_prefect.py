@@ -288,10 +288,10 @@ def test_a_work_pool_and_a_worker_run_the_deployment_of_prefect_yaml(
     for command in (("work-pool", "create", "local", "--type", "process"), ("deploy", "--all")):
         done = prefect(env, *command, cwd=project)
         assert done.returncode == 0, done.stdout + done.stderr
-    for said in ("will end as Crashed", "knew that already"):
+    for reply in ("will end as Crashed", "knew that already"):
         command = [sys.executable, "-m", "flows.prefect_flows.heartbeats"]
-        told = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, check=True)
-        assert said in told.stdout
+        payload = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, check=True)
+        assert reply in payload.stdout
     _check_schedules(env)
     worker = background(["prefect", "worker", "start", "--pool", "local"], project)
     worker.wait_for("started!")

@@ -62,8 +62,8 @@ def test_systemd_finds_no_fault_in_the_units(tmp_path: Path) -> None:
         (tmp_path / unit.name).write_text(text, encoding="utf-8")
     command = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", *sorted(tmp_path.iterdir())]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    told = [line for line in done.stderr.splitlines() if str(tmp_path) in line or "mfer-" in line]
-    assert (done.returncode, told) == (0, [])
+    payload = [line for line in done.stderr.splitlines() if str(tmp_path) in line or "mfer-" in line]
+    assert (done.returncode, payload) == (0, [])
 
 
 @pytest.mark.full
@@ -79,9 +79,9 @@ def test_the_commands_of_the_units_exist_with_their_options() -> None:
                     break
                 name.append(word)
             env = os.environ | {"COLUMNS": "200", "DO_NOT_TRACK": "1", "PYTHONPATH": str(ROOT)}
-            told = subprocess.run([*name, "--help"], env=env, capture_output=True, text=True, check=False)
-            assert told.returncode == 0, f"{unit.name}: {line}\n{told.stdout}{told.stderr}"
-            known = set(re.findall(r"--[a-z][a-z-]+", told.stdout))
+            payload = subprocess.run([*name, "--help"], env=env, capture_output=True, text=True, check=False)
+            assert payload.returncode == 0, f"{unit.name}: {line}\n{payload.stdout}{payload.stderr}"
+            known = set(re.findall(r"--[a-z][a-z-]+", payload.stdout))
             assert {word for word in words if word.startswith("--")} <= known, f"{unit.name}: {line}"
 
 
@@ -237,17 +237,17 @@ def test_systemd_runs_the_units_on_a_machine_of_its_own(tmp_path: Path, write_ta
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
     if done.returncode == 77:
         pytest.skip(f"no machine can be started inside this one: {done.stderr[-300:]}")
-    said = done.stdout
-    assert done.returncode == 0, said + done.stderr
-    if said.strip() == "unreachable":
+    reply = done.stdout
+    assert done.returncode == 0, reply + done.stderr
+    if reply.strip() == "unreachable":
         pytest.skip("the units have a /tmp of their own, and this checkout lies where they cannot see it")
-    assert "'Completed'" in said, said + done.stderr
-    assert re.search(r"analyze-folder.*COMPLETED", said), said
-    assert said.splitlines()[-6:] == [
+    assert "'Completed'" in reply, reply + done.stderr
+    assert re.search(r"analyze-folder.*COMPLETED", reply), reply
+    assert reply.splitlines()[-6:] == [
         "faces",
         "12",
         "mfer",
         "mfer-server success",
         "mfer-flows success",
         "mfer-dashboard success",
-    ], said + done.stderr
+    ], reply + done.stderr

@@ -91,9 +91,9 @@ def test_what_is_finished_is_committed_when_a_run_is_broken_off(tmp_path: Path, 
         analyze(tmp_path / "lake", model, folder, progress=Interrupt())
     finished = {row["path"] for row in rows(tmp_path / "lake", "SELECT DISTINCT path FROM frames")}
     assert finished == {str(folder / f"{k}.mp4") for k in range(4)}
-    said = rows(tmp_path / "lake", "SELECT path, status, code FROM runs")
-    assert {row["path"] for row in said if row["status"] == "ok"} == finished
-    assert {row["code"] for row in said if row["path"] not in finished} == {"interrupted"}
+    output = rows(tmp_path / "lake", "SELECT path, status, code FROM runs")
+    assert {row["path"] for row in output if row["status"] == "ok"} == finished
+    assert {row["code"] for row in output if row["path"] not in finished} == {"interrupted"}
     assert check_lake(Lake.open(tmp_path / "lake")).is_sound
 
 

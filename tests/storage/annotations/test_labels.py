@@ -34,19 +34,19 @@ def lake(tmp_path: Path) -> Lake:
     return lake
 
 
-def judge(lake: Lake, video: int, frame: int, face: int, said: str, rater: str = "ann") -> None:
+def judge(lake: Lake, video: int, frame: int, face: int, output: str, rater: str = "ann") -> None:
     place = {"video_id": video_id(video), "faces_id": FACES, "frame_index": frame, "face_index": face}
-    verdict = said if said in ("not_a_face", "undecided", "withdrawn") else "expression"
+    verdict = output if output in ("not_a_face", "undecided", "withdrawn") else "expression"
     add_label(
         lake,
         {**place, "time_s": frame / 25, "track_id": face},
         verdict,
-        said if verdict == "expression" else None,
+        output if verdict == "expression" else None,
         rater,
     )
 
 
-def said(**parts: Any) -> Judgement:
+def output(**parts: Any) -> Judgement:
     defaults: dict[str, Any] = {"where": "x:1", "video_id": video_id(1), "verdict": "expression", "expression": "fear"}
     return Judgement(**(defaults | {"rater": "ann", "frame_index": 3, "face_index": 0} | parts))
 
@@ -106,13 +106,13 @@ def test_a_file_counts_only_while_it_holds_the_same_bytes(lake: Lake, tmp_path: 
 
 
 def test_judgements_of_a_file_become_the_rows_that_the_dashboard_writes(lake: Lake) -> None:
-    told = [
-        said(),
-        said(frame_index=None, time_s=0.17, face_index=None, track_id=1, expression="anger"),
-        said(video_id=video_id(2), verdict="not_a_face", expression=None, faces_id=FACES, note="a poster"),
+    payload = [
+        output(),
+        output(frame_index=None, time_s=0.17, face_index=None, track_id=1, expression="anger"),
+        output(video_id=video_id(2), verdict="not_a_face", expression=None, faces_id=FACES, note="a poster"),
     ]
-    assert add_labels(lake, told) == (3, 0, [])
-    assert add_labels(lake, told) == (0, 3, [])
+    assert add_labels(lake, payload) == (3, 0, [])
+    assert add_labels(lake, payload) == (0, 3, [])
     query = "SELECT video_id, faces_id, frame_index, time_s, face_index, track_id, expression, verdict, rater, note"
     rows = [
         tuple(row.values()) for row in run_sql(lake, f"{query} FROM labels ORDER BY video_id, frame_index").to_pylist()
@@ -126,14 +126,14 @@ def test_judgements_of_a_file_become_the_rows_that_the_dashboard_writes(lake: La
 
 
 def test_a_judgement_that_names_no_face_or_several_is_refused_and_the_others_are_kept(lake: Lake) -> None:
-    told = [
-        said(where="a", frame_index=777),
-        said(where="b", face_index=None),
-        said(where="c", video_id="f" * 16),
-        said(where="d", frame_index=None, time_s=2.5),
-        said(where="e"),
+    payload = [
+        output(where="a", frame_index=777),
+        output(where="b", face_index=None),
+        output(where="c", video_id="f" * 16),
+        output(where="d", frame_index=None, time_s=2.5),
+        output(where="e"),
     ]
-    n_written, n_known, refused = add_labels(lake, told)
+    n_written, n_known, refused = add_labels(lake, payload)
     assert (n_written, n_known) == (1, 0)
     assert [refusal.where for refusal in refused] == ["a", "b", "c", "d"]
     assert "several faces there: name face_index 0 (track 0), 1 (track 1)" in refused[1].reason
@@ -146,7 +146,7 @@ def test_a_judgement_that_names_no_face_or_several_is_refused_and_the_others_are
 )
 def test_what_is_no_judgement_is_refused(wrong: dict[str, Any], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
-        said(**wrong)
+        output(**wrong)
 
 
 @pytest.mark.parametrize("order", ["entropy", "margin"])

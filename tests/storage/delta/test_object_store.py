@@ -89,8 +89,8 @@ def test_a_query_reads_parts_of_the_files_that_may_hold_its_rows_and_lists_only_
     largest = max(file.stat().st_size for file in (lake.location / "observations").files())
     proxy.take_requests()
     with connect(lake, [rows.video_id(1)]) as con:
-        asked = "SELECT avg(p_happiness) FROM scores_all WHERE video_id = ? AND time_s < 2"
-        assert con.execute(asked, [rows.video_id(1)]).fetchone()
+        question = "SELECT avg(p_happiness) FROM scores_all WHERE video_id = ? AND time_s < 2"
+        assert con.execute(question, [rows.video_id(1)]).fetchone()
     requests = proxy.take_requests()
     assert all("_delta_log" in request.target for request in requests if re.search(LISTINGS, str(request)))
     parts = [r for r in requests if "/observations/" in r.target and ".zstd.parquet" in r.target]
@@ -319,10 +319,10 @@ def test_compaction_and_history_do_as_in_a_folder(lake: Lake, folder: Lake) -> N
         assert each.compact()["observations"] == (3, 1)
     assert rows.everything(lake) == rows.everything(folder)
 
-    def told(each: Lake) -> list[tuple[str, int, str]]:
+    def payload(each: Lake) -> list[tuple[str, int, str]]:
         return sorted((change.table, change.version, change.operation) for change in history(each.location))
 
-    assert told(lake) == told(folder)
+    assert payload(lake) == payload(folder)
 
 
 def test_models_are_published_promoted_and_fetched_once(

@@ -103,24 +103,24 @@ def test_python_and_sql_say_so_where_models_are_mixed(lake: Lake) -> None:
 
 def test_report_and_export_say_so_of_the_videos_that_they_show(lake: Lake, tmp_path: Path) -> None:
     only_toy(lake)
-    told: list[str] = []
-    page = write_report(lake, tmp_path / "a.html", tell=told.append).read_text()
-    export_videos(lake, "csv", tmp_path / "a.csv", tell=told.append)
+    payload: list[str] = []
+    page = write_report(lake, tmp_path / "a.html", tell=payload.append).read_text()
+    export_videos(lake, "csv", tmp_path / "a.csv", tell=payload.append)
     assert "2 models are mixed here" in page
-    assert [bool(note) for note in told] == [True, True]
+    assert [bool(note) for note in payload] == [True, True]
     two = [rows.video_id(1), rows.video_id(2)]
-    page = write_report(lake, tmp_path / "b.html", two, tell=told.append).read_text()
-    page += write_report(lake, tmp_path / "c.html", model="toy", tell=told.append).read_text()
-    export_videos(lake, "csv", tmp_path / "b.csv", two, tell=told.append)
+    page = write_report(lake, tmp_path / "b.html", two, tell=payload.append).read_text()
+    page += write_report(lake, tmp_path / "c.html", model="toy", tell=payload.append).read_text()
+    export_videos(lake, "csv", tmp_path / "b.csv", two, tell=payload.append)
     assert "models are mixed" not in page
-    assert told[2:] == ["", "", ""]
+    assert payload[2:] == ["", "", ""]
 
 
 def test_commands_take_a_model_and_note_a_mixture(lake: Lake, tmp_path: Path) -> None:
     only_toy(lake)
     runner, where = CliRunner(), ["--lake", str(lake.location)]
-    asked = ["sql", "SELECT count(*) AS n FROM scores", "--format", "csv", *where]
-    mixed, toy = runner.invoke(main, asked), runner.invoke(main, [*asked, "--model", "toy"])
+    request = ["sql", "SELECT count(*) AS n FROM scores", "--format", "csv", *where]
+    mixed, toy = runner.invoke(main, request), runner.invoke(main, [*request, "--model", "toy"])
     assert (mixed.stdout, toy.stdout) == ("n\n160\n", "n\n120\n")
     assert "note: scores of 2 models are mixed here" in mixed.stderr
     assert toy.stderr == ""

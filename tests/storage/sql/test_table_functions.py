@@ -93,8 +93,8 @@ def test_reweighting_divides_by_the_shares_of_the_training_faces_and_norms(lake:
     shares = dict(zip(EXPRESSIONS, (0.36, 0.27, 0.13, 0.12, 0.09, 0.01, 0.015, 0.005), strict=True))
     rows.add_video(lake, 1, settings=rows.SETTINGS | {"class_shares": shares})
     scores = ask(lake, "SELECT * FROM scores ORDER BY frame_index")
-    for power, said in ((0.5, ""), (1.0, "power := 1"), (0.0, "power := 0")):
-        found = ask(lake, f"SELECT * FROM reweighted({said}) ORDER BY frame_index")
+    for power, output in ((0.5, ""), (1.0, "power := 1"), (0.0, "power := 0")):
+        found = ask(lake, f"SELECT * FROM reweighted({output}) ORDER BY frame_index")
         prob = np.array([[row[f"p_{name}"] for name in EXPRESSIONS] for row in scores])
         expected = reweight(prob, np.array([*shares.values()]), power)
         np.testing.assert_allclose([[row[f"p_{name}"] for name in EXPRESSIONS] for row in found], expected, atol=1e-12)

@@ -106,12 +106,12 @@ def test_a_finished_video_is_listed_though_its_run_was_killed(lake: Lake) -> Non
 def test_an_unchanged_file_is_known_without_hashing(lake: Lake) -> None:
     rows.add_video(lake, 1)
     lake.append_run(manifest("r1"), [outcome(2, "/films/b.mp4", "skipped", size_bytes=7, mtime_ns=8)])
-    asked = [
+    request = [
         ("/films/b.mp4", 7, 8),
         (Path("/films/clip 1.mp4"), 1001, 5_000_000_001),
         ("/films/c.mp4", 7, 8),
     ]
-    assert lake.known_files(asked) == {"/films/b.mp4": rows.video_id(2), Path("/films/clip 1.mp4"): rows.video_id(1)}
+    assert lake.known_files(request) == {"/films/b.mp4": rows.video_id(2), Path("/films/clip 1.mp4"): rows.video_id(1)}
     assert lake.known_file("/films/b.mp4", 7, 8) == rows.video_id(2)
     assert lake.known_file("/films/b.mp4", 7, 9) is None
     assert lake.known_file("/films/b.mp4", 6, 8) is None
