@@ -118,23 +118,23 @@ def who_is_who(lake: Lake, plans: Mapping[str, Sequence[Shot]]) -> list[tuple[st
         "SELECT file_name, track_id, any_value(person_id) AS found, median(frame_index) AS frame, count(*) AS n,"
         " median((box_x1_px + box_x2_px) / 2) AS x FROM scores WHERE person_id IS NOT NULL GROUP BY ALL",
     ).to_pylist()
-    payload = []
+    tracks = []
     for row in (row for row in rows if row["file_name"] in plans):
         shots = plans[row["file_name"]]
         ends = np.cumsum([shot.n_frames for shot in shots])
         people = shots[int(np.searchsorted(ends, row["frame"], side="right"))].people
-        payload.append((people[min(int(row["x"] * len(people) / _WIDTH_PX), len(people) - 1)], row["found"], row["n"]))
-    return payload
+        tracks.append((people[min(int(row["x"] * len(people) / _WIDTH_PX), len(people) - 1)], row["found"], row["n"]))
+    return tracks
 
 
-def pairwise(payload: Sequence[tuple[str, str, int]]) -> dict[str, Any]:
+def pairwise(tracks: Sequence[tuple[str, str, int]]) -> dict[str, Any]:
     """Of all pairs of tracks: precision, recall and F1 of being one person, and which people were joined."""
-    pairs = [(a[0] == b[0], a[1] == b[1]) for a, b in combinations(payload, 2)]
+    pairs = [(a[0] == b[0], a[1] == b[1]) for a, b in combinations(tracks, 2)]
     hit, found, true = sum(t and f for t, f in pairs), sum(f for _, f in pairs), sum(t for t, _ in pairs)
-    mixed = {found: {name for name, other, _ in payload if other == found} for _, found, _ in payload}
+    mixed = {found: {name for name, other, _ in tracks if other == found} for _, found, _ in tracks}
     return {
-        "tracks": len(payload),
-        "people": len({name for name, _, _ in payload}),
+        "tracks": len(tracks),
+        "people": len({name for name, _, _ in tracks}),
         "found": len(mixed),
         "precision": round(hit / max(found, 1), 4),
         "recall": round(hit / max(true, 1), 4),

@@ -181,15 +181,15 @@ def assert_same(lake: Path, other: Path, except_videos: tuple[str, ...] = ()) ->
 
 
 def test_two_workers_give_the_same_rows_as_one(tmp_path: Path, lake: Path, model: Path, folder: Path) -> None:
-    payload: set[str] = set()
+    calls: set[str] = set()
 
     class Told(Progress):
         def video(self, outcome: VideoOutcome) -> None:
-            payload.add(outcome.path)
+            calls.add(outcome.path)
 
     summary = analyze(tmp_path / "two", model, folder, workers=2, progress=Told())
     assert summary.count("ok") == 2, summary.outcomes
-    assert payload == {outcome.path for outcome in summary.outcomes}
+    assert calls == {outcome.path for outcome in summary.outcomes}
     assert_same(tmp_path / "two", lake)
     assert not run_processes()
 

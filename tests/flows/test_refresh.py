@@ -159,10 +159,10 @@ def test_a_better_candidate_is_promoted_a_worse_one_refused_and_rollback_returns
         == published[worse.candidate].card["training"]["labels"]["tested_videos"]
     )
 
-    payload = CliRunner().invoke(main, ["models", "history", "--lake", str(lake.location)])
-    events = [line.split()[2] for line in payload.output.splitlines()]
+    result = CliRunner().invoke(main, ["models", "history", "--lake", str(lake.location)])
+    events = [line.split()[2] for line in result.output.splitlines()]
     assert events == ["publish", "promote", "publish", "promote", "publish"]
-    assert "the gate fails: accuracy on" in payload.output
+    assert "the gate fails: accuracy on" in result.output
     rolled = CliRunner().invoke(main, ["models", "rollback", "--lake", str(lake.location)])
     assert rolled.output == f"in production: {first}, before: {better.candidate}\n"
     assert production(lake) == first

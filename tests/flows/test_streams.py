@@ -184,8 +184,8 @@ def test_a_stream_that_there_is_not_is_refused_with_those_that_there_are(lake: L
         assert answer.exit_code == 2
         assert "allowed: the number of a video stream, from 0, or all" in answer.stderr
     assert mfer.analyze(two, place, stream=0, fps=5.0, device="cpu", progress=False).count("ok") == 1
-    payload = run.invoke(main, ["sql", "SELECT status, stream FROM videos", "--lake", place, "--format", "json"])
-    assert json.loads(payload.stdout) == [{"status": "ok", "stream": 0}]
+    result = run.invoke(main, ["sql", "SELECT status, stream FROM videos", "--lake", place, "--format", "json"])
+    assert json.loads(result.stdout) == [{"status": "ok", "stream": 0}]
 
     shown = run.invoke(main, ["inspect", str(two), "--lake", str(lake.location), "--at", "0.1"])
     assert shown.exit_code == 0

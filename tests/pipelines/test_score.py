@@ -264,11 +264,11 @@ def test_batch_size_makes_no_difference(
 
 
 def test_progress_counts_every_sampled_frame(tmp_path: Path, talk: Path, scorer: Scorer) -> None:
-    payload: list[tuple[int, int]] = []
+    calls: list[tuple[int, int]] = []
     settings = AnalysisSettings(every=2, detector=DETECTOR)
-    VideoAnalyzer(new_lake(tmp_path), settings, scorer)(VideoFile(talk), lambda *n: payload.append(n))
-    assert payload == sorted(payload)
-    assert payload[-1] == (5, 5)
+    VideoAnalyzer(new_lake(tmp_path), settings, scorer)(VideoFile(talk), lambda *n: calls.append(n))
+    assert calls == sorted(calls)
+    assert calls[-1] == (5, 5)
 
 
 def test_a_fault_of_our_own_costs_only_the_video_and_can_be_reported(

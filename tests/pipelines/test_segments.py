@@ -76,9 +76,9 @@ def test_parts_that_come_in_any_order_make_the_same_table(
 ) -> None:
     analyzer = analyzer_of(tmp_path / "parts", scorer)
     for part in ((3, 4), (0, 1), (1, 3)):
-        payload = analyzer(VideoFile(clip, segments=part))
-        assert isinstance(payload, VideoPart)
-        assert payload.n_segments == N_SEGMENTS
+        found = analyzer(VideoFile(clip, segments=part))
+        assert isinstance(found, VideoPart)
+        assert found.n_segments == N_SEGMENTS
         assert rows(analyzer.lake, "SELECT * FROM scores_all") == []  # no half video shows
     assert analyzer(VideoFile(clip)).status == "ok"  # type: ignore[union-attr]
     assert rows(analyzer.lake, EVERYTHING) == rows(lake, EVERYTHING)
@@ -90,10 +90,10 @@ def test_who_stops_after_a_segment_goes_on_there(lake: Lake, clip: Path, scorer:
     assert isinstance(stopped, VideoOutcome)
     assert (stopped.status, stopped.code) == ("skipped", "interrupted")
     assert stopped.message == f"stopped after segment 1 of {N_SEGMENTS}; run again to go on from there"
-    payload: list[int] = []
-    assert analyzer(VideoFile(clip), lambda done, n: payload.append(done)).status == "ok"  # type: ignore[union-attr]
-    assert payload[0] > 10
-    assert payload[-1] == 40
+    calls: list[int] = []
+    assert analyzer(VideoFile(clip), lambda done, n: calls.append(done)).status == "ok"  # type: ignore[union-attr]
+    assert calls[0] > 10
+    assert calls[-1] == 40
     assert rows(analyzer.lake, EVERYTHING) == rows(lake, EVERYTHING)
 
 

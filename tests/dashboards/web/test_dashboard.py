@@ -658,10 +658,10 @@ def test_scores_of_a_view_can_be_downloaded(shared: Lake) -> None:
 
 
 @pytest.mark.parametrize(
-    "request", ["curves?from=2&to=1", "curves?from=x&to=1", "curves?from=0&to=inf", "faces?from=nan"]
+    "question", ["curves?from=2&to=1", "curves?from=x&to=1", "curves?from=0&to=inf", "faces?from=nan"]
 )
-def test_questions_that_make_no_sense_are_refused(shared: Lake, request: str) -> None:
-    assert client(shared).get(f"/api/video/{video_id(0)}/{request}").status_code == 400
+def test_questions_that_make_no_sense_are_refused(shared: Lake, question: str) -> None:
+    assert client(shared).get(f"/api/video/{video_id(0)}/{question}").status_code == 400
 
 
 def test_new_commits_show_without_a_restart(film: tuple[Lake, Path, str]) -> None:

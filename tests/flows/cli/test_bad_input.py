@@ -94,13 +94,13 @@ def lake(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def reply(folder: Path, lake: Path, model: Path) -> Result:
+def finished(folder: Path, lake: Path, model: Path) -> Result:
     return analyze(folder, "--lake", lake, "--model", model, "--json")
 
 
 @pytest.fixture(scope="module")
-def outcomes(reply: Result, folder: Path) -> dict[str, dict]:
-    videos = {video["path"]: video for video in json.loads(reply.stdout)["videos"]}
+def outcomes(finished: Result, folder: Path) -> dict[str, dict]:
+    videos = {video["path"]: video for video in json.loads(finished.stdout)["videos"]}
     return {path.removeprefix(f"{folder}/"): video for path, video in videos.items()}
 
 
@@ -136,10 +136,10 @@ def test_video_without_a_face_is_ok(outcomes: dict[str, dict]) -> None:
     assert (bars["status"], bars["code"], bars["n_frames"], bars["n_faces"]) == ("ok", None, 3, 0)
 
 
-def test_folder_with_bad_files_ends_with_exit_code_1_and_full_counts(reply: Result, text: Result) -> None:
-    facts = json.loads(reply.stdout)
-    assert reply.exit_code == text.exit_code == 1
-    assert reply.stderr == text.stderr == ""
+def test_folder_with_bad_files_ends_with_exit_code_1_and_full_counts(finished: Result, text: Result) -> None:
+    facts = json.loads(finished.stdout)
+    assert finished.exit_code == text.exit_code == 1
+    assert finished.stderr == text.stderr == ""
     n_failed = sum(status == "failed" for status, _ in BAD.values())
     counts = {name: facts[name] for name in ("ok", "partial", "failed", "skipped", "ignored_files")}
     assert counts == {"ok": len(GOOD) + 2, "partial": 2, "failed": n_failed, "skipped": 0, "ignored_files": 2}
@@ -147,8 +147,8 @@ def test_folder_with_bad_files_ends_with_exit_code_1_and_full_counts(reply: Resu
 
 
 def test_every_path_is_in_videos_with_its_status(text: Result, lake: Path, folder: Path) -> None:
-    request = mfer("sql", "SELECT path, status, code FROM videos", "--lake", lake, "--format", "json")
-    videos = {video["path"].removeprefix(f"{folder}/"): video for video in json.loads(request.stdout)}
+    answer = mfer("sql", "SELECT path, status, code FROM videos", "--lake", lake, "--format", "json")
+    videos = {video["path"].removeprefix(f"{folder}/"): video for video in json.loads(answer.stdout)}
     assert videos.keys() == {*BAD, *GOOD, "bars.mp4", path_text(NOT_UTF8)}
     assert {name: (videos[name]["status"], videos[name]["code"]) for name in BAD} == BAD
 

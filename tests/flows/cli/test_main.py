@@ -63,10 +63,10 @@ def lake(folder: Path, analyzed: Result) -> Path:
 @pytest.mark.full
 def test_analyze_says_where_the_time_went(talk: Path, model: Path, tmp_path: Path) -> None:
     words = ("analyze", talk, "--lake", tmp_path / "lake", "--model", model, *OPTIONS)
-    reply = mfer(*words, "--detect", "exact", "--runtime", "torch", "--profile").stdout
-    rows = {line.split()[0]: line.split()[1:] for line in reply[reply.index("stage ") :].splitlines()}
+    output = mfer(*words, "--detect", "exact", "--runtime", "torch", "--profile").stdout
+    rows = {line.split()[0]: line.split()[1:] for line in output[output.index("stage ") :].splitlines()}
     assert {"start", "decode", "detect", "score", "write", "commit", "all"} <= rows.keys()
-    assert "Bound by " in reply
+    assert "Bound by " in output
     assert float(rows["detect"][0]) > 0
     assert sum(float(seconds) for name, (seconds, *_) in rows.items() if name not in ("stage", "all")) == pytest.approx(
         float(rows["all"][0]), abs=0.2
@@ -90,12 +90,12 @@ def test_analyze_sums_up_and_names_the_next_query_which_works(analyzed: Result, 
 
 
 def test_second_analyze_skips_and_its_json_parses(lake: Path, folder: Path, model: Path) -> None:
-    reply = mfer("analyze", folder, "--lake", lake, "--model", model, "--json", *OPTIONS)
-    facts = json.loads(reply.stdout)
+    output = mfer("analyze", folder, "--lake", lake, "--model", model, "--json", *OPTIONS)
+    facts = json.loads(output.stdout)
     assert (facts["ok"], facts["skipped"], facts["frames"]) == (0, 2, 0)
     assert facts["share_of_frames_with_face"] is None
     assert [video["status"] for video in facts["videos"]] == ["skipped", "skipped"]
-    assert reply.stderr == ""
+    assert output.stderr == ""
 
 
 def test_lake_is_the_one_of_the_environment_or_the_folder_named_lake(
@@ -240,8 +240,8 @@ def test_sql_may_begin_with_a_comment_and_join_a_table_of_ones_own(lake: Path, t
     path = tmp_path / "participants.csv"
     path.write_text("file_name;Alter\ntalk.mp4;31\nbars.mp4;40\n")
     query = "-- by age\nSELECT p.*, n_frames FROM participants p JOIN videos USING (file_name) ORDER BY ALL"
-    request = mfer("sql", query, "--table", f"participants={path}", "--lake", lake, "--format", "json")
-    assert json.loads(request.stdout) == [
+    answer = mfer("sql", query, "--table", f"participants={path}", "--lake", lake, "--format", "json")
+    assert json.loads(answer.stdout) == [
         {"file_name": "bars.mp4", "Alter": 40, "n_frames": 3},
         {"file_name": "talk.mp4", "Alter": 31, "n_frames": 10},
     ]
@@ -315,11 +315,11 @@ def inspect(lake: Path, *words: str | Path, code: int = 0) -> list[str]:
 def test_inspect_describes_the_file_and_what_the_lake_has_of_it(lake: Path, folder: Path) -> None:
     lines = inspect(lake, folder / "talk.mp4")
     assert lines[0] == str(folder / "talk.mp4")
-    reply = dict(line.strip().split(None, 1) for line in lines[1:])
-    assert reply["file"] == "mov,mp4,m4a,3gp,3g2,mj2, h264, 176x144 px as shown"
-    assert reply["time"] == "10 frames, 0.400 s, starts at 0.000 s"
-    assert reply["video_id"] == video_id_of(folder / "talk.mp4")
-    assert reply["lake"].startswith("ok: 10 frames, 7 with a face, 7 faces, 2 tracks, model mfer_atto.random_v1@")
+    output = dict(line.strip().split(None, 1) for line in lines[1:])
+    assert output["file"] == "mov,mp4,m4a,3gp,3g2,mj2, h264, 176x144 px as shown"
+    assert output["time"] == "10 frames, 0.400 s, starts at 0.000 s"
+    assert output["video_id"] == video_id_of(folder / "talk.mp4")
+    assert output["lake"].startswith("ok: 10 frames, 7 with a face, 7 faces, 2 tracks, model mfer_atto.random_v1@")
 
 
 def test_inspect_shows_the_scores_of_a_moment_within_a_frame(lake: Path, folder: Path) -> None:
@@ -364,8 +364,8 @@ def test_inspect_and_explain_that_cannot_answer_do_not_end_with_0(lake: Path, fo
     twins = tmp_path / "lake"
     mfer("analyze", tmp_path / "a", tmp_path / "b", "--lake", twins, "--model", tiny_model(tmp_path / "m"), *OPTIONS)
     for command in ("inspect", "explain"):
-        reply = mfer(command, "same.mp4", "--at", 0, "--lake", twins, code=2).stderr
-        assert "same.mp4 stands for 2 videos; name one by its path or video_id" in reply
+        output = mfer(command, "same.mp4", "--at", 0, "--lake", twins, code=2).stderr
+        assert "same.mp4 stands for 2 videos; name one by its path or video_id" in output
 
 
 def test_inspect_says_that_a_frame_could_not_be_read(tmp_path: Path, model: Path) -> None:
@@ -450,8 +450,8 @@ def test_models_show_prints_a_card_to_read_with_the_number_of_faces_behind_its_f
 
 def test_default_model_is_the_one_in_production(stocked: Path, tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "bars.mp4", n_frames=2)
-    reply = mfer("analyze", clip, "--lake", stocked, "--json", *OPTIONS)
-    assert json.loads(reply.stdout)["model_id"].startswith("mfer_atto.tiny_v2@")
+    output = mfer("analyze", clip, "--lake", stocked, "--json", *OPTIONS)
+    assert json.loads(output.stdout)["model_id"].startswith("mfer_atto.tiny_v2@")
 
 
 # -- demo -------------------------------------------------------------------------------------------------------------
@@ -460,11 +460,11 @@ def test_default_model_is_the_one_in_production(stocked: Path, tmp_path: Path) -
 @pytest.mark.full
 @pytest.mark.skipif(not packaged_models(), reason="the demo uses the package's model, and there is none yet")
 def test_demo_answers_three_questions_and_draws_a_timeline(tmp_path: Path) -> None:
-    reply = mfer("demo", "--out", tmp_path / "demo").stdout
-    assert "analysed 2 videos, 0 were done before; 195 frames, " in reply
-    assert reply.count('  mfer sql "SELECT ') == 3
-    assert "astronaut.mp4" in reply
-    assert "carphone.mp4" in reply
+    output = mfer("demo", "--out", tmp_path / "demo").stdout
+    assert "analysed 2 videos, 0 were done before; 195 frames, " in output
+    assert output.count('  mfer sql "SELECT ') == 3
+    assert "astronaut.mp4" in output
+    assert "carphone.mp4" in output
     assert (tmp_path / "demo" / "timeline.png").read_bytes().startswith(b"\x89PNG")
     again = mfer("demo", "--out", tmp_path / "demo").stdout
     assert "analysed 0 videos, 2 were done before" in again

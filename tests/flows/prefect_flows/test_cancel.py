@@ -95,8 +95,8 @@ def test_cancelled_run_leaves_no_process_and_no_slot_and_the_next_one_does_the_r
     assert any("flows.workers.worker" in " ".join(each.cmdline()) for each in processes)
     (run,) = _runs(env, "RUNNING")
 
-    payload = prefect(env, "flow-run", "cancel", run["id"])
-    assert payload.returncode == 0, payload.stdout + payload.stderr
+    result = prefect(env, "flow-run", "cancel", run["id"])
+    assert result.returncode == 0, result.stdout + result.stderr
     _, alive = psutil.wait_procs(processes, timeout=_GONE_S)
     assert alive == []
     (cancelled,) = until(lambda: _runs(env, "CANCELLED"))

@@ -290,8 +290,8 @@ def test_a_work_pool_and_a_worker_run_the_deployment_of_prefect_yaml(
         assert done.returncode == 0, done.stdout + done.stderr
     for reply in ("will end as Crashed", "knew that already"):
         command = [sys.executable, "-m", "flows.prefect_flows.heartbeats"]
-        payload = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, check=True)
-        assert reply in payload.stdout
+        result = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, check=True)
+        assert reply in result.stdout
     _check_schedules(env)
     worker = background(["prefect", "worker", "start", "--pool", "local"], project)
     worker.wait_for("started!")

@@ -62,8 +62,8 @@ def test_systemd_finds_no_fault_in_the_units(tmp_path: Path) -> None:
         (tmp_path / unit.name).write_text(text, encoding="utf-8")
     command = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", *sorted(tmp_path.iterdir())]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    payload = [line for line in done.stderr.splitlines() if str(tmp_path) in line or "mfer-" in line]
-    assert (done.returncode, payload) == (0, [])
+    lines = [line for line in done.stderr.splitlines() if str(tmp_path) in line or "mfer-" in line]
+    assert (done.returncode, lines) == (0, [])
 
 
 @pytest.mark.full
@@ -79,9 +79,9 @@ def test_the_commands_of_the_units_exist_with_their_options() -> None:
                     break
                 name.append(word)
             env = os.environ | {"COLUMNS": "200", "DO_NOT_TRACK": "1", "PYTHONPATH": str(ROOT)}
-            payload = subprocess.run([*name, "--help"], env=env, capture_output=True, text=True, check=False)
-            assert payload.returncode == 0, f"{unit.name}: {line}\n{payload.stdout}{payload.stderr}"
-            known = set(re.findall(r"--[a-z][a-z-]+", payload.stdout))
+            result = subprocess.run([*name, "--help"], env=env, capture_output=True, text=True, check=False)
+            assert result.returncode == 0, f"{unit.name}: {line}\n{result.stdout}{result.stderr}"
+            known = set(re.findall(r"--[a-z][a-z-]+", result.stdout))
             assert {word for word in words if word.startswith("--")} <= known, f"{unit.name}: {line}"
 
 

@@ -290,9 +290,9 @@ for path in sys.argv[1:]:
 def test_memory_does_not_grow_with_the_length(tmp_path: Path) -> None:
     lengths = (40, 600)
     paths = [write_clip(tmp_path / f"{n}.mp4", n_frames=n, width_px=416, height_px=240, codec="mpeg4") for n in lengths]
-    output = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", _PEAKS, *map(str, paths)], capture_output=True, text=True, check=True
     )
-    (n_short, short_kb), (n_long, long_kb) = (map(int, line.split()) for line in output.stdout.splitlines())
+    (n_short, short_kb), (n_long, long_kb) = (map(int, line.split()) for line in result.stdout.splitlines())
     assert (n_short, n_long) == lengths
     assert long_kb - short_kb < 20_000  # 560 frames more are 168 MB of pixels

@@ -106,13 +106,13 @@ def test_a_file_counts_only_while_it_holds_the_same_bytes(lake: Lake, tmp_path: 
 
 
 def test_judgements_of_a_file_become_the_rows_that_the_dashboard_writes(lake: Lake) -> None:
-    payload = [
+    given = [
         output(),
         output(frame_index=None, time_s=0.17, face_index=None, track_id=1, expression="anger"),
         output(video_id=video_id(2), verdict="not_a_face", expression=None, faces_id=FACES, note="a poster"),
     ]
-    assert add_labels(lake, payload) == (3, 0, [])
-    assert add_labels(lake, payload) == (0, 3, [])
+    assert add_labels(lake, given) == (3, 0, [])
+    assert add_labels(lake, given) == (0, 3, [])
     query = "SELECT video_id, faces_id, frame_index, time_s, face_index, track_id, expression, verdict, rater, note"
     rows = [
         tuple(row.values()) for row in run_sql(lake, f"{query} FROM labels ORDER BY video_id, frame_index").to_pylist()
@@ -126,14 +126,14 @@ def test_judgements_of_a_file_become_the_rows_that_the_dashboard_writes(lake: La
 
 
 def test_a_judgement_that_names_no_face_or_several_is_refused_and_the_others_are_kept(lake: Lake) -> None:
-    payload = [
+    given = [
         output(where="a", frame_index=777),
         output(where="b", face_index=None),
         output(where="c", video_id="f" * 16),
         output(where="d", frame_index=None, time_s=2.5),
         output(where="e"),
     ]
-    n_written, n_known, refused = add_labels(lake, payload)
+    n_written, n_known, refused = add_labels(lake, given)
     assert (n_written, n_known) == (1, 0)
     assert [refusal.where for refusal in refused] == ["a", "b", "c", "d"]
     assert "several faces there: name face_index 0 (track 0), 1 (track 1)" in refused[1].reason

@@ -103,17 +103,17 @@ def test_python_and_sql_say_so_where_models_are_mixed(lake: Lake) -> None:
 
 def test_report_and_export_say_so_of_the_videos_that_they_show(lake: Lake, tmp_path: Path) -> None:
     only_toy(lake)
-    payload: list[str] = []
-    page = write_report(lake, tmp_path / "a.html", tell=payload.append).read_text()
-    export_videos(lake, "csv", tmp_path / "a.csv", tell=payload.append)
+    seen: list[str] = []
+    page = write_report(lake, tmp_path / "a.html", tell=seen.append).read_text()
+    export_videos(lake, "csv", tmp_path / "a.csv", tell=seen.append)
     assert "2 models are mixed here" in page
-    assert [bool(note) for note in payload] == [True, True]
+    assert [bool(note) for note in seen] == [True, True]
     two = [rows.video_id(1), rows.video_id(2)]
-    page = write_report(lake, tmp_path / "b.html", two, tell=payload.append).read_text()
-    page += write_report(lake, tmp_path / "c.html", model="toy", tell=payload.append).read_text()
-    export_videos(lake, "csv", tmp_path / "b.csv", two, tell=payload.append)
+    page = write_report(lake, tmp_path / "b.html", two, tell=seen.append).read_text()
+    page += write_report(lake, tmp_path / "c.html", model="toy", tell=seen.append).read_text()
+    export_videos(lake, "csv", tmp_path / "b.csv", two, tell=seen.append)
     assert "models are mixed" not in page
-    assert payload[2:] == ["", "", ""]
+    assert seen[2:] == ["", "", ""]
 
 
 def test_commands_take_a_model_and_note_a_mixture(lake: Lake, tmp_path: Path) -> None:
