@@ -50,14 +50,14 @@ def find(videos: tuple[str, ...], across: bool, keep_embeddings: bool, lake: str
         found = find_people(Lake.open(lake), videos, across=across, keep=keep_embeddings, progress=progress)
     for path, reason in found.failed:
         click.echo(f"not read: {path_shown(path)}: {printable(reason)}", err=True)
-    before = f", {found.n_done_before} videos were done before" if found.n_done_before else ""
-    click.echo(
-        f"{found.n_people} people in {found.n_tracks} tracks of {found.n_videos} videos{before};"
-        f" {found.n_unclear} tracks have no face that is large and clear enough"
-    )
+    before = f" ({_count(found.n_done_before, 'video')} done before)" if found.n_done_before else ""
+    people = _count(found.n_people, "person", "people")
+    click.echo(f"{people} in {_count(found.n_tracks, 'track')} of {_count(found.n_videos, 'video')}{before}")
+    if found.n_unclear:
+        click.echo(f"{_count(found.n_unclear, 'track')} without a face that is large and clear enough")
     if found.n_mixed:
-        click.echo(f"{found.n_mixed} tracks seem to show two people and are left out: split them in the dashboard")
-    click.echo(f"{found.n_written} tracks written, {found.n_taken_back} earlier ones taken back")
+        click.echo(f"left out: {_count(found.n_mixed, 'track')} of two people, it seems; split them in the dashboard")
+    click.echo(f"{_count(found.n_written, 'track')} written, {found.n_taken_back} earlier ones taken back")
     sys.exit(1 if found.failed else 0)
 
 
@@ -79,10 +79,10 @@ def list_people(lake: str) -> None:
     for row in rows:
         sure = "said by people" if row["confidence"] is None else f"least confidence {row['confidence']:.2f}"
         click.echo(
-            f"{printable(row['person_id']):24} {row['n_tracks']:5} tracks in {row['n_videos']} videos,"
-            f" {row['seconds']:8.1f} s, {sure}"
+            f"{printable(row['person_id']):24} {row['seconds']:8.1f} s in {_count(row['n_tracks'], 'track')} of"
+            f" {_count(row['n_videos'], 'video')}, {sure}"
         )
-    click.echo(f"{len(rows)} people")
+    click.echo(_count(len(rows), "person", "people"))
 
 
 @people.command()
@@ -110,4 +110,8 @@ def forget(videos: tuple[str, ...], lake: str) -> None:
             video_ids = {video.video_id for video in choose_videos(con, videos)}
     n_embeddings = forget_embeddings(opened, video_ids)
     n_tracks = forget_found(opened, video_ids, getpass.getuser())
-    click.echo(f"{n_tracks} tracks taken back, {n_embeddings} embeddings erased")
+    click.echo(f"{_count(n_tracks, 'track')} taken back, {_count(n_embeddings, 'embedding')} erased")
+
+
+def _count(n: int, one: str, many: str = "") -> str:
+    return f"{n} {one if n == 1 else many or one + 's'}"

@@ -108,7 +108,7 @@ def test_people_are_found_over_cuts_and_videos_in_any_order_once_and_taken_back(
     n = len(shown(lake))
     assert n >= 7
     assert people_of(lake) == {"man": {None}, "woman": {None}}
-    assert f"4 people in {n} tracks of 2 videos; 0 tracks have" in mfer(lake, "find")
+    assert f"4 people in {n} tracks of 2 videos\n" in mfer(lake, "find")
     within = people_of(lake)
     assert {name: len(ids) for name, ids in within.items()} == {"man": 2, "woman": 2}  # one in each video
     assert not within["man"] & within["woman"]
@@ -117,7 +117,7 @@ def test_people_are_found_over_cuts_and_videos_in_any_order_once_and_taken_back(
     }
     assert (author, sure) == ("mfer people find", True)
     before = edits(lake)
-    assert "0 people in 0 tracks of 0 videos, 2 videos were done before" in mfer(lake, "find")
+    assert "0 people in 0 tracks of 0 videos (2 videos done before)" in mfer(lake, "find")
     assert edits(lake) == before
 
     assert f"2 people in {n} tracks of 2 videos" in mfer(lake, "find", "--across", "two.mp4", "one.mp4")
