@@ -103,7 +103,7 @@ def test_pickle_is_never_read(folder):
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "output"),
     [
         ({"card_version": 99}, "model card version 99; this version reads 1: update mfer"),
         ({"card_version": ...}, "model card version None"),

@@ -80,7 +80,7 @@ def test_options_replace_settings_and_none_leaves_them():
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "output"),
     [
         ("[optimisation]\nepoch = 3", r"\[optimisation\] has unknown settings \['epoch'\]; known: .*'epochs'"),
         ("[optimization]\nepochs = 3", r"unknown recipe sections \['optimization'\]; known: .*'optimisation'"),
