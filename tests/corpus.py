@@ -524,7 +524,7 @@ def _damaged() -> list[Kind]:
             shown=_HUNDRED[:60],
             lost=(0, 40),
         ),
-        Kind("damaged_counted.avi", _then(garble(0.5), **LONG), shown=_HUNDRED, lost=(1, 99)),
+        Kind("damaged_counted.avi", _then(garble(0.7), **LONG), shown=_HUNDRED, lost=(20, 80)),
         Kind(
             "header_counts_too_many.avi",
             _then(poke(b"strh", 40, "<I", 30), codec="mpeg4", options=MPEG4),
