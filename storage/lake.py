@@ -183,10 +183,6 @@ class Lake:
 
     # -- commit ---------------------------------------------------------------------------------------------------
 
-    def commit_segment(self, observations: pa.Table, *, analysis_id: str, video_id: str, segment: int = 0) -> bool:
-        """Commit one segment exactly once. True: by this call; False: it was there, or another writer was faster."""
-        return bool(self.commit_segments([Segment(analysis_id, video_id, segment, observations)]))
-
     def commit_segments(self, segments: Sequence[Segment]) -> set[tuple[str, str, int]]:
         """Commit the segments of any number of videos in one Delta commit, each exactly once.
 
@@ -362,10 +358,6 @@ class Lake:
         names = {segment_transaction(analysis_id, video_id, segment): segment for segment in range(n_segments)}
         return {names[name] for name in tables.committed(self.location, "observations", names)}
 
-    def video_is_done(self, analysis_id: str, video_id: str) -> bool:
-        name = f"{analysis_id}/{video_id}"
-        return name in tables.committed(self.location, "videos", [name])
-
     def finished_videos(self, faces_id: str) -> dict[str, set[str]]:
         """video_ids that are finished with the same faces, by analysis; one read, for many videos."""
         sql = f"SELECT analysis_id, video_id FROM ({relation_sql(self.location, 'videos')}) WHERE faces_id = ?"
@@ -388,10 +380,6 @@ class Lake:
             streams, _ = found.setdefault(content_of_video(row["video_id"]), ({}, row["n_streams"]))
             streams[row["stream"]] = row["video_id"]
         return found
-
-    def known_file(self, path: str | StoragePath, size_bytes: int, mtime_ns: int) -> str | None:
-        """The content of a file that was hashed before and has not changed since; see ``known_files``."""
-        return next(iter(self.known_files([(path, size_bytes, mtime_ns)]).values()), None)
 
     def known_files(self, files: Iterable[tuple[_P, int, int]]) -> dict[_P, str]:
         """Which of (path, size_bytes, mtime_ns) were hashed before: path to video_id without stream, in one read.

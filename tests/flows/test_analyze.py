@@ -102,7 +102,7 @@ def test_touched_file_is_read_again_and_found_done(lake: Path, model: Path, fold
     outcome = next(o for o in analyze(lake, model, folder).outcomes if o.path == str(path))
     assert (outcome.status, outcome.mtime_ns, outcome.video_id) == ("skipped", 1, video_id_of(path))
     assert outcome.elapsed_s > 0  # by the analyzer, not by the list of known files
-    known = Lake.open(lake).known_file(path, path.stat().st_size, 1)
+    known = Lake.open(lake).known_files([(path, path.stat().st_size, 1)])[path]
     assert known == outcome.video_id
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from storage.lake import Lake
+from storage.lake import Lake, Segment
 from storage.records import FinishedVideo
 from storage.schema import EXPRESSIONS, LANDMARKS
 from storage.sql.views import VIEWS, connect
@@ -120,11 +120,16 @@ def finished(number: int, **changes: object) -> FinishedVideo:
     return FinishedVideo(**(fields | changes))
 
 
+def commit_segment(lake: Lake, rows: pa.Table, *, analysis_id: str, video_id: str, segment: int = 0) -> bool:
+    """Commit one segment; whether this call did it."""
+    return bool(lake.commit_segments([Segment(analysis_id, video_id, segment, rows)]))
+
+
 def add_video(lake: Lake, number: int, rows: pa.Table | None = None, **changes: object) -> FinishedVideo:
     """Commit one video of one segment, from rows to the last write."""
     video = finished(number, **changes)
     rows = face_rows(50, seed=number, model_id=video.model_id) if rows is None else rows
-    lake.commit_segment(rows, analysis_id=video.analysis_id, video_id=video.video_id)
+    commit_segment(lake, rows, analysis_id=video.analysis_id, video_id=video.video_id)
     lake.commit_video(video)
     return video
 

@@ -28,8 +28,8 @@ def lake(tmp_path: Path) -> Lake:
 def test_second_commit_of_a_segment_changes_nothing(lake: Lake) -> None:
     names = {"analysis_id": rows.ANALYSIS_A, "video_id": rows.video_id(1)}
     assert not lake.done_segments(**names, n_segments=1)
-    assert lake.commit_segment(rows.face_rows(10), **names)
-    assert not lake.commit_segment(rows.face_rows(20), **names)
+    assert rows.commit_segment(lake, rows.face_rows(10), **names)
+    assert not rows.commit_segment(lake, rows.face_rows(20), **names)
     assert lake.done_segments(**names, n_segments=1) == {0}
     assert lake.commit_video(rows.finished(1)).n_frames == 10
 
@@ -43,8 +43,8 @@ own = rows.video_id(100 + int(sys.argv[2]))
 print("ready", flush=True); sys.stdin.readline()
 won = 0
 for number in range(3):
-    won += lake.commit_segment(rows.face_rows(5), analysis_id=rows.ANALYSIS_A, video_id=rows.video_id(number))
-    lake.commit_segment(rows.face_rows(5), analysis_id=rows.ANALYSIS_A, video_id=own, segment=number)
+    won += rows.commit_segment(lake, rows.face_rows(5), analysis_id=rows.ANALYSIS_A, video_id=rows.video_id(number))
+    rows.commit_segment(lake, rows.face_rows(5), analysis_id=rows.ANALYSIS_A, video_id=own, segment=number)
     lake.commit_video(rows.finished(number))
 first = 200 + 3 * int(sys.argv[2])
 short = lake.commit_short_videos([(rows.finished(number), rows.face_rows(5)) for number in range(first, first + 6)])
@@ -71,7 +71,7 @@ def test_of_racing_processes_exactly_one_commits_each_segment(tmp_path: Path) ->
 
 def test_many_small_videos_share_commits(lake: Lake) -> None:
     parts = [Segment(rows.ANALYSIS_A, rows.video_id(n), 0, rows.face_rows(5 + n, seed=n)) for n in range(6)]
-    assert lake.commit_segment(parts[2].observations, analysis_id=rows.ANALYSIS_A, video_id=rows.video_id(2))
+    assert rows.commit_segment(lake, parts[2].observations, analysis_id=rows.ANALYSIS_A, video_id=rows.video_id(2))
     assert {video for _, video, _ in lake.commit_segments(parts)} == {rows.video_id(n) for n in (0, 1, 3, 4, 5)}
     assert lake.commit_segments(parts) == set()
     counts = lake.commit_videos([rows.finished(n) for n in range(6)])
@@ -86,10 +86,10 @@ def test_short_videos_are_finished_together_each_once(lake: Lake, tmp_path: Path
     tables = [rows.face_rows(4 + n, n_faces=n % 3, undecodable=(2,) if n == 5 else (), seed=n) for n in range(7)]
     for video, table in zip(videos, tables, strict=True):
         names = {"analysis_id": video.analysis_id, "video_id": video.video_id}
-        one_by_one.commit_segment(table, **names)
+        rows.commit_segment(one_by_one, table, **names)
         one_by_one.commit_video(video)
         if video in videos[:2]:
-            lake.commit_segment(table, **names)
+            rows.commit_segment(lake, table, **names)
     lake.commit_video(videos[0])  # one is finished, of the next a killed run has left the rows
     before = {name: len(data_files(lake.location, name)) for name in TABLES}
     group = [*zip(videos, tables, strict=True), (videos[4], tables[4])]
@@ -113,7 +113,7 @@ def test_names_are_known_behind_a_checkpoint(lake: Lake) -> None:
 
     def commit(*segments: int) -> set[int]:
         for segment in segments:
-            assert lake.commit_segment(rows.face_rows(2, first_frame=2 * segment), **names, segment=segment)
+            assert rows.commit_segment(lake, rows.face_rows(2, first_frame=2 * segment), **names, segment=segment)
         return lake.done_segments(**names, n_segments=8)
 
     log = lake.location / "observations" / "_delta_log"
@@ -129,16 +129,16 @@ def test_names_are_known_behind_a_checkpoint(lake: Lake) -> None:
 
 
 def test_a_video_without_its_row_is_in_no_view(lake: Lake) -> None:
-    lake.commit_segment(rows.face_rows(10), analysis_id=rows.ANALYSIS_A, video_id=rows.video_id(1))
+    rows.commit_segment(lake, rows.face_rows(10), analysis_id=rows.ANALYSIS_A, video_id=rows.video_id(1))
     assert not any(rows.everything(lake).values())
-    assert not lake.video_is_done(rows.ANALYSIS_A, rows.video_id(1))
+    assert rows.video_id(1) not in lake.done_videos(rows.ANALYSIS_A)
     lake.commit_video(rows.finished(1))
-    assert lake.video_is_done(rows.ANALYSIS_A, rows.video_id(1))
+    assert rows.video_id(1) in lake.done_videos(rows.ANALYSIS_A)
     assert len(rows.everything(lake)["scores"]) == 10
 
 
 def test_a_video_with_a_missing_segment_is_not_finished(lake: Lake) -> None:
-    lake.commit_segment(rows.face_rows(10), analysis_id=rows.ANALYSIS_A, video_id=rows.video_id(1), segment=1)
+    rows.commit_segment(lake, rows.face_rows(10), analysis_id=rows.ANALYSIS_A, video_id=rows.video_id(1), segment=1)
     with pytest.raises(LakeError, match=r"segment 0 of .*clip 1\.mp4") as error:
         lake.commit_video(rows.finished(1, n_segments=2))
     assert error.value.code == "incomplete"
@@ -146,7 +146,7 @@ def test_a_video_with_a_missing_segment_is_not_finished(lake: Lake) -> None:
 
 def test_counts_tell_frames_without_a_face_from_frames_that_could_not_be_read(lake: Lake) -> None:
     table = rows.face_rows(10, n_faces=2, without_face=(3, 4), undecodable=(7,))
-    lake.commit_segment(table, analysis_id=rows.ANALYSIS_A, video_id=rows.video_id(1))
+    rows.commit_segment(lake, table, analysis_id=rows.ANALYSIS_A, video_id=rows.video_id(1))
     counts = lake.commit_video(rows.finished(1))
     assert counts == VideoCounts("partial", 10, 7, 1, 14, 2)
     with connect(lake) as con:
@@ -158,7 +158,7 @@ def test_counts_tell_frames_without_a_face_from_frames_that_could_not_be_read(la
 
 
 def test_a_video_of_no_frames_can_be_finished(lake: Lake) -> None:
-    lake.commit_segment(rows.face_rows(0), analysis_id=rows.ANALYSIS_A, video_id=rows.video_id(1))
+    rows.commit_segment(lake, rows.face_rows(0), analysis_id=rows.ANALYSIS_A, video_id=rows.video_id(1))
     assert lake.commit_video(rows.finished(1)) == VideoCounts("ok", 0, 0, 0, 0, 0)
     assert len(rows.everything(lake)["videos"]) == 1
 
@@ -183,10 +183,10 @@ def broken(column: str, value: object) -> pa.Table:
 )
 def test_rows_that_break_a_rule_are_refused(lake: Lake, column: str, value: object) -> None:
     with pytest.raises(ValueError, match=r"row|NULL|frame"):
-        lake.commit_segment(broken(column, value), analysis_id=rows.ANALYSIS_A, video_id=rows.video_id(1))
+        rows.commit_segment(lake, broken(column, value), analysis_id=rows.ANALYSIS_A, video_id=rows.video_id(1))
     unknown = rows.face_rows(4).append_column("p_joy", pa.nulls(4, pa.float32()))
     with pytest.raises(ValueError, match="unknown columns p_joy"):
-        lake.commit_segment(unknown, analysis_id=rows.ANALYSIS_A, video_id=rows.video_id(1))
+        rows.commit_segment(lake, unknown, analysis_id=rows.ANALYSIS_A, video_id=rows.video_id(1))
 
 
 def test_a_lake_crosses_a_process_border(lake: Lake) -> None:

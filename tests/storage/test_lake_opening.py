@@ -109,7 +109,7 @@ def test_a_full_disk_is_named_and_costs_nothing_that_was_committed(tmp_path: Pat
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))  # a write beyond fails as on a full disk
     try:
         with pytest.raises(LakeError, match="disk is full") as error:
-            lake.commit_segment(rows.face_rows(500), analysis_id=rows.ANALYSIS_A, video_id=rows.video_id(2))
+            rows.commit_segment(lake, rows.face_rows(500), analysis_id=rows.ANALYSIS_A, video_id=rows.video_id(2))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert error.value.code == "disk_full"

@@ -58,7 +58,7 @@ def folder(tmp_path: Path) -> Lake:
 def test_short_videos_share_commits_and_are_known_behind_a_checkpoint(lake: Lake, proxy: Proxy) -> None:
     names = {"analysis_id": rows.ANALYSIS_A, "video_id": rows.video_id(99)}
     for segment in range(11):  # a store's log gets a checkpoint at every tenth commit
-        lake.commit_segment(rows.face_rows(2, first_frame=2 * segment), **names, segment=segment)
+        rows.commit_segment(lake, rows.face_rows(2, first_frame=2 * segment), **names, segment=segment)
     proxy.take_requests()
     short = [(rows.finished(number), rows.face_rows(5)) for number in range(12)]
     assert [counts.n_faces for counts in lake.commit_short_videos(short[:10]) if counts] == [5] * 10
@@ -75,10 +75,10 @@ def test_views_show_the_same_rows_as_in_a_folder(lake: Lake, folder: Lake) -> No
     for each in (lake, folder):
         rows.add_video(each, 1, rows.face_rows(40, n_faces=2, without_face=(3,), undecodable=(7,)))
         rows.add_video(each, 2)
-        assert not each.commit_segment(rows.face_rows(9), analysis_id=rows.ANALYSIS_A, video_id=rows.video_id(2))
+        assert not rows.commit_segment(each, rows.face_rows(9), analysis_id=rows.ANALYSIS_A, video_id=rows.video_id(2))
     assert rows.everything(Lake.open(str(lake.location))) == rows.everything(folder)
     known = ("/films/clip 2.mp4", 1002, 5_000_000_002)
-    assert lake.known_file(*known) == folder.known_file(*known) == rows.video_id(2)
+    assert lake.known_files([known]) == folder.known_files([known]) == {known[0]: rows.video_id(2)}
     assert lake.done_videos(rows.ANALYSIS_A) == {rows.video_id(1), rows.video_id(2)}
 
 
@@ -109,7 +109,7 @@ lake = Lake.open(sys.argv[1], create=True)
 print("ready", flush=True); sys.stdin.readline()
 won = 0
 for number in range(int(sys.argv[2])):
-    won += lake.commit_segment(rows.face_rows(5), analysis_id=rows.ANALYSIS_A, video_id=rows.video_id(number))
+    won += rows.commit_segment(lake, rows.face_rows(5), analysis_id=rows.ANALYSIS_A, video_id=rows.video_id(number))
     lake.commit_video(rows.finished(number))
 print(won)
 """
@@ -156,8 +156,8 @@ def test_each_video_is_there_once_whatever_breaks_on_the_way(
 def test_a_commit_whose_answer_is_lost_is_known_to_be_ours(lake: Lake, proxy: Proxy) -> None:
     proxy.set_fault(Fault("lose", COMMITS, times=1))
     names = {"analysis_id": rows.ANALYSIS_A, "video_id": rows.video_id(1)}
-    assert lake.commit_segment(rows.face_rows(10), **names)
-    assert not lake.commit_segment(rows.face_rows(10), **names)
+    assert rows.commit_segment(lake, rows.face_rows(10), **names)
+    assert not rows.commit_segment(lake, rows.face_rows(10), **names)
     assert lake.commit_video(rows.finished(1)).n_frames == 10
     assert check_lake(lake).n_rows == 10
 
@@ -222,7 +222,7 @@ def test_a_writer_that_slept_while_a_video_was_forgotten_loses_nothing(lake: Lak
     proxy.set_fault(Fault("hold", COMMITS, times=1))
     won: list[bool] = []
     names = {"analysis_id": rows.ANALYSIS_A, "video_id": rows.video_id(2)}
-    writer = threading.Thread(target=lambda: won.append(lake.commit_segment(rows.face_rows(10), **names)))
+    writer = threading.Thread(target=lambda: won.append(rows.commit_segment(lake, rows.face_rows(10), **names)))
     writer.start()
     proxy.wait_until_held()  # its rows are uploaded, and the version that it is about to commit is taken away now
     for _ in range(rounds):
@@ -243,7 +243,7 @@ def test_rows_that_wait_for_their_commit_are_not_lost_with_the_files_that_nobody
     proxy.set_fault(Fault("hold", COMMITS, times=1))
     names = {"analysis_id": rows.ANALYSIS_A, "video_id": rows.video_id(2)}
     won: list[bool] = []
-    writer = threading.Thread(target=lambda: won.append(lake.commit_segment(rows.face_rows(10), **names)))
+    writer = threading.Thread(target=lambda: won.append(rows.commit_segment(lake, rows.face_rows(10), **names)))
     writer.start()
     proxy.wait_until_held()
     assert isinstance(lake.location, ObjectPath)

@@ -55,7 +55,7 @@ def write_lake(location: Path) -> Lake:
     for number in range(3):
         add(lake, number)
     begun = {"analysis_id": rows.ANALYSIS_A, "video_id": rows.video_id(77)}
-    lake.commit_segment(rows.face_rows(20, seed=77), **begun)
+    rows.commit_segment(lake, rows.face_rows(20, seed=77), **begun)
     label = {"label_id": "l1", "video_id": IDS[1], "faces_id": rows.FACES, "frame_index": 3, "face_index": 0}
     lake.append("labels", pa.Table.from_pylist([label]), transaction="l1")
     add_run(lake, "run", range(3))
@@ -66,7 +66,9 @@ def add(lake: Lake, number: int) -> None:
     names = {"analysis_id": rows.ANALYSIS_A, "video_id": IDS[number]}
     for segment in range(2):
         first = segment * 30
-        lake.commit_segment(rows.face_rows(30, first_frame=first, seed=10 * number + segment), **names, segment=segment)
+        rows.commit_segment(
+            lake, rows.face_rows(30, first_frame=first, seed=10 * number + segment), **names, segment=segment
+        )
     lake.commit_video(rows.finished(number, video_id=IDS[number], n_segments=2))
 
 
@@ -173,7 +175,7 @@ def test_a_segment_of_a_video_that_is_only_begun_is_done_again_too(tmp_path: Pat
     lake = Lake.open(tmp_path / "lake", create=True)
     names = {"analysis_id": rows.ANALYSIS_A, "video_id": IDS[0]}
     for segment in range(2):
-        lake.commit_segment(rows.face_rows(30, first_frame=30 * segment), **names, segment=segment)
+        rows.commit_segment(lake, rows.face_rows(30, first_frame=30 * segment), **names, segment=segment)
     Path(data_files(lake.location, "observations")[0]).unlink()
     repair_lake(lake)
     assert not lake.done_segments(**names, n_segments=2)

@@ -112,16 +112,16 @@ def test_an_unchanged_file_is_known_without_hashing(lake: Lake) -> None:
         ("/films/c.mp4", 7, 8),
     ]
     assert lake.known_files(request) == {"/films/b.mp4": rows.video_id(2), Path("/films/clip 1.mp4"): rows.video_id(1)}
-    assert lake.known_file("/films/b.mp4", 7, 8) == rows.video_id(2)
-    assert lake.known_file("/films/b.mp4", 7, 9) is None
-    assert lake.known_file("/films/b.mp4", 6, 8) is None
+    assert lake.known_files([("/films/b.mp4", 7, 8)]) == {"/films/b.mp4": rows.video_id(2)}
+    assert lake.known_files([("/films/b.mp4", 7, 9)]) == {}
+    assert lake.known_files([("/films/b.mp4", 6, 8)]) == {}
 
 
 def test_a_name_that_is_not_utf8_is_kept_and_known(lake: Lake) -> None:
     path = b"/films/caf\xe9.mp4".decode("utf-8", "surrogateescape")
     lake.append_run(manifest("r1"), [outcome(1, path, size_bytes=1, mtime_ns=2)])
     assert ask(lake, "SELECT path FROM videos") == [(r"/films/caf\xe9.mp4",)]
-    assert lake.known_file(path, 1, 2) == rows.video_id(1)
+    assert lake.known_files([(path, 1, 2)]) == {path: rows.video_id(1)}
 
 
 def test_another_model_reuses_the_stored_faces(lake: Lake) -> None:
@@ -143,7 +143,7 @@ def test_another_model_reuses_the_stored_faces(lake: Lake) -> None:
 
 
 def test_faces_of_an_unfinished_analysis_are_not_offered(lake: Lake) -> None:
-    lake.commit_segment(rows.face_rows(5), analysis_id=rows.ANALYSIS_A, video_id=rows.video_id(1))
+    rows.commit_segment(lake, rows.face_rows(5), analysis_id=rows.ANALYSIS_A, video_id=rows.video_id(1))
     assert lake.stored_faces(rows.FACES, rows.video_id(1)) is None
 
 
@@ -179,7 +179,7 @@ def test_a_track_keeps_its_number_across_segments(lake: Lake) -> None:
     swapped = pa.array([{0: 9, 1: 7, 2: 8}[track] for track in second["track"].to_pylist()], pa.int32())
     second = second.set_column(second.column_names.index("track"), "track", swapped)
     for segment, table in enumerate((first, second)):
-        lake.commit_segment(table, analysis_id=rows.ANALYSIS_A, video_id=rows.video_id(1), segment=segment)
+        rows.commit_segment(lake, table, analysis_id=rows.ANALYSIS_A, video_id=rows.video_id(1), segment=segment)
     assert lake.commit_video(rows.finished(1, n_segments=2)).n_tracks == 3
     whole = rows.face_rows(100, n_faces=2)
     found = ask(lake, "SELECT track_id, first_frame, last_frame, n_faces, start_s, end_s FROM tracks ORDER BY track_id")
