@@ -455,7 +455,7 @@ def _defect(container: InputContainer, scan: _Scan, timeline: _Timeline) -> tupl
     if another_follows(container, max(scan.offset)):
         return "joined", (
             "another recording was appended to this file, and it cannot be read, or not all of it; "
-            "analyse both apart, or join them with ffmpeg -f concat"
+            "analyse both separately, or join them with ffmpeg -f concat"
         )
     return None
 
