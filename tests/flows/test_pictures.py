@@ -16,6 +16,7 @@ from dashboards.outputs.report import write_report
 from dashboards.web.app import create_app
 from flows.explain import explain_moment
 from mfer.errors import ConfigError
+from pipelines.people.find import find_people
 from pipelines.scoring.lookup import card_of
 from pipelines.settings import DetectorSettings
 from pipelines.video.decode import open_video
@@ -83,6 +84,10 @@ def test_pictures_of_a_folder_are_videos_of_one_frame(tmp_path: Path, model: Pat
     video_id = next(o.video_id for o in summary.outcomes if o.path.endswith("turned.png"))
     assert client.get(f"/picture/still/{video_id}.jpg?t=0").status_code == 200
     assert client.get(f"/picture/face/{video_id}/0/0.jpg").status_code == 200
+    same = find_people(opened, [str(folder / "upright.png"), str(folder / "turned.png")], across=True)
+    assert (same.n_people, same.n_tracks) == (1, 2)
+    twice = find_people(opened, [str(folder / "two.webp")])
+    assert (twice.n_people, twice.n_tracks) == (2, 2)  # nobody is seen twice in a picture
 
 
 def test_numbered_pictures_are_one_video(tmp_path: Path, model: Path) -> None:
