@@ -22,6 +22,7 @@ from flows.workers.messages import Task
 from flows.workers.pool import WorkerPool
 from mfer.card import read_card
 from mfer.errors import ConfigError
+from pipelines.analyzed import ALREADY_ANALYSED
 from pipelines.errors import VideoError
 from pipelines.scoring.lookup import find_model
 from pipelines.sources import absolute, find_videos
@@ -66,7 +67,7 @@ def analyze_folder(run: FolderRun, progress: Progress | None = None) -> RunSumma
         finished, missing = _divide(run.stream, *done.get(content or "", ({}, 0)))
         outcomes += [
             VideoOutcome(
-                video_id, str(path), "skipped", message="already analysed", size_bytes=size_bytes, mtime_ns=mtime_ns
+                video_id, str(path), "skipped", message=ALREADY_ANALYSED, size_bytes=size_bytes, mtime_ns=mtime_ns
             )
             for video_id in finished
         ]

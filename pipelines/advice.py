@@ -15,7 +15,7 @@ _WORK = {
     "decode": ("decoding", ("decode",)),
     "detect": ("full detections of faces", ("detect", "rotate")),
     "follow": ("following faces from frame to frame", ("follow", "track", "cuts")),
-    "score": ("aligning and scoring faces", ("align", "score", "quality")),
+    "score": ("aligning and scoring faces", ("align", "score", "quality", "mouth")),
     "write": ("writing rows", ("write", "commit")),
     "networks": ("the inference server's networks", ("networks",)),
 }

@@ -82,8 +82,8 @@ def read_face_tracks(con: Connection, video_id: str, *, as_found: bool = False) 
         " ORDER BY track_id, time_s",
         [video_id],
     )
-    output = rows_of(con, "SELECT track_id, name FROM people WHERE video_id = ?", [video_id]).to_pylist()
-    names = {} if as_found else {row["track_id"]: row["name"] or "" for row in output}
+    people = rows_of(con, "SELECT track_id, name FROM people WHERE video_id = ?", [video_id]).to_pylist()
+    names = {} if as_found else {row["track_id"]: row["name"] or "" for row in people}
     track = _floats(rows, ["track_id"])[:, 0].astype(int)
     edges = np.append(np.flatnonzero(np.diff(track, prepend=-1)), len(track))
     found = []

@@ -167,11 +167,11 @@ def _moments(
 
 def _picture(con: Connection, video: ChosenVideo, event: dict[str, Any], blur: bool) -> Image.Image | None:
     sides = "pts_s, box_x1_px, box_y1_px, box_x2_px, box_y2_px"
-    query = [video.video_id, event["apex_s"], event["track_id"]]
+    values = [video.video_id, event["apex_s"], event["track_id"]]
     shown = f"SELECT {sides} FROM scores WHERE video_id = ? AND time_s = ? AND track_id = ?"
-    pts_s, *box = rows_of(con, shown, query).to_pylist()[0].values()
+    pts_s, *box = rows_of(con, shown, values).to_pylist()[0].values()
     rgb = np.ascontiguousarray(read_still(Path(video.path), pts_s, stream=stream_of_video(video.video_id)))
     if blur:  # every face that was found, also one that a person excluded
         found = f"SELECT {sides} FROM scores_all WHERE video_id = ? AND time_s = ? AND chosen"
-        rgb = hide_faces(rgb, [list(row.values())[1:] for row in rows_of(con, found, query[:2]).to_pylist()])
+        rgb = hide_faces(rgb, [list(row.values())[1:] for row in rows_of(con, found, values[:2]).to_pylist()])
     return crop_face(rgb, box, _PICTURE_PX)

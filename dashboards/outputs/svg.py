@@ -56,8 +56,8 @@ def share_bar(shares: Mapping[str, float], height: int = 22) -> str:
                 f"{width:.0f} %</text>"
             )
         x += width
-    output = ", ".join(f"{name} {value * 100:.0f} %" for name, value in shares.items() if value >= 0.005)
-    head = f'<svg class="bar" width="100%" height="{height}" role="img" aria-label="{html.escape(output)}">'
+    label = ", ".join(f"{name} {value * 100:.0f} %" for name, value in shares.items() if value >= 0.005)
+    head = f'<svg class="bar" width="100%" height="{height}" role="img" aria-label="{html.escape(label)}">'
     return f"{head}{''.join(parts)}</svg>"
 
 

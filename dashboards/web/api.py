@@ -159,12 +159,12 @@ def make_api(source: LakeSource, author: str) -> flask.Blueprint:
 
     @api.get("/api/labels/face")
     def face_to_judge() -> dict[str, Any]:
-        question: dict[str, Any] = {name: flask.request.args.get(name, "") for name in ("video_id", "faces_id")}
-        question |= {name: _number(name, 0) for name in ("track_id", "second")}
+        place: dict[str, Any] = {name: flask.request.args.get(name, "") for name in ("video_id", "faces_id")}
+        place |= {name: _number(name, 0) for name in ("track_id", "second")}
         order = flask.request.args.get("order", ORDERS[0])
         if order not in ORDERS:
             raise BadRequest(f"order must be one of {', '.join(ORDERS)}")
-        found = least_certain_faces(source.dicts, [question], order)
+        found = least_certain_faces(source.dicts, [place], order)
         if not found:
             raise NotFound("the lake has no face of good quality there any more")
         return found[0] | {"title": video_name(found[0]["file_name"], found[0]["video_id"])}

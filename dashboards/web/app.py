@@ -107,9 +107,9 @@ def _author() -> str:
 
 
 def _pages(app: Dash, source: LakeSource, author: str, *, has_token: bool, can_explain: bool) -> None:
-    def content(path: str, question: dict[str, str]) -> list[Any]:
+    def content(path: str, parameters: dict[str, str]) -> list[Any]:
         if path == "/video":
-            return video.layout(source, question.get("id", ""), can_explain=can_explain)
+            return video.layout(source, parameters.get("id", ""), can_explain=can_explain)
         pages = {
             "/": lambda: library.layout(source),
             "/compare": lambda: compare.layout(source),
@@ -127,12 +127,12 @@ def _pages(app: Dash, source: LakeSource, author: str, *, has_token: bool, can_e
     )
     def show(path: str | None, search: str | None) -> tuple[Any, Any]:
         path = path or "/"
-        question = {name: values[-1] for name, values in parse_qs((search or "").lstrip("?")).items()}
+        parameters = {name: values[-1] for name, values in parse_qs((search or "").lstrip("?")).items()}
         active, lake = "/" if path == "/video" else path if path in PAGES else "", str(source.lake.location)
         try:
             note = source.mixture_note()
             notes = [html.P(note, className="faint")] if note else []
-            return head(active, lake, source.models(), source.model), [*notes, *content(path, question)]
+            return head(active, lake, source.models(), source.model), [*notes, *content(path, parameters)]
         except LakeError as error:
             return head(active, lake), [html.H1("The lake cannot be read"), html.P(str(error), className="error")]
 

@@ -83,8 +83,8 @@ class LakeSource:
             self._renew()
             if self._models is None:
                 with read_errors(self.lake.location), self._cursor(None) as cursor:
-                    query = cursor.execute("SELECT DISTINCT model_id FROM raw.videos ORDER BY 1").fetchall()
-                self._models = [model_id for (model_id,) in query]
+                    found = cursor.execute("SELECT DISTINCT model_id FROM raw.videos ORDER BY 1").fetchall()
+                self._models = [model_id for (model_id,) in found]
             return self._models
 
     def mixture_note(self) -> str:

@@ -75,9 +75,9 @@ def inspect_video(name: str, lake_location: str, at_s: float | None = None) -> t
             analysed = [row["video_id"] for row in known if row["model_id"] is not None]
             about_file = _file_lines(file, content, stream_of_video(analysed[0]) if analysed else None)
     except VideoError as error:
-        content = None
         about_file = [f"  cannot be read: {error.code}: {error.message}"]
         known = known or (_in_lake(lake, stored_path, content) if lake else [])
+        content = None
     lines = [path_shown(path), *about_file]
     if lake is None:
         command = f"mfer analyze {shlex.quote(path_shown(path))} --lake {shlex.quote(lake_location)}"

@@ -121,8 +121,11 @@ def _read_crops(
             places.append((int(track.face_index[row]), track.landmarks_px[row]))
     crops: dict[tuple[int, int], torch.Tensor] = {}
     index_of = np.array(sorted(wanted), np.int64)
-    pictures = load_decoder("auto", video).read(video, index_of, threads=1, device="cpu")
-    for index, rgb in pictures if video.pictures else read_few(video, index_of):
+    if video.pictures:
+        frames = load_decoder("auto", video).read(video, index_of, threads=1, device="cpu")
+    else:
+        frames = read_few(video, index_of)
+    for index, rgb in frames:
         picture = torch.from_numpy(np.array(rgb))
         landmarks = np.stack([points for _, points in faces_in[index]])
         matrix = align_matrix(landmarks, IDENTITY_CROP)

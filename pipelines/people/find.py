@@ -55,8 +55,8 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class FoundPeople:
-    """What ``find_people`` did: videos that were looked at or were done before, tracks that were told and how many
-    people they are, tracks without a face to tell them by, tracks that seem to show two people, edits written and taken
+    """What ``find_people`` did: videos that were looked at or were done before, tracks that were embedded and how
+    many people they show, tracks without a usable face, tracks that seem to show two people, edits written and taken
     back, and videos that could not be read, each with the reason."""
 
     n_videos: int
@@ -80,9 +80,9 @@ def find_people(
 ) -> FoundPeople:
     """Propose which tracks show one person, as edits that the views honour; track rows stay as they are.
 
-    Tracks that share a frame are two people, and what people said of a track holds. A video whose tracks were told
-    before is passed over, unless ``across``. Killed and run again it goes on with the next video; ``across`` it begins
-    again, but for embeddings that were kept. The answer does not depend on the order of names.
+    Tracks that share a frame are two people, and what people said of a track holds. A video whose tracks were
+    joined before is passed over, unless ``across``. Killed and run again it goes on with the next video; ``across`` it
+    begins again, but for embeddings that were kept. The answer does not depend on the order of names.
 
     Args:
         lake: where the tracks are; their videos must still be where they were analysed.
@@ -100,9 +100,9 @@ def find_people(
         files = defaultdict(list)
         for row in rows_of(con, FILES_SQL).to_pylist():
             files[row["video_id"]].append(row)
-        output, before = what_people_said(lake), found_tracks(lake)
+        statements, before = what_people_said(lake), found_tracks(lake)
         identity = lru_cache(maxsize=1)(FaceIdentity)
-        payload: dict[TrackKey, np.ndarray] = {}
+        embeddings: dict[TrackKey, np.ndarray] = {}
         apart: set[tuple[TrackKey, TrackKey]] = set()
         failed: list[tuple[str, str]] = []
         looked_at: list[str] = []
@@ -125,13 +125,13 @@ def find_people(
             found = {key: faces for key, faces in found.items() if key not in mixed}
             looked_at.append(video.video_id)
             if across:
-                payload |= found
+                embeddings |= found
                 apart |= sharing
             else:
-                counts += _propose(lake, found, sharing, output, [video.video_id])
+                counts += _propose(lake, found, sharing, statements, [video.video_id])
     if across and looked_at:
         progress("people: joining", len(videos), len(videos))
-        counts += _propose(lake, payload, apart, output, looked_at)
+        counts += _propose(lake, embeddings, apart, statements, looked_at)
     progress("people", len(videos), len(videos))
     n_tracks, n_people, n_written, n_taken_back = counts.tolist()
     return FoundPeople(
@@ -179,17 +179,17 @@ def _embed(
 
 def _propose(
     lake: Lake,
-    payload: dict[TrackKey, np.ndarray],
+    embeddings: dict[TrackKey, np.ndarray],
     apart: Iterable[tuple[TrackKey, TrackKey]],
-    output: WhatPeopleSaid,
+    statements: WhatPeopleSaid,
     video_ids: Sequence[str],
 ) -> np.ndarray:
     """Join tracks within each video, then over all of them, and write what was found; int64 [4]: tracks, people, edits
     written and taken back."""
-    keys = sorted(payload)
+    keys = sorted(embeddings)
     place = {key: i for i, key in enumerate(keys)}
-    faces = [payload[key] for key in keys]
-    same, different = _conditions(keys, output)
+    faces = [embeddings[key] for key in keys]
+    same, different = _conditions(keys, statements)
     different |= {(place[a], place[b]) for a, b in apart if a in place and b in place}
     same |= _same_within(keys, faces, same, different)
     person = join(faces, ACROSS_LIMIT, same=same, apart=different)
@@ -197,7 +197,7 @@ def _propose(
     confidence = _confidence(*deciding_distances(faces, person, different)) if keys else np.zeros(0)
     for number in np.unique(person).tolist():
         members = [keys[i] for i in np.flatnonzero(person == number)]
-        accepted = [output.persons[key] for key in members if key in output.persons]
+        accepted = [statements.persons[key] for key in members if key in statements.persons]
         person_id = min(accepted) if accepted else person_id_of(members)
         found += [FoundTrack(key, person_id, float(confidence[place[key]])) for key in members]
     n_written, n_taken_back = propose(lake, found, video_ids)
@@ -240,7 +240,9 @@ def _confidence(has_others: np.ndarray, distance: np.ndarray) -> np.ndarray:
     return np.round(np.where(has_others, same, 1 - same), _CONFIDENCE_DIGITS)
 
 
-def _conditions(keys: Sequence[TrackKey], output: WhatPeopleSaid) -> tuple[set[tuple[int, int]], set[tuple[int, int]]]:
+def _conditions(
+    keys: Sequence[TrackKey], statements: WhatPeopleSaid
+) -> tuple[set[tuple[int, int]], set[tuple[int, int]]]:
     """What people said, as pairs of places in ``keys`` that are one person, and pairs that are not.
 
     Merges lead over tracks that are not among the keys, too. Tracks with one name or one accepted person are one
@@ -254,8 +256,10 @@ def _conditions(keys: Sequence[TrackKey], output: WhatPeopleSaid) -> tuple[set[t
         return key
 
     same_label: dict[tuple[str, str], TrackKey] = {}
-    labelled = [(key, (kind, label)) for kind in ("names", "persons") for key, label in getattr(output, kind).items()]
-    pairs = [*output.merges, *((key, same_label.setdefault(label, key)) for key, label in labelled)]
+    labelled = [
+        (key, (kind, label)) for kind in ("names", "persons") for key, label in getattr(statements, kind).items()
+    ]
+    pairs = [*statements.merges, *((key, same_label.setdefault(label, key)) for key, label in labelled)]
     for a, b in pairs:
         one, other = sorted((find(a), find(b)))
         root[other] = one
@@ -272,6 +276,6 @@ def _conditions(keys: Sequence[TrackKey], output: WhatPeopleSaid) -> tuple[set[t
         for a, b in combinations(sorted(group for group in of_kind if group in groups), 2)
         if not of_kind[a] & of_kind[b]
     }
-    for alone in {find(key) for key in output.alone} & groups.keys():
+    for alone in {find(key) for key in statements.alone} & groups.keys():
         different |= {(groups[alone][0], places[0]) for group, places in groups.items() if group != alone}
     return same, different

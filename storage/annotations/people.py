@@ -229,9 +229,11 @@ def accept_person(lake: Lake, video_id: str, person_id: str, author: str) -> int
         ValueError: no such person was found in the video.
     """
     with lock(lake.location, exclusive=True):
-        output = what_people_said(lake)
+        statements = what_people_said(lake)
         found = found_tracks(lake, [video_id]).values()
-        tracks = [t for t in found if t.person_id == person_id and t.key not in {*output.persons, *output.alone}]
+        tracks = [
+            t for t in found if t.person_id == person_id and t.key not in {*statements.persons, *statements.alone}
+        ]
         if not tracks:
             raise ValueError(f"nobody with the id {person_id!r} was found in this video and waits to be accepted")
         _write(lake, [_person(track, author) | {"confidence": None} for track in tracks])

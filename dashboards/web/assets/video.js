@@ -17,7 +17,7 @@
   class VideoPage {
     constructor(facts) {
       this.facts = { ...facts, colours: { ...facts.colours, ...mfer.choices().colours } };
-      this.payload = facts;
+      this.drawnFacts = facts;
       this.chunks = new Map();
       this.overlay = [];
       this.excludeFrom = null;
@@ -562,7 +562,7 @@
     show(facts, curves, tracks, show, overlay, windowS, other) {
       if (!facts) return window.dash_clientside.no_update;
       const chosen = { curves: curves || [], show: show || [], overlay: overlay || [], window: windowS || 0 };
-      if (!page || page.payload !== facts || !page.alive) {
+      if (!page || page.drawnFacts !== facts || !page.alive) {
         page = mfer.page = new VideoPage(facts);
         Object.assign(chosen, mfer.choices().video); // of the last time; the page's own controls follow
         ["curves", "show", "overlay"].forEach((name) => window.dash_clientside.set_props(`${CONTROLS[name]}`, { value: chosen[name] }));

@@ -352,13 +352,13 @@ def register(app: Dash, source: LakeSource) -> None:
         groups = by_condition(means, conditions)
         return means, {name: groups[name] for name in (chosen or [])[:_MAX_GROUPS] if name in groups}
 
-    query = (Input("compare-groups", "value"), State("compare-conditions", "data"), Input("compare-options", "value"))
+    inputs = (Input("compare-groups", "value"), State("compare-conditions", "data"), Input("compare-options", "value"))
 
     @app.callback(
         Output("compare-bars", "figure"),
         Output("compare-table", "children"),
         Output("compare-left-out", "children"),
-        *query,
+        *inputs,
     )
     def show(chosen: list[str] | None, conditions: dict[str, str], options: list[str] | None) -> Any:
         means, groups = chosen_groups(chosen, conditions, options)
@@ -371,14 +371,14 @@ def register(app: Dash, source: LakeSource) -> None:
         missing = left_out(source, conditions, list(groups), **_choices(options))
         return bars(means, groups), listed, _named(missing, len(library(source)))
 
-    @app.callback(Output("compare-curves", "figure"), *query, Input("compare-expression", "value"))
+    @app.callback(Output("compare-curves", "figure"), *inputs, Input("compare-expression", "value"))
     def draw(chosen: list[str] | None, conditions: dict[str, str], options: list[str] | None, expression: str) -> Any:
         return curves(*chosen_groups(chosen, conditions, options), expression)
 
     @app.callback(
         Output("compare-differences", "figure"),
         Output("compare-difference-table", "children"),
-        *query,
+        *inputs,
         Input("compare-reference", "value"),
     )
     def subtract(

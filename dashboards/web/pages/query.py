@@ -233,7 +233,7 @@ def _answer(
     source: LakeSource, query: str, tables: Mapping[str, pa.Table], stop: QueryStop
 ) -> tuple[list[Any], dict[str, Any] | None]:
     """What is shown of the answer, under the query that it answers, and its rows for the chart."""
-    request = html.Pre(query, className="query-text")
+    query_shown = html.Pre(query, className="query-text")
     try:
         answer = run_sql(
             source.lake,
@@ -246,7 +246,7 @@ def _answer(
             stop=stop,
         )
     except LakeError as error:
-        return [request, html.P(str(error), className="error")], None
+        return [query_shown, html.P(str(error), className="error")], None
     shown = answer.slice(0, MAX_ROWS_SHOWN)
     columns = [column.to_pylist() for column in shown.columns]
     cells = [[_cell(value) for value in row] for row in zip(*columns, strict=True)]
@@ -263,7 +263,7 @@ def _answer(
     }
     payload = {"rows": rows, "numbers": [shown.column_names[k] for k in numbers]}
     notes = [html.P(text, className="faint") for text in (note, note_of(answer)) if text]
-    return [request, *notes, table(list(shown.column_names), cells, numbers=numbers, empty="no rows")], payload
+    return [query_shown, *notes, table(list(shown.column_names), cells, numbers=numbers, empty="no rows")], payload
 
 
 def _csv_text(source: LakeSource, query: str, tables: Mapping[str, pa.Table]) -> str:
