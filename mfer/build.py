@@ -9,7 +9,8 @@ from mfer.teachers.faceres import FaceresMobileNet
 
 __all__ = ["build_network"]
 
-_TEACHERS: dict[str, type[ExpressionNetwork]] = {
+_PRETRAINED: dict[str, type[ExpressionNetwork]] = {
+    "mfer_faceres": FaceresMobileNet,
     "faceres_mobilenet": FaceresMobileNet,
     "dlib_resnet": DlibResNet,
 }
@@ -17,4 +18,4 @@ _TEACHERS: dict[str, type[ExpressionNetwork]] = {
 
 def build_network(architecture: Architecture) -> ExpressionNetwork:
     """The network that an architecture names, with random weights."""
-    return _TEACHERS.get(architecture.name, MFER)(architecture)
+    return _PRETRAINED.get(architecture.name, MFER)(architecture)

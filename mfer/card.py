@@ -18,7 +18,7 @@ __all__ = [
     "ARCHITECTURES",
     "CARD_FILE",
     "MEAN_LANDMARKS_48PX",
-    "TEACHER_ARCHITECTURES",
+    "PRETRAINED_ARCHITECTURES",
     "WEIGHTS_FILE",
     "Architecture",
     "Card",
@@ -76,8 +76,8 @@ _TEMPLATES: dict[str, tuple[tuple[float, float], ...]] = {
 ARCHITECTURES: dict[str, str] = {
     f"mfer_{size}": f"convnext_{size}" for size in ("base", "tiny", "nano", "pico", "femto", "atto")
 }
-#: Networks that were trained to know faces apart, and then teach MFER; see mfer.teachers.
-TEACHER_ARCHITECTURES = ("faceres_mobilenet", "dlib_resnet")
+#: MFER on a network that knew faces before, and the networks that teach; see mfer.teachers.
+PRETRAINED_ARCHITECTURES = ("mfer_faceres", "faceres_mobilenet", "dlib_resnet")
 WEIGHTS_FILE = "weights.safetensors"
 CARD_FILE = "card.json"
 _CARD_VERSION = 1
@@ -156,7 +156,7 @@ class Architecture:
 
     def __post_init__(self) -> None:
         allowed: dict[str, tuple[Any, ...]] = {
-            "name": (*ARCHITECTURES, *TEACHER_ARCHITECTURES),
+            "name": (*ARCHITECTURES, *PRETRAINED_ARCHITECTURES),
             "ds": ("dense", "depthwise", "none"),
             "stem": ("patch4", "conv2"),
             "in_channels": (1, 3),

@@ -128,7 +128,7 @@ class ExpressionNetwork(nn.Module):
         raise NotImplementedError
 
     def pretrained_state(self) -> dict[str, Tensor] | None:
-        """Weights learned elsewhere for all but the norm and the classifier; None where there are none to start from.
+        """Weights learned elsewhere for all but attention, norm and classifier; None where there are none to start from.
 
         Raises:
             ConfigError: their file is missing, or not the published one.
@@ -138,8 +138,9 @@ class ExpressionNetwork(nn.Module):
     def load_pretrained(self) -> None:
         """Start from the pretrained weights; a network without such weights keeps its random ones."""
         if (state := self.pretrained_state()) is not None:
-            head = {k: v for k, v in self.state_dict().items() if k.startswith(("norm.", "classifier."))}
-            self.load_state_dict({**head, **state}, strict=True)
+            own = ("attention.", "norm.", "classifier.")
+            fresh = {k: v for k, v in self.state_dict().items() if k.startswith(own)}
+            self.load_state_dict({**fresh, **state}, strict=True)
 
     def read(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [N,K] and the features [N,D] behind them; with ``mirror`` the means over face and mirror image."""

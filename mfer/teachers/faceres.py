@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mfer.card import Architecture
-from mfer.network import ExpressionNetwork, SingleClassifier
+from mfer.network import DSAttention, ExpressionNetwork, MultiscaleClassifier, SingleClassifier
 from mfer.teachers.files import FACERES_SHA256, faceres_file, read_verified
 
 __all__ = ["FaceresMobileNet", "read_faceres"]
@@ -45,7 +45,7 @@ class _SameConv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         if self.stride[0] == 1:
             return F.conv2d(x, self.weight, self.bias, padding=1, groups=self.groups)
-        left, top = (side % 2 for side in (x.shape[3], x.shape[2]))
+        left, top = (int(side) % 2 for side in (x.shape[3], x.shape[2]))
         return F.conv2d(F.pad(x, (left, 1, top, 1)), self.weight, self.bias, stride=2, groups=self.groups)
 
 
@@ -62,10 +62,11 @@ class _Block(nn.Module):
 
 
 class FaceresMobileNet(ExpressionNetwork):
-    """Expressions from the maps of faceres-deep: block 11 in 2x2 fields and the mean of block 13, one linear map.
+    """Expressions from two maps of faceres-deep: block 11 in 2x2 fields and the mean of block 13.
 
-    Takes pixels in 0..1 (a crop with mean 0 and deviation 1), grey or RGB, of any side from 64 px; it was trained at
-    224 px.
+    With ``Architecture.ds`` DS attention follows both blocks, as it follows the last two stages of a ConvNeXt. Its
+    value starts at zero, so that training begins with what the pretrained blocks compute. Takes pixels in 0..1 (a
+    crop with mean 0 and deviation 1), grey or RGB, of any side from 64 px; it was trained at 224 px.
     """
 
     def __init__(self, architecture: Architecture) -> None:
@@ -77,20 +78,33 @@ class FaceresMobileNet(ExpressionNetwork):
         self.blocks = nn.ModuleList(
             _Block(before, channels, stride) for before, (channels, stride) in zip(widths[:-1], _BLOCKS, strict=True)
         )
+        self.attention = nn.ModuleDict(
+            {
+                str(i): DSAttention(widths[1 + i], depthwise=architecture.ds == "depthwise")
+                for i in ((_MIDDLE_BLOCK, _LAST_BLOCK) if architecture.ds != "none" else ())
+            }
+        )
+        for attention in self.attention.values():
+            assert isinstance(attention, DSAttention)
+            nn.init.zeros_(attention.value.weight)
+            nn.init.zeros_(attention.value.bias)
         self.feature_dim = widths[1 + _MIDDLE_BLOCK] * _MIDDLE_GRID**2 + widths[1 + _LAST_BLOCK]
         self.norm = nn.LayerNorm(self.feature_dim)
-        self.classifier = SingleClassifier(self.feature_dim, architecture.n_classes)
+        classifier = MultiscaleClassifier if architecture.multiscale else SingleClassifier
+        self.classifier = classifier(self.feature_dim, architecture.n_classes)
 
     def pretrained_state(self) -> dict[str, Tensor]:
         return read_faceres()
 
     def maps(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The maps of blocks 11 [N,512,h,w] and 13 [N,1024,h',w']."""
+        """The maps of blocks 11 [N,512,h,w] and 13 [N,1024,h',w'], after their DS attention."""
         bgr = x.expand(-1, 3, -1, -1).flip(1) * 255 - x.new_tensor(_MEAN_BGR)[:, None, None]
         x = F.relu6(self.stem(bgr.contiguous(memory_format=torch.channels_last)))
         found = []
         for i, block in enumerate(self.blocks):
             x = block(x)
+            if str(i) in self.attention:
+                x = self.attention[str(i)](x)
             if i in (_MIDDLE_BLOCK, _LAST_BLOCK):
                 found.append(x)
         middle, last = found
@@ -98,11 +112,16 @@ class FaceresMobileNet(ExpressionNetwork):
 
     def embed(self, x: Tensor) -> Tensor:
         middle, last = self.maps(x)
-        fields = F.adaptive_avg_pool2d(middle, _MIDDLE_GRID).flatten(1)
+        # the fields of adaptive_avg_pool2d(middle, 2), which ONNX only knows for even sides
+        sides = [int(side) for side in middle.shape[2:]]
+        fields = F.avg_pool2d(middle, [(side + 1) // 2 for side in sides], [side // 2 for side in sides]).flatten(1)
         return self.norm(torch.cat([fields, last.mean((2, 3))], 1))
 
     def stage_outputs(self) -> list[nn.Module]:
-        return [self.blocks[_MIDDLE_BLOCK], self.blocks[_LAST_BLOCK]]
+        found: list[nn.Module] = []
+        for i in (_MIDDLE_BLOCK, _LAST_BLOCK):
+            found += [self.blocks[i], self.attention[str(i)]] if str(i) in self.attention else [self.blocks[i]]
+        return found
 
     def depths(self) -> list[nn.Module]:
         return [self.stem, *self.blocks]
