@@ -80,7 +80,8 @@ class Strike(Progress):
 
 @pytest.fixture
 def folder(tmp_path: Path, write_talk: Callable[..., Path]) -> Path:
-    return write_talks(tmp_path / "videos", write_talk, n_videos=3, n_frames=150)
+    """Long enough that what strikes in the middle does, however late the run hears of the first frames."""
+    return write_talks(tmp_path / "videos", write_talk, n_videos=3, n_frames=300)
 
 
 @pytest.mark.full
@@ -113,8 +114,10 @@ def test_videos_at_work_when_the_networks_are_lost_are_done_again_and_not_blamed
 
 @pytest.mark.full
 def test_video_whose_networks_are_lost_again_and_again_has_failed_and_costs_no_other(
-    tmp_path: Path, model: Path, folder: Path
+    tmp_path: Path, model: Path, write_talk: Callable[..., Path]
 ) -> None:
+    # long enough that the server is asked again after each loss, however late the run hears of the first frames
+    folder = write_talks(tmp_path / "videos", write_talk, n_videos=3, n_frames=450)
     culprit = str(folder / "1.mp4")
 
     class Kill(Progress):

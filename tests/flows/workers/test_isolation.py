@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -58,7 +59,8 @@ class Strike(Progress):
 
 @pytest.fixture
 def folder(tmp_path: Path, write_talk: Callable[..., Path]) -> Path:
-    return write_talks(tmp_path / "videos", write_talk, n_videos=2, n_frames=150)
+    """Long enough that what strikes in the middle does, however late the run hears of the first frames."""
+    return write_talks(tmp_path / "videos", write_talk, n_videos=2, n_frames=300)
 
 
 @pytest.mark.full
@@ -225,7 +227,7 @@ def test_interrupt_finishes_the_segment_and_a_second_one_stops_at_once(
     outcomes = rows(tmp_path / "lake", "SELECT path, status, code, message FROM runs ORDER BY path")
     assert [(row["status"], row["code"]) for row in outcomes] == [("skipped", "interrupted")] * 2
     if stops == 1:
-        assert "stopped after segment 1 of 3" in outcomes[0]["message"]
+        assert re.search(r"stopped after segment [1-5] of 6\b", outcomes[0]["message"])
     assert rows(tmp_path / "lake", "SELECT * FROM scores") == []
     again = Strike(psutil.Process.kill, times=0)
     assert analyze(tmp_path / "lake", model, folder, progress=again).exit_code == 0
