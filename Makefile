@@ -47,7 +47,7 @@ bench: install ## speed beside a plain script, detection, a large lake: an hour,
 
 teachers: install ## the pretrained weights that training a teacher starts from; nothing else needs them
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[teacher]' -c constraints.txt
-	$(BIN)/python -m mfer.teachers
+	$(BIN)/python -m mfer.pretrained
 
 lint: install ## ruff and mypy, as continuous integration runs them
 	$(BIN)/ruff check .

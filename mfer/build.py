@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from mfer.card import Architecture
 from mfer.network import MFER, ExpressionNetwork
-from mfer.teachers.dlib_resnet import DlibResNet
-from mfer.teachers.faceres import FaceresMobileNet
+from mfer.pretrained.dlib_resnet import DlibResNet
+from mfer.pretrained.faceres import FaceresMobileNet
 
 __all__ = ["build_network"]
 

@@ -76,7 +76,7 @@ _TEMPLATES: dict[str, tuple[tuple[float, float], ...]] = {
 ARCHITECTURES: dict[str, str] = {
     f"mfer_{size}": f"convnext_{size}" for size in ("base", "tiny", "nano", "pico", "femto", "atto")
 }
-#: MFER on a network that knew faces before, and the networks that teach; see mfer.teachers.
+#: MFER on a network that knew faces before, and the networks that teach; see mfer.pretrained.
 PRETRAINED_ARCHITECTURES = ("mfer_faceres", "faceres_mobilenet", "dlib_resnet")
 WEIGHTS_FILE = "weights.safetensors"
 CARD_FILE = "card.json"

@@ -128,7 +128,7 @@ class ExpressionNetwork(nn.Module):
         raise NotImplementedError
 
     def pretrained_state(self) -> dict[str, Tensor] | None:
-        """Weights learned elsewhere for all but attention, norm and classifier; None where there are none to start from.
+        """Weights learned elsewhere for all but attention, norm and classifier; None where nothing was learned before.
 
         Raises:
             ConfigError: their file is missing, or not the published one.

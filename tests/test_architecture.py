@@ -33,7 +33,7 @@ ROOM_MAY_IMPORT = {
     },
     "flows/prefect_flows": {f"flows/{name}.py" for name in ("analysis_options", "analyze", "refresh", "run")},
     "flows/workers": {"flows/run.py"},
-    "mfer/teachers": {f"mfer/{name}.py" for name in ("card", "errors", "network")},
+    "mfer/pretrained": {f"mfer/{name}.py" for name in ("card", "errors", "network")},
     "pipelines/video": {f"pipelines/{name}.py" for name in ("batches", "errors", "heartbeat")},
     "pipelines/faces": {"pipelines/batches.py", "pipelines/profile.py", "pipelines/scoring", "pipelines/video"},
     "pipelines/scoring": {"pipelines/batches.py"},

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from mfer.crop import align_matrix, warp_faces
-from mfer.teachers.identity import IDENTITY_CROP, FaceIdentity
+from mfer.pretrained.identity import IDENTITY_CROP, FaceIdentity
 from pipelines.heartbeat import heartbeat
 from pipelines.video.decoders import load_decoder
 from pipelines.video.pyav import key_distance, read_few

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mfer.teachers.files import DLIB_SHA256
-from mfer.teachers.identity import FaceIdentity
+from mfer.pretrained.files import DLIB_SHA256
+from mfer.pretrained.identity import FaceIdentity
 from pipelines.errors import VideoError
 from pipelines.people.embed import MIN_FACE_PX, embed_tracks
 from pipelines.people.linkage import deciding_distances, join

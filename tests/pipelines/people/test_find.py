@@ -223,6 +223,6 @@ def test_embeddings_are_kept_when_asked_for_and_forgotten_to_the_last_byte(
     assert (done.exit_code, "rows of embeddings" in done.output, "nothing found" in done.output) == (0, True, True)
     assert "3 tracks taken back, 3 embeddings erased" in mfer(lake, "forget")
     assert not list(lake.location.glob("embeddings/*.parquet"))
-    monkeypatch.setattr("mfer.teachers.files._DLIB_MODULE", "no_such_package")
+    monkeypatch.setattr("mfer.pretrained.files._DLIB_MODULE", "no_such_package")
     done = CliRunner().invoke(main, ["people", "find", "--lake", str(lake.location)])
     assert (done.exit_code, "pip install 'mfer[teacher]'" in done.output) == (2, True)

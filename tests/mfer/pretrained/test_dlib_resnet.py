@@ -7,9 +7,9 @@ import torch
 from mfer.build import build_network
 from mfer.card import Architecture
 from mfer.errors import ConfigError
-from mfer.teachers import files
-from mfer.teachers.dlib_resnet import read_dlib
-from mfer.teachers.files import dlib_file, read_verified
+from mfer.pretrained import files
+from mfer.pretrained.dlib_resnet import read_dlib
+from mfer.pretrained.files import dlib_file, read_verified
 
 torch.set_num_threads(1)
 

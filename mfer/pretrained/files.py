@@ -1,4 +1,4 @@
-"""Where the teachers' weights lie, and that they are the files that were meant."""
+"""Where the pretrained weights lie, and that they are the files that were meant."""
 
 from __future__ import annotations
 

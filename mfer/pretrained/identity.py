@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mfer.card import Architecture, CropContract
-from mfer.teachers.dlib_resnet import DlibResNet, read_dlib
+from mfer.pretrained.dlib_resnet import DlibResNet, read_dlib
 
 __all__ = ["IDENTITY_CROP", "IDENTITY_DIM", "FaceIdentity"]
 

@@ -8,17 +8,22 @@ import stat
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from mfer.build import build_network
 from mfer.card import Architecture
 from mfer.errors import ConfigError
-from mfer.teachers import __main__ as fetch
-from mfer.teachers import faceres, files
-from tests.mfer.teachers.test_dlib_resnet import made_picture
+from mfer.network import CalibratedMFER
+from mfer.pretrained import __main__ as fetch
+from mfer.pretrained import faceres, files
+from mfer.recipe import Recipe
+from pipelines.scoring.onnx import OnnxNet, export
+from tests.mfer.pretrained.test_dlib_resnet import made_picture
 
 torch.set_num_threads(1)
 
 ARCHITECTURE = Architecture("faceres_mobilenet", in_channels=1, ds="none", multiscale=False)
+MFER_ON_FACERES = Recipe.load("ferplus_faceres").architecture
 N_VALUES = 3_489_403  # float32 numbers before the two integers that end the file
 
 
@@ -54,6 +59,44 @@ def test_maps_have_tensorflow_s_sizes():
     for side, sides in ((112, (7, 4)), (160, (10, 5)), (224, (14, 7))):
         assert [a.shape[2] for a in network.maps(torch.rand(1, 1, side, side))] == list(sides)
     assert network.embed(torch.rand(2, 1, 112, 112)).shape == (2, 3072)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("side", [64, 80, 112])
+def test_fields_are_those_of_adaptive_pooling(side):
+    network = build_network(ARCHITECTURE).eval()
+    x = torch.rand(2, 1, side, side)
+    middle, last = network.maps(x)
+    fields = F.adaptive_avg_pool2d(middle, 2).flatten(1)
+    torch.testing.assert_close(network.embed(x), network.norm(torch.cat([fields, last.mean((2, 3))], 1)))
+
+
+@torch.inference_mode()
+def test_mfer_on_faceres_starts_from_what_the_published_network_computes(made_file):
+    torch.manual_seed(0)
+    plain, mfer = build_network(ARCHITECTURE).eval(), build_network(MFER_ON_FACERES).eval()
+    plain.load_pretrained()
+    mfer.load_pretrained()
+    x = torch.rand(2, 1, 80, 80)
+    for ours, published in zip(mfer.maps(x), plain.maps(x), strict=True):
+        torch.testing.assert_close(ours, published)
+    for attention in mfer.attention.values():
+        torch.nn.init.normal_(attention.value.weight)
+    middle, last = plain.maps(x)
+    changed_middle, changed_last = mfer.maps(x)
+    assert not torch.allclose(changed_middle, middle)
+    assert not torch.allclose(changed_last, last)
+    assert [type(module).__name__ for module in mfer.stage_outputs()] == ["_Block", "DSAttention"] * 2
+
+
+@torch.inference_mode()
+def test_mfer_on_faceres_gives_the_same_probabilities_as_onnx(tmp_path):
+    torch.manual_seed(0)
+    network = CalibratedMFER(build_network(MFER_ON_FACERES), 1.5).eval()
+    x = torch.rand(3, 1, 80, 80)
+    export(network, x, tmp_path / "network.onnx", "x", ["prob"])
+    (prob,) = OnnxNet(tmp_path / "network.onnx", rows_at_once=2)(x.numpy())
+    np.testing.assert_allclose(prob, network(x).numpy(), atol=1e-6)
 
 
 def test_missing_and_other_files_are_told_apart(tmp_path, monkeypatch):

@@ -1,11 +1,11 @@
-"""``python -m mfer.teachers``: fetch the teachers' weights and say where they are."""
+"""``python -m mfer.pretrained``: fetch the pretrained weights and say where they are."""
 
 from __future__ import annotations
 
 import sys
 
 from mfer.errors import ConfigError
-from mfer.teachers.files import DLIB_SHA256, dlib_file, fetch_faceres, read_verified
+from mfer.pretrained.files import DLIB_SHA256, dlib_file, fetch_faceres, read_verified
 
 
 def main() -> int:

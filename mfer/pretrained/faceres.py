@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from mfer.card import Architecture
 from mfer.network import DSAttention, ExpressionNetwork, MultiscaleClassifier, SingleClassifier
-from mfer.teachers.files import FACERES_SHA256, faceres_file, read_verified
+from mfer.pretrained.files import FACERES_SHA256, faceres_file, read_verified
 
 __all__ = ["FaceresMobileNet", "read_faceres"]
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from mfer.card import Architecture
 from mfer.errors import ConfigError
 from mfer.network import ExpressionNetwork, SingleClassifier
-from mfer.teachers.files import DLIB_SHA256, dlib_file, read_verified
+from mfer.pretrained.files import DLIB_SHA256, dlib_file, read_verified
 
 __all__ = ["DlibResNet", "read_dlib"]
 
