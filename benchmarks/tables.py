@@ -1,4 +1,4 @@
-"""The committed results as tables of docs/performance.md, scaling.md and training.md: `python -m benchmarks.tables`."""
+"""The committed results as tables of the README and of pages in docs/: `python -m benchmarks.tables`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,32 @@ _TAKEN = ("cold_cpu_s", "cold_s", "warm_cpu_s", "warm_s")
 
 def table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
+
+
+def accuracy() -> str:
+    """The default model by set of faces, then how often those who talk look surprised."""
+    result = json.loads((_RESULTS / "accuracy.json").read_text())
+    head = ["faces", "n", "probabilities", "accuracy", "mean recall", "calibration error"]
+    rows = []
+    for faces, figures in result["rows"].items():
+        for i, (name, of) in enumerate(figures.items()):
+            low, high = of["accuracy_interval"]
+            rows.append(
+                [
+                    *((faces, f"{of['n']:,}") if i == 0 else ("", "")),
+                    f"**{name.partition('@')[0]}**" if i == 0 else name,
+                    f"{of['accuracy']:.1%} ({100 * low:.1f} to {100 * high:.1f})",
+                    f"{of['mean_recall']:.1%}",
+                    f"{of['ece']:.3f}",
+                ]
+            )
+    talk_head = ["neutral faces in video", "faces", "read as neutral", "read as surprised", "read as something else"]
+    talk_rows = []
+    for name, found in result["talk"].items():
+        neutral, surprise = found["shares"]["neutral"], found["shares"]["surprise"]
+        shown = [f"{share:.0%}" for share in (neutral, surprise, 1 - neutral - surprise)]
+        talk_rows.append([name, str(found["n_faces"]), *shown])
+    return f"{table(head, rows)}\n\n{table(talk_head, talk_rows)}"
 
 
 def detection() -> str:
@@ -152,17 +178,19 @@ def ablation() -> str:
 
 def main() -> None:
     pages = {
-        "performance.md": (detection, speed, isolation, short_clips, scale, dashboard),
-        "scaling.md": (scaling,),
-        "training.md": (ablation,),
+        "README.md": (accuracy,),
+        "docs/model_card.md": (accuracy,),
+        "docs/performance.md": (detection, speed, isolation, short_clips, scale, dashboard),
+        "docs/scaling.md": (scaling,),
+        "docs/training.md": (ablation,),
     }
     for name, tables in pages.items():
-        page = (_ROOT / "docs" / name).read_text()
+        page = (_ROOT / name).read_text()
         for make in tables:
             mark, end = f"<!-- {make.__name__} -->", f"<!-- end of {make.__name__} -->"
             before, _, rest = page.partition(mark)
             page = f"{before}{mark}\n{make()}\n{end}{rest.partition(end)[2]}"
-        (_ROOT / "docs" / name).write_text(page)
+        (_ROOT / name).write_text(page)
 
 
 if __name__ == "__main__":

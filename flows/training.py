@@ -35,6 +35,7 @@ from mfer.report import write_report
 from mfer.train import Trained, Trainer
 from pipelines.batches import AlignedFaces, Detections
 from pipelines.faces.quality import measure_quality
+from pipelines.learning.clips import LeadingExpressions
 from pipelines.learning.prepare import prepare_faces
 
 __all__ = [
@@ -193,6 +194,7 @@ def evaluate_model(
     device: str = "cpu",
     report: Path | None = None,
     flip: bool = False,
+    talking: LeadingExpressions | None = None,
     progress: StageProgress | None = None,
 ) -> Evaluation:
     """Measure a model on labelled faces.
@@ -204,6 +206,7 @@ def evaluate_model(
         device: ``cpu`` or a CUDA device.
         report: folder for an HTML page with charts, mistakes and Grad-CAM; None writes none.
         flip: average the logits of each face and its mirror image, as a model with ``mirror`` does everywhere.
+        talking: how the model reads people who talk, for the page.
         progress: called with the stages ``find faces`` and ``evaluate``.
 
     Raises:
@@ -224,7 +227,15 @@ def evaluate_model(
         def cam(pixels: Tensor, classes: Tensor) -> np.ndarray:
             return grad_cam(model, normalise(pixels.to(device), card.crop), classes.to(device))
 
-        write_report(report, found, crops, cam=cam, quality=_quality(faces, crops, card.crop))
+        write_report(
+            report,
+            found,
+            crops,
+            cam=cam,
+            quality=_quality(faces, crops, card.crop),
+            own=card.metrics or None,
+            talking=talking.line() if talking else "",
+        )
     return found
 
 

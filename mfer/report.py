@@ -7,6 +7,7 @@ import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,6 +54,8 @@ def write_report(
     *,
     cam: Cam | None = None,
     quality: Mapping[str, np.ndarray] | None = None,
+    own: Mapping[str, Any] | None = None,
+    talking: str = "",
 ) -> Path:
     """Write ``index.html`` and ``evaluation.json``.
 
@@ -62,6 +65,8 @@ def write_report(
         crops: uint8 [N,C,S,S], the evaluated faces in its order.
         cam: heat of a class over faces (mfer.explain.grad_cam behind the crop's normalisation); None leaves it out.
         quality: numbers per face float [N], higher is better, by what they are ("sharpness", "face side, px").
+        own: the metrics of the model's card, measured on faces like those it learned from: shown beside these.
+        talking: a sentence on how people who talk are read; empty where it was not measured.
 
     Returns:
         The path of the page.
@@ -91,7 +96,9 @@ def write_report(
     page = folder / "index.html"
     text = _TEMPLATES.get_template("evaluation.html").render(
         evaluation=evaluation,
-        metrics=_metrics(evaluation),
+        metrics=_metrics(evaluation, own or {}),
+        own=own,
+        talking=talking,
         dropped="; ".join(f"{n:,} {why}" for why, n in evaluation.dropped.items() if n) or "none",
         sections=parts,
     )
@@ -100,20 +107,32 @@ def write_report(
     return page
 
 
-def _metrics(evaluation: Evaluation) -> tuple[tuple[str, str, Metric], ...]:
-    """Name, meaning and value of each metric that the page shows."""
-    measured, agreed = evaluation.metrics, evaluation.agreed_metrics
-    shown: tuple[tuple[str, str, Metric], ...] = (
-        ("accuracy", f"share whose top class is the {evaluation.truth}", measured.accuracy),
-        ("mean recall", "mean over classes that occur", measured.mean_recall),
-        ("expected calibration error", "15 equal-width bins of the top class's probability", measured.ece),
-        ("negative log-likelihood", f"of the {evaluation.truth}, nats", measured.nll),
-    )
+def _metrics(evaluation: Evaluation, own: Mapping[str, Any]) -> list[tuple[str, str, Metric, float | None]]:
+    """Name, meaning and value of each metric that the page shows, and the value in the model's card."""
+    measured, agreed, evened = evaluation.metrics, evaluation.agreed_metrics, evaluation.reweighted_metrics
+    shown = [
+        ("accuracy", f"share whose top class is the {evaluation.truth}", measured.accuracy, own.get("accuracy")),
+        ("mean recall", "mean over classes that occur", measured.mean_recall, own.get("mean_recall")),
+        (
+            "expected calibration error",
+            "15 equal-width bins of the top class's probability",
+            measured.ece,
+            own.get("ece"),
+        ),
+        ("negative log-likelihood", f"of the {evaluation.truth}, nats", measured.nll, own.get("nll")),
+    ]
+    if evened is not None:
+        about, theirs = "as reweighted() gives them, for rare expressions", own.get("reweighted") or {}
+        shown += [
+            ("accuracy, reweighted", about, evened.accuracy, theirs.get("accuracy")),
+            ("mean recall, reweighted", about, evened.mean_recall, theirs.get("mean_recall")),
+        ]
     if evaluation.has_votes:
-        shown += (
-            ("divergence from the raters", "mean Kullback-Leibler divergence of their vote shares, nats", measured.kl),
-            ("accuracy where raters agree", f"{agreed.n:,} faces with an absolute majority", agreed.accuracy),
-        )
+        about = "mean Kullback-Leibler divergence of their vote shares, nats"
+        shown += [
+            ("divergence from the raters", about, measured.kl, own.get("kl")),
+            ("accuracy where raters agree", f"{agreed.n:,} faces with an absolute majority", agreed.accuracy, None),
+        ]
     return shown
 
 

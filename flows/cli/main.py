@@ -291,6 +291,7 @@ def evaluate(
     from pipelines.scoring.scorer import choose_device
 
     folder = find_model(model, open_lake(lake))
+    talking = leading_expressions(talk, folder, choose_device(device)) if talk else None
     with training_progress(quiet=as_json) as progress:
         found = evaluate_model(
             folder,
@@ -299,13 +300,13 @@ def evaluate(
             device=choose_device(device),
             report=report,
             flip=flip,
+            talking=talking,
             progress=progress,
         )
     if confusion:
         from mfer.charts import save_confusion
 
         save_confusion(found, confusion)
-    talking = leading_expressions(talk, folder, choose_device(device)) if talk else None
     if as_json:
         click.echo(json.dumps({**found.to_dict(), **({"talk": talking.to_dict()} if talking else {})}, indent=2))
     else:

@@ -184,3 +184,13 @@ def test_overlay_leaves_the_face_where_there_is_no_heat():
     assert shown.shape == (8, 8, 3)
     np.testing.assert_array_equal(shown[1:, :, 1], face[0, 1:])
     assert shown[0, 0].max() > 100
+
+
+def test_page_shows_the_card_s_metrics_and_people_who_talk_beside_the_others(tmp_path, evaluation, faces):
+    own = {"n": 1808, "split": "report", "accuracy": 0.8213, "reweighted": {"accuracy": 0.8021}}
+    crops = faces.pictures[:, None]
+    text = write_report(tmp_path, evaluation, crops, own=own, talking="5 faces of people who talk").read_text()
+    assert re.search(r"<th>accuracy</th>.*<td class=\"n\">0\.8213</td>", text)
+    assert "on 1,808 faces of the report part" in text
+    assert "5 faces of people who talk." in text
+    assert "in its card" not in write_report(tmp_path, evaluation, crops).read_text()
