@@ -28,9 +28,10 @@ from mfer.crop import align_matrix
 from mfer.data import read_faces
 from mfer.faces import LabelledFaces
 from mfer.metrics import wilson_interval
+from pipelines.align import align_faces
 from pipelines.batches import AlignedFaces, FrameBatch
 from pipelines.faces.detectors import Detector, DetectorSettings, load_detector
-from pipelines.faces.quality import UprightCheck, measure_quality
+from pipelines.faces.quality import QUALITY_CROP, UprightCheck, measure_quality
 from pipelines.learning.prepare import prepare_faces
 from pipelines.scoring.lookup import find_model
 from pipelines.scoring.scorer import Scorer
@@ -115,7 +116,8 @@ def _read_batch(rgb: np.ndarray, scorer: Scorer, detector: Detector) -> list[np.
     rows = [ours[np.argmax(faces.prob[ours])] for i in range(t) if len(ours := np.flatnonzero(faces.frame_row == i))]
     best = faces[rows]
     crops = scorer.align(frames, best)
-    quality = measure_quality(best, crops, upright=UprightCheck(detector))
+    measured = align_faces(frames, best, QUALITY_CROP)
+    quality = measure_quality(best, measured, upright=UprightCheck(detector))
     found = np.isin(index, best.frame_row)
     top, ok = np.full(t, -1), np.zeros(t, bool)
     top[best.frame_row], ok[best.frame_row] = scorer(crops).prob.argmax(1), quality.quality_ok

@@ -34,7 +34,7 @@ from mfer.recipe import Recipe
 from mfer.report import write_report
 from mfer.train import Trained, Trainer
 from pipelines.batches import AlignedFaces, Detections
-from pipelines.faces.quality import measure_quality
+from pipelines.faces.quality import QUALITY_CROP, measure_quality
 from pipelines.learning.clips import LeadingExpressions
 from pipelines.learning.prepare import prepare_faces
 
@@ -232,7 +232,7 @@ def evaluate_model(
             found,
             crops,
             cam=cam,
-            quality=_quality(faces, crops, card.crop),
+            quality=_quality(faces),
             own=card.metrics or None,
             talking=talking.line() if talking else "",
         )
@@ -431,12 +431,13 @@ def _predictor(model: ExpressionNetwork, crop: CropContract, device: str) -> Pre
     return predict
 
 
-def _quality(faces: PreparedFaces, crops: Tensor, crop: CropContract) -> dict[str, np.ndarray]:
+def _quality(faces: PreparedFaces) -> dict[str, np.ndarray]:
     """What video's ``quality_ok`` looks at, float [N]; higher is better, NaN where the detector saw no face."""
     n, points = len(faces), faces.landmarks_px
     corners = np.concatenate([points.min(1), points.max(1)], 1)
     detections = Detections(np.arange(n), corners, points, np.ones(n, np.float32))
-    measured = measure_quality(detections, AlignedFaces(crops.cpu().numpy(), align_matrix(points, crop)))
+    crops = AlignedFaces(faces.crops(QUALITY_CROP).cpu().numpy(), align_matrix(points, QUALITY_CROP))
+    measured = measure_quality(detections, crops)
     eyes = np.linalg.norm(points[:, 1] - points[:, 0], axis=1)
     found = {
         "sharpness": measured.sharpness,

@@ -25,12 +25,13 @@ import numpy as np
 import pyarrow as pa
 
 from mfer.errors import ConfigError
+from pipelines.align import align_faces
 from pipelines.analyzed import ALREADY_ANALYSED, AnalyzedVideo, FinishedVideos, commit_together
 from pipelines.batches import FrameBatch
 from pipelines.errors import VideoError
 from pipelines.faces.finder import FaceFinder, FoundFaces, StoredFaces
 from pipelines.faces.mouth_motion import MouthMotion
-from pipelines.faces.quality import UprightCheck, measure_quality
+from pipelines.faces.quality import QUALITY_CROP, UprightCheck, measure_quality
 from pipelines.faces.rotation import Turn, best_quarters
 from pipelines.heartbeat import Phase, heartbeat
 from pipelines.profile import stage, staged
@@ -334,7 +335,8 @@ class VideoAnalyzer:
                     scores = self.scorer(crops)
                 with stage("quality"):
                     occasion = np.stack([track, batch.pts_s[faces.frame_row] // _CHECK_S], 1).astype(np.int64)
-                    quality = measure_quality(faces, crops, self.settings.quality, check, occasion)
+                    measured = align_faces(batch, faces, QUALITY_CROP)
+                    quality = measure_quality(faces, measured, self.settings.quality, check, occasion)
                 with stage("mouth"):
                     motion = mouth(batch, faces, crops, track)
                 with stage("write"):
@@ -356,7 +358,7 @@ class VideoAnalyzer:
     def _sum_of_faces(self, frames: FrameBatch) -> tuple[float, float]:
         """Sums of the probabilities of good faces, and of all."""
         faces = self.finder.detector.detect(frames.rgb)
-        crops = self.scorer.align(frames, faces)
+        crops = align_faces(frames, faces, QUALITY_CROP)
         good = measure_quality(faces, crops, self.settings.quality, self._new_check()).quality_ok
         return float(faces.prob[good].sum()), float(faces.prob.sum())
 

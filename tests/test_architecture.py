@@ -35,8 +35,14 @@ ROOM_MAY_IMPORT = {
     "flows/workers": {"flows/run.py"},
     "mfer/pretrained": {f"mfer/{name}.py" for name in ("card", "errors", "network")},
     "pipelines/video": {f"pipelines/{name}.py" for name in ("batches", "errors", "heartbeat")},
-    "pipelines/faces": {"pipelines/batches.py", "pipelines/profile.py", "pipelines/scoring", "pipelines/video"},
-    "pipelines/scoring": {"pipelines/batches.py"},
+    "pipelines/faces": {
+        "pipelines/align.py",
+        "pipelines/batches.py",
+        "pipelines/profile.py",
+        "pipelines/scoring",
+        "pipelines/video",
+    },
+    "pipelines/scoring": {"pipelines/align.py", "pipelines/batches.py"},
     "pipelines/people": {
         *(f"pipelines/{name}.py" for name in ("errors", "heartbeat", "remote")),
         "pipelines/video",

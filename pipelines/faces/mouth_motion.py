@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from mfer.card import CropContract
-from mfer.crop import align_matrix, warp_faces
+from pipelines.align import align_faces
 from pipelines.batches import AlignedFaces, Detections, FrameBatch
 
 __all__ = ["MOTION_CROP", "MouthMotion"]
@@ -78,10 +78,7 @@ class MouthMotion:
 
     def _normalised(self, frames: FrameBatch, faces: Detections, crops: AlignedFaces) -> np.ndarray:
         """Slightly blurred luma of each face, in standard deviations of its upper half from its mean, [F,S,S]."""
-        pixels = crops.pixels
-        if not self._given:
-            matrix = align_matrix(faces.landmarks_px, MOTION_CROP)
-            pixels = warp_faces(frames.rgb, faces.frame_row, matrix, MOTION_CROP)
+        pixels = (crops if self._given else align_faces(frames, faces, MOTION_CROP)).pixels
         padded = np.pad(pixels[:, 0].astype(np.float32), ((0, 0), (1, 1), (1, 1)), mode="edge")
         rows = padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]
         soft = (rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:]) / 9

@@ -6,13 +6,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mfer.card import CropContract
 from mfer.crop import LUMA
 from pipelines.batches import AlignedFaces, Detections
 from pipelines.faces.detectors import Detector
 from pipelines.faces.head_pose import head_pose
 from pipelines.faces.settings import QualitySettings
 
-__all__ = ["FaceQuality", "UprightCheck", "measure_quality"]
+__all__ = ["QUALITY_CROP", "FaceQuality", "UprightCheck", "measure_quality"]
+
+#: The crop that faces are measured in, whatever the model's own, so that the measures of all models compare.
+QUALITY_CROP = CropContract(side_px=40)
 
 #: Added to the luma variance, in grey levels squared: keeps the noise of a flat crop from passing for detail.
 _CONTRAST_FLOOR = (0.02 * 255) ** 2
@@ -65,12 +69,11 @@ def measure_quality(
 
     Sharpness is the variance of the 4-neighbour Laplacian of the crop's luma divided by the variance of the
     luma itself (Pech-Pacheco et al. 2000, doi 10.1109/ICPR.2000.903548, normalised here): brightness and contrast
-    cancel, and a face that was enlarged to fill the crop scores as low as one out of focus. Values compare only
-    between crops of the same contract.
+    cancel, and a face that was enlarged to fill the crop scores as low as one out of focus.
 
     Args:
         faces: F faces in frame pixels.
-        crops: the same faces as the network sees them.
+        crops: the same faces, cut by ``QUALITY_CROP``.
         settings: limits of ``quality_ok``.
         upright: checks faces of which the detector was not sure; without it only the line between the eyes counts.
         occasion: int64 [F,...]; faces of the same occasion share a check. None checks each face by itself.

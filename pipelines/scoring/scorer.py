@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mfer.card import Card, read_card, verify_model
-from mfer.crop import align_matrix, warp_faces
 from mfer.errors import ConfigError
+from pipelines.align import align_faces
 from pipelines.batches import AlignedFaces, Detections, ExpressionScores, FrameBatch
 from pipelines.scoring.onnx import load_or_export
 from pipelines.scoring.settings import RUNTIMES
@@ -113,8 +113,7 @@ class Scorer:
 
     def align(self, frames: FrameBatch, faces: Detections) -> AlignedFaces:
         """Cut the faces out of their frames by the crop contract that the model was trained with."""
-        matrix = align_matrix(faces.landmarks_px, self.card.crop)
-        return AlignedFaces(warp_faces(frames.rgb, faces.frame_row, matrix, self.card.crop), matrix)
+        return align_faces(frames, faces, self.card.crop)
 
     def __call__(self, crops: AlignedFaces) -> ExpressionScores:
         """Probabilities of each face, ``softmax(logits / temperature)``."""

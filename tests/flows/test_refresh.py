@@ -18,7 +18,7 @@ from flows.run import FolderRun
 from mfer.card import read_card
 from mfer.errors import ConfigError
 from mfer.gate import GateRules
-from pipelines.scoring.lookup import find_model
+from pipelines.scoring.lookup import DEFAULT_MODEL, find_model
 from pipelines.settings import AnalysisSettings, DetectorSettings
 from storage.annotations.edits import add_edit, add_label
 from storage.annotations.labels import suggested_faces
@@ -278,6 +278,6 @@ def test_a_model_of_the_package_and_a_folder_can_be_promoted(made: Path, lake: L
     assert mfer("publish", str(other)) == f"{read_card(other).model_id}\n"
     assert f"in production: {read_card(other).model_id}" in mfer("promote", "mfer_atto.other_v1")
     assert "in production already" in mfer("promote", str(other))
-    assert "in production: mfer_atto.ferplus_v3@" in mfer("promote", "mfer_atto.ferplus_v3")
-    assert read_card(find_model("default", lake)).name == "mfer_atto.ferplus_v3"
+    assert f"in production: {DEFAULT_MODEL}@" in mfer("promote", DEFAULT_MODEL)
+    assert read_card(find_model("default", lake)).name == DEFAULT_MODEL
     assert f"in production: {read_card(other).model_id}" in mfer("rollback")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.scoring.lookup import DEFAULT_MODEL
 from tests.labelled import made_faces, write_parquet
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -48,13 +49,14 @@ def test_the_walk_of_the_documentation_goes_the_whole_way(folder: Path) -> None:
     assert "3 videos: 3 ok" in analysed
     assert re.search(r"todo\.csv: [1-9]\d* faces of 3 videos", suggested)
     assert "3 labels written" in judged
-    candidate = re.search(r"(mfer_atto\.ferplus_v3_r1@[0-9a-f]{12}) is in production; the gate passes", promoted)
+    default = re.escape(DEFAULT_MODEL)
+    candidate = re.search(rf"({default}_r1@[0-9a-f]{{12}}) is in production; the gate passes", promoted)
     assert candidate, promoted
-    assert "mfer_atto.ferplus_v3_r2" in refused
+    assert f"{DEFAULT_MODEL}_r2" in refused
     assert "is published; the gate fails: accuracy on base set" in refused
-    assert re.search(r"publish +mfer_atto\.ferplus_v3_r2@.*the gate fails", refused)
+    assert re.search(rf"publish +{default}_r2@.*the gate fails", refused)
     assert re.search(rf"four\.mp4.*{candidate[1]}", later)
-    assert re.search(r"one\.mp4.*mfer_atto\.ferplus_v3@", later)
+    assert re.search(rf"one\.mp4.*{default}@", later)
     assert f"in production: the model of the package, before: {candidate[1]}" in rolled
-    assert re.search(r"^\* mfer_atto\.ferplus_v3@", rolled, re.MULTILINE)
+    assert re.search(rf"^\* {default}@", rolled, re.MULTILINE)
     assert drift == "nothing to compare: all sources: 3 recent and 0 reference videos, 8 are needed\n"

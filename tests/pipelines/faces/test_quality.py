@@ -12,13 +12,12 @@ from mfer.crop import align_matrix, warp_faces
 from mfer.errors import ConfigError
 from pipelines.batches import AlignedFaces, Detections
 from pipelines.faces.detectors import load_detector
-from pipelines.faces.quality import FaceQuality, UprightCheck, measure_quality
+from pipelines.faces.quality import QUALITY_CROP, FaceQuality, UprightCheck, measure_quality
 from pipelines.settings import QualitySettings
 from tests.faces import astronaut, carphone_faces, carphone_frames, exact
 
 
-def measure(rgb: np.ndarray, faces: Detections, crop: CropContract | None = None, **limits: float) -> FaceQuality:
-    crop = crop or CropContract()
+def measure(rgb: np.ndarray, faces: Detections, crop: CropContract = QUALITY_CROP, **limits: float) -> FaceQuality:
     matrix = align_matrix(faces.landmarks_px, crop)
     pixels = warp_faces(np.atleast_1d(rgb).copy(), faces.frame_row, matrix, crop)
     return measure_quality(faces, AlignedFaces(pixels, matrix), QualitySettings(**limits))
@@ -165,9 +164,9 @@ class CountingDetector:
 
 
 def aligned(faces: Detections) -> AlignedFaces:
-    matrix = align_matrix(faces.landmarks_px, CropContract())
+    matrix = align_matrix(faces.landmarks_px, QUALITY_CROP)
     frames = carphone_frames().copy()
-    return AlignedFaces(warp_faces(frames, faces.frame_row, matrix, CropContract()), matrix)
+    return AlignedFaces(warp_faces(frames, faces.frame_row, matrix, QUALITY_CROP), matrix)
 
 
 def test_only_faces_that_the_detector_is_not_sure_of_are_checked_and_once_per_occasion() -> None:
@@ -202,7 +201,7 @@ def test_tilted_heads_are_not_ok_beyond_the_limit() -> None:
 
 
 def test_no_faces_are_empty_measures() -> None:
-    crop = CropContract()
+    crop = QUALITY_CROP
     none = AlignedFaces(np.zeros((0, 1, crop.side_px, crop.side_px), np.uint8), np.zeros((0, 2, 3), np.float32))
     quality = measure_quality(Detections.empty(), none)
     assert len(quality) == 0
