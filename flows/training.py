@@ -168,7 +168,7 @@ def train_model(
             **({} if more is None else {"labels": more.record}),
             **({} if predictions is None else {"n_unlabelled": int((~predictions.labelled).sum())}),
         },
-        licence=f"weights learned from {parts.train.source}: {parts.train.licence}",
+        licence=_licence(parts.train, trained.model),
         parent=parent.model_id if parent else None,
     )
     card = save_model(out, trained.model, card)
@@ -357,6 +357,11 @@ def _training_record(
         "code_revision": code_revision(),
         "versions": {package: version(package) for package in ("torch", "timm", "numpy")},
     }
+
+
+def _licence(faces: LabelledFaces, model: ExpressionNetwork) -> str:
+    learned = f"weights learned from {faces.source}: {faces.licence}"
+    return f"{learned}; {model.pretrained_licence}" if model.pretrained_licence else learned
 
 
 def _metrics(found: Evaluation, parts: DataParts, trained: Trained, recipe: Recipe) -> dict[str, Any]:

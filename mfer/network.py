@@ -115,6 +115,8 @@ class ExpressionNetwork(nn.Module):
     feature_dim: int
     mirror: bool
     classifier: MultiscaleClassifier | SingleClassifier
+    #: Source and licence of the weights that ``pretrained_state`` gives, for the card.
+    pretrained_licence: str = ""
 
     def embed(self, x: Tensor) -> Tensor:
         raise NotImplementedError

