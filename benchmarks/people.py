@@ -58,7 +58,7 @@ def read_people(paths: Sequence[Path]) -> dict[str, np.ndarray]:
             with Image.open(path) as picture:
                 people[path.stem] = np.asarray(picture.convert("RGB"))[None]
         else:
-            frames = [batch.rgb.numpy().copy() for batch in decode(open_video(path), fps=FPS)]
+            frames = [batch.rgb.copy() for batch in decode(open_video(path), fps=FPS)]
             people[path.stem] = np.concatenate(frames)[:500]
     return people
 

@@ -59,6 +59,7 @@ ROOM_MAY_IMPORT = {
                 "sequences",
                 "stitch",
                 "summary",
+                "wording",
             )
         ),
         "storage/delta",
