@@ -39,7 +39,7 @@ ROOM_MAY_IMPORT = {
     "pipelines/scoring": {"pipelines/batches.py"},
     "pipelines/people": {
         *(f"pipelines/{name}.py" for name in ("errors", "heartbeat", "remote")),
-        "pipelines/video",
+        *("pipelines/scoring", "pipelines/video"),
     },
     "pipelines/learning": {
         *(f"pipelines/{name}.py" for name in ("batches", "errors", "remote", "settings", "sources")),
