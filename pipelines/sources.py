@@ -231,13 +231,13 @@ class _Search:
         except VideoError as error:
             self.problems.append(error)
 
-    def _sequences(self, paths: Iterable[PathKind]) -> dict[PathKind, PathKind]:
-        """The name of the sequence that each picture is in, of those that are in one."""
+    def _sequences(self, paths: Iterable[PathKind]) -> dict[PathKind, PathKind | None]:
+        """The name of the sequence that each picture is in, of those that are in one; None of one that is a problem."""
         if self.sequence_fps is None:
             return {}
         named = (path for path in paths if _has_extension(path.name, PICTURE_EXTENSIONS))
         pictures = (path for path in named if isinstance(path, ObjectPath) or path.is_file())
-        found = {}
+        found: dict[PathKind, PathKind | None] = {}
         for sequence, files in group_numbered(pictures, self.sequence_fps).items():
             everything = [file for _, file in sequence.frames()[0]]
             n_excluded = sum(map(self._is_excluded, everything))
@@ -245,13 +245,13 @@ class _Search:
                 continue
             if n_excluded:
                 self.problems.append(_cut_sequence(sequence.path, n_excluded, len(everything)))
-                continue
-            found |= dict.fromkeys(files, sequence.path)
+            found |= dict.fromkeys(files, None if n_excluded else sequence.path)
         return found
 
-    def _picture(self, path: PathKind, sequences: dict[PathKind, PathKind], *, is_wanted: bool) -> None:
+    def _picture(self, path: PathKind, sequences: dict[PathKind, PathKind | None], *, is_wanted: bool) -> None:
         if path in sequences:
-            self._add(sequences[path])
+            if name := sequences[path]:
+                self._add(name)
         elif is_wanted:
             self._add(path)
         else:
