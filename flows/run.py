@@ -11,6 +11,7 @@ from pipelines.heartbeat import Phase
 from pipelines.settings import AnalysisSettings
 from storage.identity import path_text
 from storage.records import STATUSES, VideoOutcome
+from storage.wording import counted
 
 __all__ = ["ENGINES", "NETWORKS", "FolderRun", "ProcessLimits", "Progress", "RunSummary"]
 
@@ -123,8 +124,8 @@ class RunSummary:
         """A sentence about the pictures that were left out; empty where there are none."""
         if not self.n_pictures:
             return ""
-        were, them = ("picture was", "it") if self.n_pictures == 1 else ("pictures were", "them")
-        return f"{self.n_pictures} {were} not analysed; --pictures includes {them}"
+        were, them = ("was", "it") if self.n_pictures == 1 else ("were", "them")
+        return f"{counted(self.n_pictures, 'picture')} {were} not analysed; --pictures includes {them}"
 
     def to_dict(self) -> dict[str, Any]:
         frames = sum(outcome.n_frames for outcome in self.outcomes)

@@ -1,10 +1,14 @@
-"""Videos in an object store: found by listing, and copied to this disk one at a time while they are analysed."""
+"""Videos in an object store: found by listing, and copied to this disk one at a time while they are analysed.
+
+A sequence of pictures is copied as a whole.
+"""
 
 from __future__ import annotations
 
 import errno
 import fcntl
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -16,6 +20,7 @@ from pipelines.errors import VideoError
 from pipelines.heartbeat import heartbeat
 from storage.delta.object_store import READ_BYTES, ObjectPath, Status, StoragePath
 from storage.errors import LakeError
+from storage.sequences import PictureSequence, sequence_of
 
 __all__ = ["local_copy", "objects_below"]
 
@@ -45,10 +50,10 @@ def objects_below(path: ObjectPath) -> Iterator[ObjectPath]:
 
 @contextmanager
 def local_copy(path: StoragePath) -> Iterator[Path]:
-    """A path where libav can read a video: its own, or that of a copy that is deleted at the end.
+    """A path where a video can be read: its own, or that of a copy that is deleted at the end.
 
-    The copy lies in the temporary folder (TMPDIR) and has the object's size and time. What a killed process leaves
-    there, the next copy on this machine deletes.
+    The copy lies in the temporary folder (TMPDIR) and has the object's size and time; that of a sequence of pictures is
+    a folder with all of them. What a killed process leaves there, the next copy on this machine deletes.
 
     Raises:
         VideoError: ``missing``, ``empty_file`` or ``unreadable``.
@@ -58,11 +63,43 @@ def local_copy(path: StoragePath) -> Iterator[Path]:
         yield path
         return
     _delete_abandoned()
+    if sequence := sequence_of(path):
+        with tempfile.TemporaryDirectory(prefix=_PREFIX) as folder, _locked(folder):
+            yield _fetch_all(sequence, Path(folder))
+        return
     with tempfile.NamedTemporaryFile(prefix=_PREFIX, suffix=path.suffix) as copy:
         fcntl.flock(copy, fcntl.LOCK_EX)
         status = _fetch(path, copy)
         os.utime(copy.name, ns=(status.st_mtime_ns, status.st_mtime_ns))
+        if status.st_size == 0:
+            raise VideoError("empty_file", "open", str(path), "the object has no bytes; upload it again")
         yield Path(copy.name)
+
+
+def _fetch_all(sequence: PictureSequence[ObjectPath], folder: Path) -> Path:
+    """Copy the pictures of a sequence into a folder; the name of their sequence there."""
+    try:
+        files, _ = sequence.frames()
+    except (OSError, LakeError) as error:
+        raise _video_error(sequence.path, error) from error
+    changed_ns = []
+    for _, file in files:
+        with open(folder / file.name, "wb") as copy:
+            status = _fetch(file, copy)
+        os.utime(folder / file.name, ns=(status.st_mtime_ns, status.st_mtime_ns))
+        changed_ns.append(status.st_mtime_ns)
+    os.utime(folder, ns=(max(changed_ns), max(changed_ns)))  # else the folder would look changed later than the objects
+    return PictureSequence(folder, sequence.prefix, sequence.suffix, sequence.fps).path
+
+
+@contextmanager
+def _locked(folder: str) -> Iterator[None]:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _fetch(path: ObjectPath, copy: IO[bytes]) -> Status:
@@ -79,8 +116,6 @@ def _fetch(path: ObjectPath, copy: IO[bytes]) -> Status:
         raise _video_error(path, error) from error
     except LakeError as error:
         raise _video_error(path, error) from error
-    if status.st_size == 0:
-        raise VideoError("empty_file", "open", str(path), "the object has no bytes; upload it again")
     return status
 
 
@@ -94,8 +129,11 @@ def _video_error(path: ObjectPath, error: Exception) -> VideoError:
 
 def _delete_abandoned() -> None:
     for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        with suppress(OSError), left.open("rb") as file:
-            if time.time() - left.stat().st_ctime < _YOUNG_S:
-                continue
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            left.unlink()
+        with suppress(OSError):
+            handle = os.open(left, os.O_RDONLY)
+            try:
+                if time.time() - left.stat().st_ctime >= _YOUNG_S:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(left) if left.is_dir() else left.unlink()
+            finally:
+                os.close(handle)

@@ -16,7 +16,7 @@ from pipelines.remote import objects_below
 from storage.delta.object_store import ObjectPath, StoragePath, is_uri
 from storage.errors import LakeError
 from storage.identity import as_stored, composed
-from storage.sequences import group_numbered, sequence_of
+from storage.sequences import PathKind, group_numbered, sequence_of
 
 __all__ = ["PICTURE_EXTENSIONS", "VIDEO_EXTENSIONS", "FoundVideos", "absolute", "find_videos"]
 
@@ -133,8 +133,7 @@ def find_videos(
             ``2024/*/raw`` (with a slash) the end of a path.
         pictures: take the pictures in folders, too.
         sequence_fps: take pictures whose names differ in their last number alone as one video of that rate, by the
-            name of the sequence (``storage/sequences.py``); a picture that is named stands for its sequence. Only on a
-            disk.
+            name of the sequence (``storage/sequences.py``); a picture that is named stands for its sequence.
     """
     search = _Search(tuple(composed(pattern.rstrip("/")) for pattern in exclude), pictures, sequence_fps)
     for named in paths:
@@ -159,7 +158,7 @@ class _Search:
 
     def named(self, named: str | Path) -> None:
         """What is at a path or fits a pattern."""
-        if sequence_of(named):
+        if sequence_of(Path(named)):
             self._add(Path(named))
             return
         matches = _matches(named)
@@ -212,42 +211,54 @@ class _Search:
         """The object of that name, or what is below that prefix."""
         try:
             place = ObjectPath(uri)
-            for found in objects_below(place):
+            if sequence_of(place):
+                self._add(place)
+                return
+            objects: Iterable[ObjectPath] = objects_below(place)
+            if self.sequence_fps is not None:
+                objects = list(objects)
+            sequences = self._sequences(objects)
+            for found in objects:
                 below = str(found).removeprefix(str(place)).strip("/").split("/")
-                is_picture = _has_extension(found.name, PICTURE_EXTENSIONS)
                 if found != place and (any(map(_is_hidden, below)) or self._is_excluded(found)):
                     self.n_ignored += 1
-                elif found == place or _is_video(found) or (is_picture and self.pictures):
-                    self.videos.setdefault(str(found), found)
-                elif is_picture:
-                    self.pictures_seen.add(str(found))
+                elif _has_extension(found.name, PICTURE_EXTENSIONS):
+                    self._picture(found, sequences, is_wanted=found == place or self.pictures)
+                elif found == place or _is_video(found):
+                    self._add(found)
                 else:
                     self.n_ignored += 1
         except VideoError as error:
             self.problems.append(error)
 
-    def _sequences(self, paths: list[Path]) -> dict[Path, Path]:
-        """The name of the sequence that each picture is in, of those that are in one."""
+    def _sequences(self, paths: Iterable[PathKind]) -> dict[PathKind, PathKind | None]:
+        """The name of the sequence that each picture is in, of those that are in one; None of one that is a problem."""
         if self.sequence_fps is None:
             return {}
-        pictures = [path for path in paths if _has_extension(path.name, PICTURE_EXTENSIONS) and path.is_file()]
-        return {
-            file: sequence.path
-            for sequence, files in group_numbered(pictures, self.sequence_fps).items()
-            if not self._is_excluded(sequence.path) and len(sequence.frames()[0]) > 1
-            for file in files
-        }
+        named = (path for path in paths if _has_extension(path.name, PICTURE_EXTENSIONS))
+        pictures = (path for path in named if isinstance(path, ObjectPath) or path.is_file())
+        found: dict[PathKind, PathKind | None] = {}
+        for sequence, files in group_numbered(pictures, self.sequence_fps).items():
+            everything = [file for _, file in sequence.frames()[0]]
+            n_excluded = sum(map(self._is_excluded, everything))
+            if self._is_excluded(sequence.path) or len(everything) < 2 or n_excluded == len(everything):
+                continue
+            if n_excluded:
+                self.problems.append(_cut_sequence(sequence.path, n_excluded, len(everything)))
+            found |= dict.fromkeys(files, None if n_excluded else sequence.path)
+        return found
 
-    def _picture(self, path: Path, sequences: dict[Path, Path], *, is_wanted: bool) -> None:
+    def _picture(self, path: PathKind, sequences: dict[PathKind, PathKind | None], *, is_wanted: bool) -> None:
         if path in sequences:
-            self._add(sequences[path])
+            if name := sequences[path]:
+                self._add(name)
         elif is_wanted:
             self._add(path)
         else:
-            self.pictures_seen.add(os.path.abspath(path))
+            self.pictures_seen.add(str(absolute(path)))
 
-    def _add(self, path: Path) -> None:
-        self.videos.setdefault(os.path.abspath(path), path)
+    def _add(self, path: StoragePath) -> None:
+        self.videos.setdefault(str(absolute(path)), path)
 
     def _is_excluded(self, path: StoragePath) -> bool:
         parts = composed(str(path)).split("/")
@@ -314,6 +325,15 @@ def _is_text(head: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+def _cut_sequence(path: StoragePath, n_excluded: int, n_pictures: int) -> VideoError:
+    """A sequence is known by a name that stands for all of its pictures, so it is never read without some of them."""
+    message = (
+        f"--exclude leaves out {n_excluded} of {n_pictures} pictures of this sequence, which is only read as a whole;"
+        f" move them to another folder, or leave out all with --exclude {path.name!r}"
+    )
+    return VideoError("pictures_missing", "open", str(path), message)
 
 
 def _problem(path: Path, error: OSError) -> VideoError:

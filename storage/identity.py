@@ -40,7 +40,7 @@ def video_id_of(path: str | Path, on_progress: Callable[[], None] = lambda: None
     Of a sequence of pictures: of its rate, and of the place and the sha256 of each file. ``on_progress`` is called now
     and then: the file may be a hundred gigabytes on a slow disk.
     """
-    sequence = sequence_of(path)
+    sequence = sequence_of(Path(path))
     if sequence is None:
         return _sha256(path, on_progress).hexdigest()[:_ID_DIGITS]
     digest = hashlib.sha256(f"{sequence.fps!r} pictures a second".encode())

@@ -57,13 +57,14 @@ def find_original(
 
 
 def find_object(named: Iterable[Mapping[str, Any]]) -> ObjectPath | None:
-    """The first object in a store that still has the size and time of a row of ``FILES_SQL``; None where none has."""
+    """The first object in a store, or sequence of pictures there, that still has the size and time of a row of
+    ``FILES_SQL``; None where none has."""
     for row in named:
         if not is_uri(row["path"]):
             continue
         place = ObjectPath(row["path"])
         try:
-            status = place.stat()
+            status = status_of(place)
         except OSError:
             continue
         if (status.st_size, status.st_mtime_ns) == (row["size_bytes"], row["mtime_ns"]):

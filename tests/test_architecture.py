@@ -45,7 +45,7 @@ ROOM_MAY_IMPORT = {
     "pipelines/scoring": {"pipelines/align.py", "pipelines/batches.py"},
     "pipelines/people": {
         *(f"pipelines/{name}.py" for name in ("errors", "heartbeat", "remote")),
-        "pipelines/video",
+        *("pipelines/scoring", "pipelines/video"),
     },
     "pipelines/learning": {
         *(f"pipelines/{name}.py" for name in ("batches", "errors", "remote", "settings", "sources")),
@@ -65,6 +65,7 @@ ROOM_MAY_IMPORT = {
                 "sequences",
                 "stitch",
                 "summary",
+                "wording",
             )
         ),
         "storage/delta",

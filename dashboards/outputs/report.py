@@ -24,6 +24,7 @@ from storage.sql.model_choice import mixture_note
 from storage.sql.selection import ChosenVideo, choose_videos
 from storage.sql.statistics import bootstrap_means
 from storage.sql.views import connect
+from storage.wording import counted
 
 __all__ = ["write_report"]
 
@@ -32,6 +33,7 @@ MAX_VIDEOS = 60
 _TEMPLATES = Environment(
     loader=PackageLoader("dashboards.outputs"), autoescape=True, trim_blocks=True, lstrip_blocks=True
 )
+_TEMPLATES.globals["counted"] = counted
 
 
 def write_report(

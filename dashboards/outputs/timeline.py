@@ -14,6 +14,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 
 from dashboards.outputs.palette import EXPRESSION_COLOURS
+from storage.wording import counted
 
 __all__ = ["write_timeline"]
 
@@ -87,7 +88,7 @@ def write_timeline(
         handlelength=1.0,
     )
     if hidden := tracks.num_rows - len(panels):
-        note = "1 shorter track is not shown" if hidden == 1 else f"{hidden} shorter tracks are not shown"
+        note = f"{counted(hidden, 'shorter track')} {'is' if hidden == 1 else 'are'} not shown"
         figure.supxlabel(note, fontsize=9, color=_FAINT, x=0.99, ha="right")
     figure.savefig(png_path, format="png")
     return Path(png_path)

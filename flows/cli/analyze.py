@@ -54,6 +54,7 @@ def analyze(paths: tuple[str, ...], lake: str, profile: bool, as_json: bool, **c
 def _summary_text(summary: RunSummary) -> str:
     from storage.identity import path_shown, printable
     from storage.records import STATUSES
+    from storage.wording import counted
 
     facts = summary.to_dict()
     lines = [
@@ -61,11 +62,9 @@ def _summary_text(summary: RunSummary) -> str:
         for outcome in summary.outcomes
         if outcome.status in ("partial", "failed") or (outcome.status == "ok" and outcome.message)
     ]
-    n_videos = len(summary.outcomes)
     parts = ", ".join(f"{facts[status]} {status}" for status in STATUSES)
-    lines.append(
-        f"{n_videos} video{'' if n_videos == 1 else 's'}: {parts}; {facts['ignored_files']} other files ignored"
-    )
+    ignored = counted(facts["ignored_files"], "other file")
+    lines.append(f"{counted(len(summary.outcomes), 'video')}: {parts}; {ignored} ignored")
     if facts["frames"]:
         lines.append(
             f"{facts['frames']} frames, {facts['share_of_frames_with_face']:.1%} with a face, {facts['faces']} faces,"
@@ -77,7 +76,7 @@ def _summary_text(summary: RunSummary) -> str:
         lines.append(f"note: {summary.note}")
     if summary.was_interrupted:
         lines.append("Stopped. What is finished is kept; run the same command again to go on.")
-    if not n_videos:
+    if not summary.outcomes:
         lines.append("No video was found. Name a video file, or a folder with videos in it.")
     if any(outcome.status != "failed" for outcome in summary.outcomes):
         query = (

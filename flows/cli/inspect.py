@@ -26,6 +26,7 @@ from storage.lake import Lake
 from storage.schema import EXPRESSIONS
 from storage.sql.selection import several_videos
 from storage.sql.views import connect
+from storage.wording import counted
 
 __all__ = ["inspect_video", "model_card", "models_table", "open_lake"]
 
@@ -162,7 +163,8 @@ def _lake_line(known: dict[str, Any]) -> str:
         return f"  lake      {of_stream}{known['status']}{why}"
     return (
         f"  lake      {of_stream}{known['status']}{why}: {known['n_frames']} frames, {known['n_frames_with_face']} with"
-        f" a face, {known['n_faces']} faces, {known['n_tracks']} tracks, model {known['model_id']}"
+        f" a face, {counted(known['n_faces'], 'face')}, {counted(known['n_tracks'], 'track')},"
+        f" model {known['model_id']}"
     )
 
 

@@ -45,19 +45,20 @@ def find(videos: tuple[str, ...], across: bool, keep_embeddings: bool, lake: str
     from pipelines.people.find import find_people
     from storage.identity import path_shown, printable
     from storage.lake import Lake
+    from storage.wording import counted
 
     with training_progress() as progress:
         found = find_people(Lake.open(lake), videos, across=across, keep=keep_embeddings, progress=progress)
     for path, reason in found.failed:
         click.echo(f"not read: {path_shown(path)}: {printable(reason)}", err=True)
-    before = f" ({_count(found.n_done_before, 'video')} done before)" if found.n_done_before else ""
-    people = _count(found.n_people, "person", "people")
-    click.echo(f"{people} in {_count(found.n_tracks, 'track')} of {_count(found.n_videos, 'video')}{before}")
+    before = f" ({counted(found.n_done_before, 'video')} done before)" if found.n_done_before else ""
+    people = counted(found.n_people, "person", "people")
+    click.echo(f"{people} in {counted(found.n_tracks, 'track')} of {counted(found.n_videos, 'video')}{before}")
     if found.n_unclear:
-        click.echo(f"{_count(found.n_unclear, 'track')} without a face that is large and clear enough")
+        click.echo(f"{counted(found.n_unclear, 'track')} without a face that is large and clear enough")
     if found.n_mixed:
-        click.echo(f"left out: {_count(found.n_mixed, 'track')} of two people, it seems; split them in the dashboard")
-    click.echo(f"{_count(found.n_written, 'track')} written, {found.n_taken_back} earlier ones taken back")
+        click.echo(f"left out: {counted(found.n_mixed, 'track')} of two people, it seems; split them in the dashboard")
+    click.echo(f"{counted(found.n_written, 'track')} written, {found.n_taken_back} earlier ones taken back")
     sys.exit(1 if found.failed else 0)
 
 
@@ -69,6 +70,7 @@ def list_people(lake: str) -> None:
     from storage.identity import printable
     from storage.lake import Lake
     from storage.sql.views import run_sql
+    from storage.wording import counted
 
     rows = run_sql(
         Lake.open(lake),
@@ -79,10 +81,10 @@ def list_people(lake: str) -> None:
     for row in rows:
         sure = "said by people" if row["confidence"] is None else f"least confidence {row['confidence']:.2f}"
         click.echo(
-            f"{printable(row['person_id']):24} {row['seconds']:8.1f} s in {_count(row['n_tracks'], 'track')} of"
-            f" {_count(row['n_videos'], 'video')}, {sure}"
+            f"{printable(row['person_id']):24} {row['seconds']:8.1f} s in {counted(row['n_tracks'], 'track')} of"
+            f" {counted(row['n_videos'], 'video')}, {sure}"
         )
-    click.echo(_count(len(rows), "person", "people"))
+    click.echo(counted(len(rows), "person", "people"))
 
 
 @people.command()
@@ -102,6 +104,7 @@ def forget(videos: tuple[str, ...], lake: str) -> None:
     from storage.maintenance.forget import forget_embeddings
     from storage.sql.selection import choose_videos
     from storage.sql.views import connect
+    from storage.wording import counted
 
     opened = Lake.open(lake)
     video_ids = None
@@ -110,8 +113,4 @@ def forget(videos: tuple[str, ...], lake: str) -> None:
             video_ids = {video.video_id for video in choose_videos(con, videos)}
     n_embeddings = forget_embeddings(opened, video_ids)
     n_tracks = forget_found(opened, video_ids, getpass.getuser())
-    click.echo(f"{_count(n_tracks, 'track')} taken back, {_count(n_embeddings, 'embedding')} erased")
-
-
-def _count(n: int, one: str, many: str = "") -> str:
-    return f"{n} {one if n == 1 else many or one + 's'}"
+    click.echo(f"{counted(n_tracks, 'track')} taken back, {counted(n_embeddings, 'embedding')} erased")

@@ -34,6 +34,7 @@ from storage.delta.object_store import is_uri, place_of
 from storage.identity import path_shown
 from storage.lake import Lake
 from storage.records import STATUSES, WORST_FIRST, VideoOutcome
+from storage.wording import counted
 
 __all__ = ["analyze_folder_flow", "final_state", "outcome_rows", "summary_markdown"]
 
@@ -148,7 +149,7 @@ class _RunProgress(Progress):
 
     def begin(self, n_videos: int) -> None:
         self._n_videos = n_videos
-        self._log.info("%d video%s to analyse", n_videos, "" if n_videos == 1 else "s")
+        self._log.info("%s to analyse", counted(n_videos, "video"))
         if not n_videos:
             self._draw(100.0)
 
@@ -245,6 +246,5 @@ def summary_markdown(summary: RunSummary) -> str:
 
 def _counts_text(summary: RunSummary) -> str:
     counts = Counter(outcome.status for outcome in summary.outcomes)
-    n_videos = len(summary.outcomes)
     parts = ", ".join(f"{counts[status]} {status}" for status in STATUSES)
-    return f"{n_videos} video{'' if n_videos == 1 else 's'}: {parts}"
+    return f"{counted(len(summary.outcomes), 'video')}: {parts}"

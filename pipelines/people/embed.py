@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from mfer.crop import align_matrix, warp_faces
-from mfer.pretrained.identity import IDENTITY_CROP, FaceIdentity
 from pipelines.heartbeat import heartbeat
+from pipelines.people.network import IDENTITY_CROP
+from pipelines.scoring.onnx import OnnxNet
 from pipelines.video.decoders import load_decoder
 from pipelines.video.pyav import key_distance, read_few
 from pipelines.video.scan import Video, open_video
@@ -22,7 +22,7 @@ __all__ = ["MIN_FACE_PX", "best_faces", "embed_tracks"]
 MIN_FACE_PX = 40.0
 #: A face for each such time that a track is seen, and how many there are at most.
 _FACE_PER_S, _MAX_FACES = 2.0, 5
-#: Faces that the network takes at once: half as dear as one by one.
+#: Faces that are embedded between two heartbeats.
 _BATCH_FACES = 8
 #: Beyond this size a face shows the network nothing more.
 _LARGE_PX = 120.0
@@ -57,7 +57,7 @@ def best_faces(track: TrackFaces, cost: np.ndarray) -> np.ndarray:
 def embed_tracks(
     path: str | Path,
     tracks: Sequence[TrackFaces],
-    identity: Callable[[], FaceIdentity],
+    identity: Callable[[], OnnxNet],
     known: Mapping[tuple[int, int], np.ndarray] | None = None,
     stream: int | None = None,
 ) -> dict[int, tuple[np.ndarray, np.ndarray]]:
@@ -94,7 +94,7 @@ def embed_tracks(
     fresh = sorted(crops.keys() - known.keys())
     for first in range(0, len(fresh), _BATCH_FACES):
         some = fresh[first : first + _BATCH_FACES]
-        embedded |= zip(some, identity()(torch.stack([crops[place] for place in some])).numpy(), strict=True)
+        embedded |= zip(some, identity()(np.stack([crops[place] for place in some]))[0], strict=True)
         heartbeat()
     found = {}
     for track in tracks:
@@ -112,23 +112,22 @@ def _places(track: TrackFaces, rows: np.ndarray) -> list[tuple[int, int]]:
 
 def _read_crops(
     video: Video, tracks: Sequence[TrackFaces], chosen: Mapping[int, np.ndarray], wanted: set[int]
-) -> dict[tuple[int, int], torch.Tensor]:
+) -> dict[tuple[int, int], np.ndarray]:
     """Crops of the chosen faces, uint8 [3,S,S], by frame_index and face_index."""
     faces_in: dict[int, list[tuple[int, np.ndarray]]] = {}
     for track in tracks:
         for row in chosen[track.key[2]].tolist():
             places = faces_in.setdefault(int(track.frame_index[row]), [])
             places.append((int(track.face_index[row]), track.landmarks_px[row]))
-    crops: dict[tuple[int, int], torch.Tensor] = {}
+    crops: dict[tuple[int, int], np.ndarray] = {}
     index_of = np.array(sorted(wanted), np.int64)
     if video.pictures:
         frames = load_decoder("auto", video).read(video, index_of, threads=1, device="cpu")
     else:
         frames = read_few(video, index_of)
     for index, rgb in frames:
-        picture = torch.from_numpy(np.array(rgb))
         landmarks = np.stack([points for _, points in faces_in[index]])
         matrix = align_matrix(landmarks, IDENTITY_CROP)
-        pixels = warp_faces(picture[None], np.zeros(len(landmarks), np.int64), matrix, IDENTITY_CROP)
+        pixels = warp_faces([rgb], np.zeros(len(landmarks), np.int64), matrix, IDENTITY_CROP)
         crops |= {(index, face): pixels[i] for i, (face, _) in enumerate(faces_in[index])}
     return crops

@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from mfer.pretrained.files import DLIB_SHA256
-from mfer.pretrained.identity import FaceIdentity
 from pipelines.errors import VideoError
 from pipelines.people.embed import MIN_FACE_PX, embed_tracks
 from pipelines.people.linkage import deciding_distances, join
+from pipelines.people.network import load_identity
 from pipelines.remote import local_copy
+from pipelines.scoring.onnx import OnnxNet
 from storage.annotations.people import (
     FoundTrack,
     TrackFaces,
@@ -95,13 +96,13 @@ def find_people(
         LakeError: ``unknown_video``, or the lake cannot be read or written.
         ConfigError: the network's file is missing; the message says what to install.
     """
-    with read_errors(lake.location), connect(lake) as con:
+    with read_errors(lake.location), connect(lake, only=["scores"]) as con:
         videos = sorted(choose_videos(con, names), key=lambda video: video.video_id)
         files = defaultdict(list)
         for row in rows_of(con, FILES_SQL).to_pylist():
             files[row["video_id"]].append(row)
         statements, before = what_people_said(lake), found_tracks(lake)
-        identity = lru_cache(maxsize=1)(FaceIdentity)
+        identity = lru_cache(maxsize=1)(load_identity)
         embeddings: dict[TrackKey, np.ndarray] = {}
         apart: set[tuple[TrackKey, TrackKey]] = set()
         failed: list[tuple[str, str]] = []
@@ -152,7 +153,7 @@ def _embed(
     video: ChosenVideo,
     tracks: Sequence[TrackFaces],
     named: Sequence[dict[str, object]],
-    identity: Callable[[], FaceIdentity],
+    identity: Callable[[], OnnxNet],
     keep: bool,
 ) -> dict[TrackKey, np.ndarray]:
     """Embeddings float32 [N,D] of each track of which a face could be read; VideoError where the video is gone."""

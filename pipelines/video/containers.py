@@ -59,7 +59,7 @@ def require_file(path: str | Path) -> None:
     Of a sequence of pictures there has to be one at least.
     """
     try:
-        if sequence := sequence_of(path):
+        if sequence := sequence_of(Path(path)):
             sequence.status()
             return
         status = os.stat(path)

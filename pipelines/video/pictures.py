@@ -137,7 +137,7 @@ def _look_at_picture(path: Path) -> Pictures:
         )
 
 
-def _look_at_sequence(path: Path, sequence: PictureSequence) -> Pictures:
+def _look_at_sequence(path: Path, sequence: PictureSequence[Path]) -> Pictures:
     require_file(path)
     files, note = sequence.frames()
     n_frames = files[-1][0] + 1

@@ -130,14 +130,18 @@ class FoundTrack:
     edit_id: str = ""
 
 
-def _standing(lake: Lake, kinds: Sequence[str], of_people: bool) -> list[dict[str, Any]]:
-    """The standing edits of some kinds by people, or by ``mfer people find``, in the order in which they were made."""
+#: Edits about a person: those by people, and those by ``mfer people find``, which alone say how sure they are.
+_BY_PEOPLE = "kind IN ('name', 'merge', 'person') AND confidence IS NULL"
+_BY_FINDER = "kind = 'person' AND confidence IS NOT NULL"
+
+
+def _standing(lake: Lake, condition: str) -> list[dict[str, Any]]:
+    """The standing edits of tracks that fit a condition, in the order in which they were made."""
     with read_errors(lake.location), shared_connection() as con:
         standing = BASIC_VIEWS["standing_edits"].replace("raw.edits", f"({relation_sql(lake.location, 'edits')})")
         rows: list[dict[str, Any]] = rows_of(
             con,
-            f"SELECT * FROM ({standing}) WHERE kind IN ({', '.join(map(quote, kinds))}) AND track_id IS NOT NULL"
-            f" AND (confidence IS NULL) = {of_people} ORDER BY created_utc, edit_id",
+            f"SELECT * FROM ({standing}) WHERE {condition} AND track_id IS NOT NULL ORDER BY created_utc, edit_id",
         ).to_pylist()
     return rows
 
@@ -148,7 +152,7 @@ def _key(row: Mapping[str, Any]) -> TrackKey:
 
 def what_people_said(lake: Lake) -> WhatPeopleSaid:
     """Names, merges and persons by people that stand; of several names of a track the last one counts."""
-    rows = _standing(lake, ("name", "merge", "person"), True)
+    rows = _standing(lake, _BY_PEOPLE)
     merges = {(_key(row), (*_key(row)[:2], int(row["value"]))) for row in rows if row["kind"] == "merge"}
     names, persons = ({_key(row): row["value"] for row in rows if row["kind"] == kind} for kind in ("name", "person"))
     alone = {key for key, value in persons.items() if value is None}
@@ -156,7 +160,7 @@ def what_people_said(lake: Lake) -> WhatPeopleSaid:
 
 
 def _found(lake: Lake, video_ids: Collection[str] | None) -> list[FoundTrack]:
-    rows = (row for row in _standing(lake, ("person",), False) if video_ids is None or row["video_id"] in video_ids)
+    rows = (row for row in _standing(lake, _BY_FINDER) if video_ids is None or row["video_id"] in video_ids)
     return [FoundTrack(_key(row), row["value"], row["confidence"], row["edit_id"]) for row in rows]
 
 

@@ -100,6 +100,10 @@ class ObjectPath:
         return self._key.rpartition("/")[2]
 
     @property
+    def parent(self) -> ObjectPath:
+        return ObjectPath(f"{self._root}/{self._key.rpartition('/')[0]}")
+
+    @property
     def suffix(self) -> str:
         return os.path.splitext(self.name)[1]
 

@@ -12,6 +12,7 @@ from storage.delta.relations import relation_sql, rows_of
 from storage.errors import LakeError
 from storage.lake import Lake
 from storage.models import CARD
+from storage.wording import counted
 
 __all__ = ["find_model_id", "mixture_note", "models_shown"]
 
@@ -78,5 +79,5 @@ def mixture_note(
     shown = models_shown(con, video_ids)
     if len(shown) < 2:
         return ""
-    counts = ", ".join(f"{model} ({n} video{'' if n == 1 else 's'})" for model, n in shown.items())
+    counts = ", ".join(f"{model} ({counted(n, 'video')})" for model, n in shown.items())
     return f"scores of {len(shown)} models are mixed here, and differ for that reason too: {counts}; {remedy} takes one"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import duckdb
@@ -306,7 +306,12 @@ VIEWS = {view.name: view for view in _VIEWS}
 
 
 def connect(
-    lake: Lake, video_ids: Iterable[str] | None = None, *, model: str | None = None, as_found: bool = False
+    lake: Lake,
+    video_ids: Iterable[str] | None = None,
+    *,
+    model: str | None = None,
+    as_found: bool = False,
+    only: Collection[str] | None = None,
 ) -> duckdb.DuckDBPyConnection:
     """An in-memory DuckDB with every view of the lake as it is now; later commits need a new connection.
 
@@ -314,7 +319,8 @@ def connect(
     others may still show: filter them. The chosen analysis of a video is the production model's where finished (until
     one is promoted that is the package's own), then the one with the most sampled frames, then the latest by commit.
     With ``model`` (see ``find_model_id``) only that model's analyses are chosen, and the views leave out videos that it
-    has not scored. ``as_found`` leaves out what people said: names, merges, splits, events and exclusions.
+    has not scored. ``as_found`` leaves out what people said: names, merges, splits, events and exclusions. With
+    ``only``, there are these views and no table functions, which take most of the time to make.
 
     Raises:
         LakeError: ``unknown_model``; a table cannot be read, or a file is missing or damaged, with the file's name.
@@ -349,9 +355,10 @@ def connect(
         source["who"], source["people"] = WHO[con.execute(query).fetchall()[0][0] > 0]
         con.execute(f"CREATE VIEW people AS {PEOPLE_SQL}")
         for name, view in VIEWS.items():
-            if name not in ("scores_all", "people"):
+            if name not in ("scores_all", "people") and (only is None or name in only):
                 con.execute(f"CREATE VIEW {name} AS {view.sql.format(**source)}")
-        create_functions(con)
+        if only is None:
+            create_functions(con)
     return con
 
 

@@ -13,6 +13,7 @@ from dashboards.web.shell import chip, css_colour, seconds_text, when_text
 from dashboards.web.source import LakeSource
 from storage.identity import composed
 from storage.schema import EXPRESSIONS, STILL
+from storage.wording import counted
 
 __all__ = ["choose", "layout", "register"]
 
@@ -196,7 +197,7 @@ def _card(row: dict[str, Any], strip: Strip | None) -> html.Article:
     opens = row["analysis_id"] is not None
     name = dcc.Link(row["title"], href=f"/video?id={row['video_id']}") if opens else html.Span(row["title"])
     share = "" if row["share"] is None else f"face in {row['share']:.0%} of {row['n_frames']:,} frames"
-    faces = "" if not row["n_tracks"] else f"{row['n_tracks']} face{'' if row['n_tracks'] == 1 else 's'}"
+    faces = "" if not row["n_tracks"] else counted(row["n_tracks"], "face")
     is_still = row["container"] == STILL
     lasts = ["picture", faces] if is_still else [seconds_text(row["duration_s"]), faces, share]
     facts = [*lasts, when_text(row["analysed_utc"])]

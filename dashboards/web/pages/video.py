@@ -12,6 +12,7 @@ from dashboards.web.shell import chip, seconds_text
 from dashboards.web.source import LakeSource
 from storage.identity import stream_of_video
 from storage.schema import EXPRESSIONS, PICTURE_KINDS, STILL
+from storage.wording import counted
 
 __all__ = ["OVER_PICTURE", "VALUES", "WINDOWS", "layout", "register"]
 
@@ -54,7 +55,7 @@ def layout(source: LakeSource, video_id: str, *, can_explain: bool = False) -> l
         f"{facts['n_frames']:,} frames, {facts['n_frames_with_face']:,} with a face",
     ]
     if is_still := facts["container"] == STILL:
-        lines = [f"picture, {size}", f"{facts['n_faces']} face{'' if facts['n_faces'] == 1 else 's'}"]
+        lines = [f"picture, {size}", counted(facts["n_faces"], "face")]
     lines.append(f"model {facts['model_id']}")
     over_time = {"style": {"display": "none"}} if is_still else {}
     return [

@@ -17,6 +17,7 @@ from pipelines.learning.collect import LakeFaces, collect_faces
 from pipelines.remote import local_copy, objects_below
 from storage.annotations.labels import read_labels
 from storage.delta.object_store import ObjectPath
+from storage.identity import video_id_of
 from storage.lake import Lake
 from tests.models import tiny_model
 from tests.object_store import (
@@ -30,6 +31,7 @@ from tests.object_store import (
     new_prefix,
     running_azurite,
 )
+from tests.pictures import numbered
 
 
 def mfer(*words: object) -> Result:
@@ -88,6 +90,45 @@ def test_a_bucket_is_analysed_once_and_again_where_an_object_changed(
     third = analyze(inbox, lake, model)
     assert (third["ok"], third["skipped"]) == (1, 0)
     assert not copies()
+
+
+@pytest.mark.full
+def test_numbered_pictures_in_a_bucket_are_one_video(
+    proxy: Proxy, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    disk, prefix, lake = tmp_path / "walk", new_prefix().replace("/a-lake", "/walk"), new_prefix()
+    numbered(disk, [8, 9, 10, 12])
+    for file in disk.iterdir():
+        upload(f"{prefix}/{file.name}", file.read_bytes())
+    upload(f"{prefix}/cover.png", b"no picture")
+
+    def run(*names: str) -> list[dict[str, object]]:
+        done = mfer("analyze", *names, "--sequence", "--fps", 25, "--lake", lake, "--model", model, "--json")
+        assert done.exit_code in (0, 1), done.output
+        videos: list[dict[str, object]] = json.loads(done.stdout)["videos"]
+        return videos
+
+    name = f"{prefix}/left_#.png@25fps"
+    [video] = run(prefix)
+    assert (video["path"], video["status"], video["code"]) == (name, "partial", "pictures_missing")
+    assert (video["n_frames"], video["n_frames_undecodable"]) == (5, 1)
+    assert video["video_id"] == video_id_of(disk / "left_#.png@25fps")  # as on a disk
+    proxy.take_requests()
+    for again in (prefix, name, f"{prefix}/left_9.png"):
+        assert [(video["path"], video["status"]) for video in run(again)] == [(name, "skipped")]
+    assert not [
+        request for request in proxy.take_requests() if ".png" in request.target and "list-type" not in request.target
+    ]
+    assert "5 frames" in mfer("inspect", name, "--lake", lake).output
+    assert "4 frames" in mfer("render", name, "-o", tmp_path / "out.mp4", "--lake", lake).output
+
+    upload(f"{prefix}/left_11.png", (disk / "left_10.png").read_bytes())
+    [video] = run(prefix)
+    assert (video["status"], video["n_frames"]) == ("ok", 5)
+    assert not copies()
+    [video] = run(f"{prefix}/right_#.png@25fps")
+    assert video["code"] == "missing"
 
 
 @pytest.mark.full

@@ -6,11 +6,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from PIL import Image
 
 import storage
 from flows.cli.main import main
@@ -18,30 +16,11 @@ from pipelines.people import find
 from pipelines.score import VideoAnalyzer, VideoFile
 from pipelines.scoring.scorer import Scorer
 from pipelines.settings import AnalysisSettings, DetectorSettings
-from pipelines.video.encode import write_video
 from storage.annotations.edits import add_edit, undo_edit
 from storage.annotations.people import accept_person, found_tracks
 from storage.lake import Lake
 from storage.sql.views import connect, run_sql
-from tests.faces import astronaut, carphone_frames
-
-FRAMES_PER_SHOT = 6
-#: Who is on the left and on the right in each shot of each film.
-FILMS = {
-    "one.mp4": [("man", None), (None, "woman"), ("woman", "man"), (None, "woman"), ("man", None)],
-    "two.mp4": [("woman", None), (None, "man"), ("woman", None)],
-}
-
-
-def field(who: str | None, k: int) -> np.ndarray:
-    """uint8 [144,176,3]: one person, or a wall that is another one in each shot."""
-    if who is None:
-        stripes = np.random.default_rng(k // 17).integers(0, 120, (3, 4, 1)).astype(np.uint8)
-        return np.broadcast_to(stripes.repeat(48, 0).repeat(44, 1), (144, 176, 3))
-    if who == "man":
-        return carphone_frames()[k % 120]
-    picture = Image.fromarray(astronaut()).crop((124 + k % 5, 20, 344 + k % 5, 200))
-    return np.asarray(picture.resize((176, 144), Image.Resampling.BILINEAR))
+from tests.films import FILMS, FRAMES_PER_SHOT, write_film
 
 
 @pytest.fixture(scope="module")
@@ -52,12 +31,7 @@ def studied(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
     scorer, settings = Scorer(model), AnalysisSettings(detector=DetectorSettings(min_face_px=36))
     analyzer = VideoAnalyzer(Lake.open(folder / "lake", create=True), settings, scorer)
     for name, shots in FILMS.items():
-        frames = [
-            np.concatenate([field(left, 17 * s + k), field(right, 17 * s + k)], axis=1)
-            for s, (left, right) in enumerate(shots)
-            for k in range(FRAMES_PER_SHOT)
-        ]
-        write_video(folder / name, frames, 25, options={"crf": "18"})
+        write_film(folder / name, shots)
         assert analyzer(VideoFile(folder / name)).status == "ok"
     return folder
 
@@ -214,7 +188,7 @@ def test_embeddings_are_kept_when_asked_for_and_forgotten_to_the_last_byte(
     def gone() -> None:
         raise AssertionError("the network was asked again")
 
-    monkeypatch.setattr(find, "FaceIdentity", gone)  # what was kept is enough
+    monkeypatch.setattr(find, "load_identity", gone)  # what was kept is enough
     assert "0 tracks written, 0 earlier" in mfer(lake, "find", "--across", "--keep-embeddings")
     assert edits(lake) == found
     monkeypatch.undo()

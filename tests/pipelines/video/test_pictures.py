@@ -81,6 +81,9 @@ def test_each_series_of_a_folder_is_a_sequence_and_its_content_names_it(tmp_path
     assert [path.name for path in find_videos([shots / "left_2.png"], sequence_fps=30).videos] == ["left_#.png@30fps"]
     assert [path.name for path in find_videos([shots / "*_1.png"]).videos] == ["alone_1.png", "left_1.png"]
     assert find_videos([shots / "*"]).n_pictures == 6
+    for named in (shots, shots / "left_2.png"):  # a sequence is read as a whole
+        cut = find_videos([named], ["left_3.png", "right*"], sequence_fps=25)
+        assert (cut.videos, [problem.code for problem in cut.problems]) == ((), ["pictures_missing"])
     moved = numbered(tmp_path / "moved", [1, 2, 3], "walk_{}.png")
     name = video_id_of(shots / "left_#.png@25fps")
     assert name == video_id_of(moved / "walk_#.png@25fps")
