@@ -20,7 +20,7 @@ import torch
 from rich.progress import track
 
 from benchmarks.clips import DETECTION_CLIPS, FPS
-from benchmarks.machine import machine
+from benchmarks.machine import machine, show_machine
 from pipelines.batches import Detections, FrameBatch
 from pipelines.faces.finder import FaceFinder
 from pipelines.faces.track import box_iou
@@ -105,7 +105,8 @@ def main() -> None:
     sources: dict[str, Source] = {name: lambda make=make: batches(make()) for name, make in DETECTION_CLIPS.items()}
     for path in options.video:
         sources[path.stem] = lambda path=path: decode(open_video(path), decoder="pyav", batch_frames=2)
-    rows = []
+    facts, rows = machine(), []
+    print(show_machine(facts), flush=True)
     for name, source in track(sources.items(), description="clips"):
         reference = find(source(), "exact")
         for scheme, found in (
@@ -116,7 +117,7 @@ def main() -> None:
             print(rows[-1], flush=True)
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps({**machine(), "rows": rows}, indent=2) + "\n")
+        options.json.write_text(json.dumps({**facts, "rows": rows}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from benchmarks.machine import show_machine
+
 _ROOT = Path(__file__).resolve().parent.parent
 _RESULTS = _ROOT / "benchmarks" / "results"
 
@@ -75,7 +77,7 @@ def speed() -> str:
         for name, seconds in sorted(stages.items(), key=lambda item: -item[1])
         if name not in ("start", "all") and seconds / total_s >= 0.005
     )
-    return f"{table(['figure', ''], rows)}\n\nAfter the start, 720p with one face: {shares}."
+    return f"{table(['figure', show_machine(result)], rows)}\n\nAfter the start, 720p with one face: {shares}."
 
 
 def isolation() -> str:

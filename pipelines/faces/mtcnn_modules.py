@@ -21,6 +21,8 @@ __all__ = ["OutputNet", "ProposalNet", "RefineNet"]
 
 #: Channels that ONNX Runtime computes at once on a CPU with AVX-512; half of it with AVX2.
 _BLOCK = 16
+#: Channels of P-Net's first layer.
+_N_FIRST = 10
 
 
 class _Layers(nn.Module):
@@ -72,16 +74,63 @@ class _Layers(nn.Module):
 
 
 class ProposalNet(_Layers):
-    """P-Net: pictures uint8 [T,h,w,3] to box offsets [T,4,h',w'] and face probabilities [T,h',w']."""
+    """P-Net: pictures uint8 [T,h,w,3] to box offsets [T,4,h',w'] and face probabilities [T,h',w'].
+
+    The first PReLU comes after the pooling that follows it, on a quarter of the pixels, and the last one is part of the
+    layer that reads it. Both are exact.
+    """
 
     def __init__(self) -> None:
         super().__init__("pnet", 3)
+        self._pool_first()
+        self._join_heads()
+
+    def _pool_first(self) -> None:
+        """Rewrite max(PReLU(x)) over a window as rest(max(x)) + relu(bent(max(x))), with x of 16 channels.
+
+        A PReLU with a slope >= 0 rises, so it may follow the pooling: s x + relu((1 - s) x). If s > 1, the second term
+        would be negative: the channel is negated, and so is what the next layer reads of it. With a slope < 0 it is the
+        greater of x and s x. The spare channels of the block pool s x, and max(a, b) = b + relu(a - b).
+        """
+        slopes = self.get_buffer("prelu1_weight")
+        weight, bias = self.get_buffer("conv1_weight"), self.get_buffer("conv1_bias")
+        following = self.get_buffer("conv2_weight")
+        rest, bent = torch.zeros(_BLOCK, _BLOCK), torch.zeros(_BLOCK, _BLOCK)
+        spare = iter(range(_N_FIRST, _BLOCK))
+        for i, slope in enumerate(slopes[:_N_FIRST].tolist()):
+            if slope < 0:
+                j = next(spare)
+                weight[j], bias[j] = slope * weight[i], slope * bias[i]
+                rest[i, j], bent[i, i], bent[i, j] = 1, 1, -1
+            else:
+                sign = 1 if slope <= 1 else -1
+                rest[i, i], bent[i, i] = sign * slope, abs(1 - slope)
+                following[:, i] *= sign
+        self.register_buffer("rest", rest[:, :, None, None])
+        self.register_buffer("bent", bent[:, :, None, None])
+
+    def _join_heads(self) -> None:
+        """Box offsets and the difference of both logits, of s x and of (1 - s) relu(x), x before the last PReLU."""
+        logits = self.get_buffer("conv4_1_weight"), self.get_buffer("conv4_1_bias")
+        weight, bias = (
+            torch.cat([offset, (both[1] - both[0])[None]])
+            for offset, both in zip(
+                (self.get_buffer("conv4_2_weight"), self.get_buffer("conv4_2_bias")), logits, strict=True
+            )
+        )
+        slope = self.get_buffer("prelu3_weight")[:, None, None]
+        self.register_buffer("heads_bias", bias)
+        self.register_buffer("heads_of_x", weight * slope)
+        self.register_buffer("heads_of_relu", weight * (1 - slope))
 
     def forward(self, level: Tensor) -> tuple[Tensor, Tensor]:
-        x = self.layer(1, level.permute(0, 3, 1, 2).float())  # [T,h,w,3] -> [T,3,h,w]
-        x = self.layer(3, self.layer(2, F.max_pool2d(x, 2, 2, ceil_mode=True)))
-        logits = self.conv("4_1", x)
-        return self.conv("4_2", x), torch.sigmoid(logits[:, 1] - logits[:, 0])
+        x = self.conv("1", level.permute(0, 3, 1, 2).float())  # [T,h,w,3] -> [T,16,h-2,w-2]
+        x = F.max_pool2d(x, 2, 2, ceil_mode=True)
+        x = F.conv2d(x, self.get_buffer("rest")) + F.relu(F.conv2d(x, self.get_buffer("bent")))
+        x = self.conv("3", self.layer(2, x))
+        of_relu = F.conv2d(F.relu(x), self.get_buffer("heads_of_relu"), self.get_buffer("heads_bias"))
+        heads = F.conv2d(x, self.get_buffer("heads_of_x")) + of_relu
+        return heads[:, :4], torch.sigmoid(heads[:, 4])
 
 
 class RefineNet(_Layers):

@@ -28,8 +28,12 @@ _PNET_SIDE_PX, _PNET_STRIDE_PX, _RNET_SIDE_PX, ONET_SIDE_PX = 12, 2, 24, 48
 _SAME_LEVEL_IOU, _SAME_FRAME_IOU = 0.5, 0.7
 #: facenet-pytorch's: least probabilities of P-Net and R-Net, and the scale from one level of the pyramid to the next.
 THRESHOLDS, PYRAMID_FACTOR = (0.6, 0.7), 0.709
+#: Bump when ``mtcnn_modules.py`` gives other networks.
+_NETWORKS_VERSION = 2
 #: Crops in one pass through R-Net and O-Net on a CPU.
 _CROPS_AT_ONCE = 16
+#: Boxes whose overlaps with all weaker ones are computed at once.
+_BOXES_AT_ONCE = 64
 #: Crops in one pass on a GPU, and pictures in one pass through P-Net there.
 _AT_ONCE_ON_GPU = 1024
 
@@ -78,7 +82,12 @@ class MtcnnNetworks:
 
         if self._device == "cpu":
             return load_or_export(
-                f"mtcnn-{name}", make, example, outputs, rows_at_once=rows_at_once, free_axes=free_axes
+                f"mtcnn-{name}-{_NETWORKS_VERSION}",
+                make,
+                example,
+                outputs,
+                rows_at_once=rows_at_once,
+                free_axes=free_axes,
             )
         from pipelines.scoring.torch_net import TorchNet
 
@@ -133,11 +142,15 @@ class MtcnnNetworks:
         return row[passed], box[passed] + offset[passed] * np.tile(side[passed], 2)
 
     def _levels(self, frames: np.ndarray) -> list[_Level]:
-        """The pyramid, from the smallest face's level to the largest's."""
+        """The pyramid, from the smallest face's level to the largest's.
+
+        All but the first two are made from the level of twice their size, which costs a quarter of the one before.
+        """
         h, w = frames.shape[1:3]
-        scale, levels = _PNET_SIDE_PX / self.settings.smallest_px(h, w), []
+        scale, levels = _PNET_SIDE_PX / self.settings.smallest_px(h, w), list[_Level]()
         while min(h, w) * scale >= _PNET_SIDE_PX:
-            levels.append((scale, shrink(frames, int(h * scale + 1), int(w * scale + 1))))
+            larger = levels[-2][1] if len(levels) > 1 else frames
+            levels.append((scale, shrink(larger, int(h * scale + 1), int(w * scale + 1))))
             scale *= PYRAMID_FACTOR
         return levels
 
@@ -154,24 +167,23 @@ def _sample(level: np.ndarray, row: np.ndarray, region: np.ndarray, side: int) -
     Returns:
         float32 [N,side,side,3] in 0..255.
     """
-    t, h, w, _ = level.shape
+    h, w = level.shape[1:3]
     at = (np.arange(side) + 0.5) / side
     x, y = (np.clip(region[:, i, None] + region[:, i + 2, None] * at - 0.5, 0, n - 1) for i, n in ((0, w), (1, h)))
     x0, y0 = x.astype(np.int64), y.astype(np.int64)
     x1, y1 = np.minimum(x0 + 1, w - 1), np.minimum(y0 + 1, h - 1)
     fx, fy = ((v - v0).astype(np.float32) for v, v0 in ((x, x0), (y, y0)))
-    flat = level.reshape(t * h * w, 3)
+    flat, channel = level.reshape(-1), np.arange(3)
+    column0, column1 = ((v[:, None, :, None] * 3 + channel).reshape(len(row), 1, -1) for v in (x0, x1))
+    fx, fy = np.repeat(fx, 3, 1)[:, None], fy[:, :, None]
 
-    def gather(ys: np.ndarray, xs: np.ndarray) -> np.ndarray:
-        index = (row[:, None] * h + ys)[:, :, None] * w + xs[:, None, :]
-        return flat[index].astype(np.float32)  # [N,side,side,3]
+    def between(ys: np.ndarray) -> np.ndarray:
+        line = ((row[:, None] * h + ys) * (w * 3))[:, :, None]
+        left, right = (flat.take(line + column).astype(np.float32) for column in (column0, column1))
+        return left + (right - left) * fx  # [N,side,side*3]
 
-    fx, fy = fx[:, None, :, None], fy[:, :, None, None]
-    left, right = gather(y0, x0), gather(y0, x1)
-    top = left + (right - left) * fx
-    left, right = gather(y1, x0), gather(y1, x1)
-    bottom = left + (right - left) * fx
-    return top + (bottom - top) * fy
+    top = between(y0)
+    return (top + (between(y1) - top) * fy).reshape(-1, side, side, 3)
 
 
 def square(box: np.ndarray) -> np.ndarray:
@@ -187,18 +199,17 @@ def suppress(
     """Non-maximum suppression: indices of the boxes that no stronger one of their group overlaps by more than a share
     of the union (or of the smaller box), strongest first. Of equal scores the earlier box wins."""
     order = np.lexsort((np.arange(len(score)), -score))
-    shifted = box + (group * (np.abs(box).max(initial=0) * 2 + 2))[:, None]  # groups lie apart: no overlap
-    x1, y1, x2, y2 = shifted[order].T
-    area = (x2 - x1) * (y2 - y1)
-    alive, kept = np.ones(len(order), bool), []
-    for i in range(len(order)):
-        if not alive[i]:
-            continue
-        kept.append(i)
-        rest = i + 1 + np.flatnonzero(alive[i + 1 :])
-        wide = np.minimum(x2[i], x2[rest]) - np.maximum(x1[i], x1[rest])
-        high = np.minimum(y2[i], y2[rest]) - np.maximum(y1[i], y1[rest])
+    x1, y1, x2, y2 = box[order].T
+    area, group = (x2 - x1) * (y2 - y1), group[order]
+    alive = np.ones(len(order), bool)
+    for start in range(0, len(order), _BOXES_AT_ONCE):
+        rows, rest = (start + np.flatnonzero(part) for part in (alive[start : start + _BOXES_AT_ONCE], alive[start:]))
+        wide = np.minimum(x2[rows, None], x2[rest]) - np.maximum(x1[rows, None], x1[rest])
+        high = np.minimum(y2[rows, None], y2[rest]) - np.maximum(y1[rows, None], y1[rest])
         shared = np.maximum(wide, 0) * np.maximum(high, 0)
-        of = np.minimum(area[i], area[rest]) if of_smaller else area[i] + area[rest] - shared
-        alive[rest[shared > share * of]] = False
-    return order[np.array(kept, np.int64)]
+        of = np.minimum(area[rows, None], area[rest]) if of_smaller else area[rows, None] + area[rest] - shared
+        overlaps = (shared > share * of) & (group[rows, None] == group[rest])
+        for i, row in enumerate(rows):
+            if alive[row]:
+                alive[rest[i + 1 :][overlaps[i, i + 1 :]]] = False
+    return order[alive]
