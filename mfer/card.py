@@ -17,6 +17,7 @@ from mfer.errors import ConfigError, ModelError
 __all__ = [
     "ARCHITECTURES",
     "CARD_FILE",
+    "IDENTITY_CROP",
     "MEAN_LANDMARKS_48PX",
     "PRETRAINED_ARCHITECTURES",
     "WEIGHTS_FILE",
@@ -132,6 +133,10 @@ class CropContract:
         if unknown := set(values) - {f.name for f in fields(cls)}:
             raise ConfigError(f"this version does not know the crop settings {sorted(unknown)}")
         return cls(**values)
+
+
+#: The faces that dlib's network tells apart: about its own chips.
+IDENTITY_CROP = CropContract(template="dlib_chip", side_px=150, colour="rgb", mean=0.0, std=1.0)
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from mfer.card import IDENTITY_CROP
 from mfer.crop import align_matrix, warp_faces
 from pipelines.heartbeat import heartbeat
-from pipelines.people.network import IDENTITY_CROP
 from pipelines.scoring.onnx import OnnxNet
 from pipelines.video.decoders import load_decoder
 from pipelines.video.pyav import key_distance, read_few

@@ -96,7 +96,7 @@ def find_people(
         LakeError: ``unknown_video``, or the lake cannot be read or written.
         ConfigError: the network's file is missing; the message says what to install.
     """
-    with read_errors(lake.location), connect(lake, only=["scores"]) as con:
+    with read_errors(lake.location), connect(lake, only=["scores", "videos"]) as con:
         videos = sorted(choose_videos(con, names), key=lambda video: video.video_id)
         files = defaultdict(list)
         for row in rows_of(con, FILES_SQL).to_pylist():

@@ -6,17 +6,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mfer.card import CropContract
+from mfer.card import IDENTITY_CROP
 from mfer.pretrained.files import DLIB_SHA256, dlib_file
 from pipelines.scoring.onnx import OnnxNet, load_or_export
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["IDENTITY_CROP", "load_identity"]
+__all__ = ["load_identity"]
 
-#: That of ``mfer.pretrained.identity``, which loads PyTorch.
-IDENTITY_CROP = CropContract(template="dlib_chip", side_px=150, colour="rgb", mean=0.0, std=1.0)
 #: More faces at once are no quicker.
 _ROWS_AT_ONCE = 8
 
@@ -35,15 +33,6 @@ def load_identity() -> OnnxNet:
 
 
 def _module() -> nn.Module:
-    from torch import Tensor, nn
-
     from mfer.pretrained.identity import FaceIdentity
 
-    identity = FaceIdentity()
-    identity._network.requires_grad_(False)  # a traced module holds no parameters that learn
-
-    class Identity(nn.Module):
-        def forward(self, pixels: Tensor) -> Tensor:
-            return identity(pixels)
-
-    return Identity()
+    return FaceIdentity()
