@@ -40,7 +40,7 @@ def accuracy() -> str:
     talk_rows = []
     for name, found in result["talk"].items():
         neutral, surprise = found["shares"]["neutral"], found["shares"]["surprise"]
-        shown = [f"{share:.0%}" for share in (neutral, surprise, 1 - neutral - surprise)]
+        shown = [f"{share:.0%}" for share in (neutral, surprise, max(0.0, 1 - neutral - surprise))]
         talk_rows.append([name, str(found["n_faces"]), *shown])
     return f"{table(head, rows)}\n\n{table(talk_head, talk_rows)}"
 
