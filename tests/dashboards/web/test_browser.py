@@ -67,7 +67,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Lake:
     place = tmp_path_factory.mktemp("browser") / "lake"
     settings = AnalysisSettings(detector=DetectorSettings(min_face_px=36))
     second = tiny_model(place.parent / "second", name="mfer_atto.random_v2", seed=1)
-    for each in (second, model):
+    for each in (model, second):
         summary = analyze_folder(FolderRun((str(videos),), str(place), str(each), "cpu", 1, settings))
         assert summary.exit_code == 0
     return Lake.open(place)
@@ -483,7 +483,9 @@ def test_a_long_answer_is_cut_with_a_note_and_a_long_query_is_shown_and_cancelle
     ask(page, endless)
     page.until(lambda: page.find("#query-asked").is_displayed(), "the query that runs")
     assert page.find("#query-asked").text == page.find("#query-text").get_attribute("value") == endless
-    page.find("#query-cancel").click()
+    cancel = page.find("#query-cancel")
+    page.until(lambda: cancel.is_displayed() and cancel.is_enabled(), "the button that cancels")
+    cancel.click()
     page.until(lambda: "the query was cancelled" in page.find("#query-result").text, "the end")
     assert endless in page.find("#query-result .query-text").text
     assert not page.find("#query-running").is_displayed()
