@@ -254,7 +254,7 @@
       if (state === this.momentState) return;
       this.momentState = state;
       const where = { no_face: "no face found in this frame", decode_error: "this frame could not be read" };
-      byId("moment-frame").textContent = frame
+      byId("moment-frame").textContent = this.facts.is_still ? (frame && where[frame.status]) || "" : frame
         ? `frame ${frame.index} (${frame.time_s.toFixed(3)} s)${where[frame.status] ? ": " + where[frame.status] : ""}`
         : "no analysed frame here";
       const bars = byId("moment-bars");
@@ -411,6 +411,8 @@
     }
 
     exclude() {
+      const done = "Excluded: the views scores, episodes and seconds leave it out.";
+      if (this.facts.is_still) { this.edit(this.ofFace({ kind: "exclude" }), done); return; }
       if (this.excludeFrom === null) {
         this.excludeFrom = this.now;
         this.say(`Excluding from ${mfer.clock(this.now)}: go to the end of the span and press x again (Escape: cancel).`);
@@ -418,7 +420,7 @@
       }
       const [start_s, end_s] = [this.excludeFrom, this.now].sort((a, b) => a - b);
       this.excludeFrom = null;
-      this.edit(this.ofFace({ kind: "exclude", start_s, end_s }), "Excluded: the views scores, episodes and seconds leave it out.");
+      this.edit(this.ofFace({ kind: "exclude", start_s, end_s }), done);
     }
 
     async clip() {
@@ -480,15 +482,19 @@
 
     key(event) {
       const far = event.shiftKey;
-      const doing = {
+      const always = {
+        x: () => this.exclude(), u: () => this.undoLast(), b: () => this.toggleBoxes(), "?": () => byId("key-help").showModal(),
+        Escape: () => { this.excludeFrom = null; this.say(""); },
+      };
+      const overTime = this.facts.is_still ? {} : {
         " ": () => (this.still ? null : this.video.paused ? this.video.play() : this.video.pause()),
         ArrowLeft: () => (far ? this.seek(this.now - 5) : this.step(-1)),
         ArrowRight: () => (far ? this.seek(this.now + 5) : this.step(1)),
         Home: () => this.seek(0), End: () => this.seek(this.facts.duration_s),
-        n: () => this.jump(1), p: () => this.jump(-1), e: () => this.markEvent(), x: () => this.exclude(), u: () => this.undoLast(),
-        z: () => this.timeline.zoom(0, this.facts.duration_s), b: () => this.toggleBoxes(), "?": () => byId("key-help").showModal(),
-        Escape: () => { this.excludeFrom = null; this.say(""); },
-      }[event.key];
+        n: () => this.jump(1), p: () => this.jump(-1), e: () => this.markEvent(),
+        z: () => this.timeline.zoom(0, this.facts.duration_s),
+      };
+      const doing = { ...always, ...overTime }[event.key];
       if (doing) { event.preventDefault(); doing(); }
     }
 

@@ -29,6 +29,8 @@ VALUES = {
     "quiet": "not while speaking",
 }
 OVER_PICTURE = {"boxes": "boxes", "names": "names", "expression": "expression"}
+#: Hidden on the page of a single picture (app.css); they stay in the page because callbacks name them.
+_OVER_TIME = "over-time"
 _KEYS = {
     "Space": "play, pause",
     "← →": "one analysed frame back, on",
@@ -41,6 +43,7 @@ _KEYS = {
     "u": "take the last edit back",
     "?": "this list",
 }
+_KEYS_OF_PICTURE = {"b": _KEYS["b"], "x": "exclude the picture or the chosen face", "u": _KEYS["u"], "?": _KEYS["?"]}
 
 
 def layout(source: LakeSource, video_id: str, *, can_explain: bool = False) -> list[Any]:
@@ -54,10 +57,11 @@ def layout(source: LakeSource, video_id: str, *, can_explain: bool = False) -> l
         size,
         f"{facts['n_frames']:,} frames, {facts['n_frames_with_face']:,} with a face",
     ]
+    keys = _KEYS
     if is_still := facts["container"] == STILL:
+        keys = _KEYS_OF_PICTURE
         lines = [f"picture, {size}", counted(facts["n_faces"], "face")]
     lines.append(f"model {facts['model_id']}")
-    over_time = {"style": {"display": "none"}} if is_still else {}
     return [
         html.Div(
             [
@@ -85,21 +89,20 @@ def layout(source: LakeSource, video_id: str, *, can_explain: bool = False) -> l
                                 html.Div(id="timeline-cursor"),
                             ],
                             id="timeline-holder",
-                            **over_time,
+                            className=_OVER_TIME,
                             **{"aria-label": "probabilities over time; click to go to a moment, drag to zoom"},
                         ),
                         html.P(
                             "Click: go there. Drag or wheel: zoom. Pale: uncertain. Golden: speaking. Gaps: no face.",
-                            className="faint",
-                            **over_time,
+                            className=f"faint {_OVER_TIME}",
                         ),
                         _controls(facts, can_explain),
-                        html.Div([_edits(), _episodes(facts)], className="columns"),
+                        html.Div([_edits(is_still), _episodes(facts)], className="columns"),
                     ],
                     className="video-main",
                 ),
             ],
-            className="video-page",
+            className="video-page still-page" if is_still else "video-page",
         ),
         dcc.Store(id="video-facts", data=_payload(facts)),
         html.Div(id="video-sink", hidden=True),
@@ -107,7 +110,7 @@ def layout(source: LakeSource, video_id: str, *, can_explain: bool = False) -> l
         html.Dialog(
             [
                 html.H2("Keys"),
-                html.Dl([part for key, does in _KEYS.items() for part in (html.Dt(key), html.Dd(does))]),
+                html.Dl([part for key, does in keys.items() for part in (html.Dt(key), html.Dd(does))]),
                 html.P("Escape closes this.", className="faint"),
             ],
             id="key-help",
@@ -145,6 +148,7 @@ def _payload(facts: dict[str, Any]) -> dict[str, Any]:
         # browsers play the stream that the container calls the default, or the first: they are sure to agree on one
         "may_play": not is_picture and facts["stream"] == 0 and stream_of_video(facts["video_id"]) is None,
         "is_picture": is_picture,
+        "is_still": facts["container"] == STILL,
         "classes": list(EXPRESSIONS),
         "colours": EXPRESSION_COLOURS,
         "tracks": [
@@ -180,7 +184,7 @@ def _stage(facts: dict[str, Any]) -> html.Div:
         style=ratio,
     )
     moment = html.Aside(
-        [html.P(id="moment-time"), html.P(id="moment-frame"), html.Div(id="moment-bars")],
+        [html.P(id="moment-time", className=_OVER_TIME), html.P(id="moment-frame"), html.Div(id="moment-bars")],
         className="moment",
         **{"aria-label": "this moment"},
     )
@@ -217,7 +221,8 @@ def _controls(facts: dict[str, Any], can_explain: bool) -> html.Div:
                         id="curve-options",
                         inline=True,
                     ),
-                ]
+                ],
+                className=_OVER_TIME,
             ),
             html.Fieldset(
                 [
@@ -226,7 +231,7 @@ def _controls(facts: dict[str, Any], can_explain: bool) -> html.Div:
                         faces, [face["value"] for face in faces[:_FACES_AT_FIRST]], id="track-options", inline=True
                     ),
                 ],
-                className="faces",
+                className=f"faces {_OVER_TIME}",
             ),
             html.Fieldset(
                 [
@@ -251,7 +256,8 @@ def _controls(facts: dict[str, Any], can_explain: bool) -> html.Div:
                         className="inline",
                     ),
                     compare,
-                ]
+                ],
+                className=_OVER_TIME,
             ),
             html.Fieldset(
                 [
@@ -266,10 +272,10 @@ def _controls(facts: dict[str, Any], can_explain: bool) -> html.Div:
             ),
             html.Div(
                 [
-                    html.Button("whole video", **{"data-does": "whole"}),
+                    html.Button("whole video", className=_OVER_TIME, **{"data-does": "whole"}),
                     html.A("CSV of this view", id="download-csv", className="button", download=""),
-                    html.Button("PNG of the curves", **{"data-does": "png"}),
-                    html.Button("clip of this view", **{"data-does": "clip"}),
+                    html.Button("PNG of the curves", className=_OVER_TIME, **{"data-does": "png"}),
+                    html.Button("clip of this view", className=_OVER_TIME, **{"data-does": "clip"}),
                     *([html.Button("why? (Grad-CAM)", **{"data-does": "explain"})] if can_explain else []),
                     html.Button("keys (?)", **{"data-does": "keys"}),
                 ],
@@ -280,14 +286,14 @@ def _controls(facts: dict[str, Any], can_explain: bool) -> html.Div:
     )
 
 
-def _edits() -> html.Section:
+def _edits(is_still: bool) -> html.Section:
     """What people say. The page's script fills the lists of faces, since their names change."""
 
     def field(label: str, part: Any) -> html.Label:
         return html.Label([label, part], className="inline")
 
-    def button(text: str, does: str) -> html.Button:
-        return html.Button(text, **{"data-does": does})
+    def button(text: str, does: str, **more: str) -> html.Button:
+        return html.Button(text, **{"data-does": does}, **more)
 
     def text(name: str, placeholder: str) -> dcc.Input:
         return dcc.Input(id=name, type="text", placeholder=placeholder)
@@ -295,8 +301,8 @@ def _edits() -> html.Section:
     rows = [
         [
             field("Of", html.Select([html.Option("whole picture", value="")], id="edit-face")),
-            button("somebody else from here on", "splitFace"),
-            button("exclude from / to here (x)", "exclude"),
+            button("somebody else from here on", "splitFace", className=_OVER_TIME),
+            button("exclude (x)" if is_still else "exclude from / to here (x)", "exclude"),
         ],
         [field("Name", text("edit-name", "who it is")), button("name the face", "nameFace")],
         [
@@ -304,12 +310,13 @@ def _edits() -> html.Section:
             button("join the two faces", "mergeFace"),
             button("nobody who was found", "notFound"),
         ],
-        [field("Event", text("edit-event", "what happens here")), button("mark an event (e)", "markEvent")],
     ]
+    event = [field("Event", text("edit-event", "what happens here")), button("mark an event (e)", "markEvent")]
     return html.Section(
         [
             html.H2("What you say about it"),
             *(html.Div(row, className="buttons") for row in rows),
+            html.Div(event, className=f"buttons {_OVER_TIME}"),
             html.Ul(id="edit-list"),
             html.P(
                 "Kept beside the scores, never in them. scores, episodes and seconds leave excluded spans out; a "
@@ -328,7 +335,7 @@ def _episodes(facts: dict[str, Any]) -> html.Section:
     if not n_episodes:
         note = [html.P("No expression leads for half a second or longer.", className="faint")]
     listed = html.Ol(id="episode-list", className="episodes")
-    return html.Section([html.H2(f"Episodes ({n_episodes})"), listed, *note])
+    return html.Section([html.H2(f"Episodes ({n_episodes})"), listed, *note], className=_OVER_TIME)
 
 
 def register(app: Dash) -> None:
