@@ -1,6 +1,6 @@
 """How well ``mfer people find`` tells people apart, and what it costs.
 
-    python -m benchmarks.people CLIP... [--shots 40] [--seed 0] [--json FILE]
+    python -m benchmarks.people CLIP... [--shots 40] [--longest-s 3] [--seed 0] [--json FILE]
 
 Each CLIP shows one person (or is a photograph of one). An edited film is made of them: hard cuts between short shots,
 each with its own framing and light, some with two people side by side. It is analysed, ``mfer people find`` is run, and
@@ -65,8 +65,8 @@ def read_people(paths: Sequence[Path]) -> dict[str, np.ndarray]:
     return people
 
 
-def plan(names: Sequence[str], n_shots: int, seed: int) -> list[Shot]:
-    """Shots of 1.2 to 3 s in an order without the same picture twice in a row; one in eight shows two people."""
+def plan(names: Sequence[str], n_shots: int, seed: int, longest_s: float = 3.0) -> list[Shot]:
+    """Shots of 1.2 s to the longest in an order without the same picture twice in a row; one in eight shows two people."""
     rng = np.random.default_rng(seed)
     shots: list[Shot] = []
     while len(shots) < n_shots:
@@ -74,7 +74,7 @@ def plan(names: Sequence[str], n_shots: int, seed: int) -> list[Shot]:
         people = tuple(rng.choice(names, n_people, replace=False).tolist())
         if shots and set(people) & set(shots[-1].people) and len(names) > 3:
             continue
-        shots.append(Shot(people, int(rng.integers(30, 75)), int(rng.integers(1 << 30))))
+        shots.append(Shot(people, int(rng.integers(30, round(FPS * longest_s))), int(rng.integers(1 << 30))))
     return shots
 
 
@@ -149,13 +149,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("clips", nargs="+", type=Path)
     parser.add_argument("--shots", type=int, default=40, help="in each of the two films")
+    parser.add_argument("--longest-s", type=float, default=3.0, help="seconds of the longest shot; the shortest has 1.2")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="write the figures here")
     options = parser.parse_args()
     torch.set_num_threads(1)
     people = read_people(options.clips)
     with tempfile.TemporaryDirectory() as folder:
-        plans = {f"film{k}.mp4": plan(list(people), options.shots, 2 * options.seed + k) for k in range(2)}
+        plans = {
+            f"film{k}.mp4": plan(list(people), options.shots, 2 * options.seed + k, options.longest_s) for k in range(2)
+        }
         for name, shots in plans.items():
             write_video(Path(folder) / name, edit(people, shots), FPS, options={"preset": "veryfast"})
         figures = measure(folder, plans)

@@ -27,7 +27,7 @@ _BATCH_FACES = 8
 #: Beyond this size a face shows the network nothing more.
 _LARGE_PX = 120.0
 #: Faces this near to the best one of their part of a track are as good: of them the one that costs least is taken.
-_AS_GOOD = 0.9
+_AS_GOOD = 0.8
 
 
 def best_faces(track: TrackFaces, cost: np.ndarray) -> np.ndarray:

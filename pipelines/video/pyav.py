@@ -150,6 +150,7 @@ def _decoded_frames(video: Video, tally: _Tally, threads: int, needed: np.ndarra
                 continue
             is_open = True
             packet.opaque = position
+            packet.is_corrupt = bool(video.is_corrupt[position])  # else the decoder hands libav's own doubt on
             try:
                 frames = context.decode(packet)
             except MemoryError:

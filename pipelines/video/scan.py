@@ -49,6 +49,8 @@ _CUT_SHORT_S = 1.0
 _AVI_CHUNK_HEAD = 8
 #: Packets among which the first in order of presentation is: codecs reorder at most 16 frames.
 _REORDERED_PACKETS = 32
+#: libav marks a loss in a transport stream on the packet that its parser holds then, one or two before the next.
+_PARSED_AHEAD = 2
 #: How exact the times of pictures are.
 _PICTURE_TICK_S = 1e-6
 #: Packets that are decoded, at most, to see one frame and the display matrix that it carries.
@@ -278,6 +280,8 @@ def _scan_packets(container: InputContainer, stream: VideoStream) -> _Scan:
         _doubt_after_hole(scan, stream)
     if container.format.name != "avi":  # whose times only count packets
         _continue_times(scan)
+    if container.format.name == "mpegts":
+        _trust_before_keys(scan)
     return scan
 
 
@@ -352,6 +356,14 @@ def _continue_times(scan: _Scan) -> None:
         shift = np.repeat(shifts, np.diff([*shift_from, len(pts)]))
         scan.pts, scan.dts = array("q", (pts + shift).tolist()), array("q", (dts + shift).tolist())
         scan.was_joined = True
+
+
+def _trust_before_keys(scan: _Scan) -> None:
+    """Take back the doubt about the last packets before a key frame: where recordings were joined the transport
+    stream's counters begin anew, which libav takes for a loss. A packet that is really cut short fails to decode."""
+    for key in np.flatnonzero(np.frombuffer(scan.is_key, bool)).tolist():
+        first = max(key - _PARSED_AHEAD, 0)
+        scan.is_corrupt[first:key] = bytes(key - first)
 
 
 def _doubt_after_hole(scan: _Scan, stream: VideoStream) -> None:

@@ -39,6 +39,7 @@ __all__ = [
     "data_files",
     "lake_errors",
     "lock",
+    "named_files",
     "open_table",
     "writer_properties",
 ]
@@ -270,6 +271,12 @@ def as_stored(table: LakeTable, rows: pa.Table) -> pa.Table:
     return (round_for_storage(rows) if table is OBSERVATIONS else rows).cast(table.schema)
 
 
+def named_files(location: StoragePath, name: str) -> pa.Table:
+    """The data files that the newest version of a table names, a row each: path, size_bytes, statistics, partition."""
+    actions = open_table(location, name).get_add_actions(flatten=True)
+    return pa.RecordBatchReader.from_stream(actions).read_all()  # pa.table would import pandas: 0.2 s of each command
+
+
 def data_files(
     location: StoragePath, name: str, *, analysis_id: str | None = None, video_ids: Iterable[str] | None = None
 ) -> list[str]:
@@ -278,7 +285,7 @@ def data_files(
     ``analysis_id`` and ``video_ids`` leave out files that, by partition and statistics in the log, hold no such row;
     what is left may hold other rows too. No data file is opened.
     """
-    files = pa.table(open_table(location, name).get_add_actions(flatten=True))
+    files = named_files(location, name)
     if analysis_id is not None and "partition.analysis_id" in files.column_names:
         files = files.filter(pc.equal(files["partition.analysis_id"], analysis_id))
     if video_ids is not None and "min.video_id" in files.column_names and len(files):
@@ -306,7 +313,7 @@ def damaged_file(location: StoragePath, *, read: bool = False) -> str | None:
     With ``read``, every file is read to the end too, which finds damage in the middle and takes its time.
     """
     for name, table in TABLES.items():
-        files = pa.table(open_table(location, name).get_add_actions(flatten=True))
+        files = named_files(location, name)
         for path, size in zip(files["path"].to_pylist(), files["size_bytes"].to_pylist(), strict=True):
             file = location / table.place / path
             if not file.is_file() or file.stat().st_size != size or (read and count_rows_in(file) is None):

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from storage.delta.object_store import StoragePath
 from storage.delta.relations import read_errors, relation_sql, rows_of, shared_connection
-from storage.delta.tables import committed, count_rows_in, lake_errors, lock, open_table
+from storage.delta.tables import committed, count_rows_in, lake_errors, lock, named_files, open_table
 from storage.errors import LakeError
 from storage.lake import Lake, segment_transaction
 from storage.models import WEIGHTS, ModelStore
@@ -118,8 +118,7 @@ def examine(lake: Lake) -> LakeCheck:
 
 def _files(location: StoragePath, name: str) -> Iterator[BrokenFile]:
     """Every data file of a table; ``what`` is empty where it is sound."""
-    actions = pa.table(open_table(location, name).get_add_actions(flatten=True)).to_pylist()
-    for action in actions:
+    for action in named_files(location, name).to_pylist():
         path = location / TABLES[name].place / action["path"]
         with lake_errors(location, f"reading files of {name} of"):
             what = _fault_of(path, action["size_bytes"], action.get("num_records"))

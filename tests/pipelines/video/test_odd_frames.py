@@ -113,6 +113,20 @@ def test_what_was_joined_end_to_end_is_read_one_after_the_other(tmp_path: Path, 
         assert read_number(read_still(joined, float(video.pts_s[index]))) == index % 20
 
 
+def test_no_frame_is_lost_where_transport_streams_with_b_frames_were_joined(tmp_path: Path) -> None:
+    one = write_clip(tmp_path / "one.ts", n_frames=20, options={"bf": "2", "g": "10"}, with_audio=True)
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(one.read_bytes() * 3)
+    assert open_video(joined).defect is None
+    assert numbers(joined) == list(range(20)) * 3
+    cut = one.read_bytes()[: -len(one.read_bytes()) // 4]  # in the middle of a frame
+    joined.write_bytes(cut + one.read_bytes())
+    read = numbers(joined)
+    whole = read.index(0, 1)
+    assert read[:whole] == list(range(whole))
+    assert read[whole:] == list(range(20))
+
+
 @pytest.mark.parametrize(("suffix", "n_parts"), [(".mp4", 2), (".mov", 2), (".flv", 2), (".mkv", 3)])
 def test_what_was_appended_and_is_not_read_is_said(tmp_path: Path, suffix: str, n_parts: int) -> None:
     one = write_clip(tmp_path / f"one{suffix}", n_frames=20)
