@@ -218,9 +218,14 @@ def outcome_text(outcome: RefreshOutcome) -> str:
 
 
 def _recipe(request: RefreshRequest, parent: Card) -> Recipe:
-    """The recipe with the shape of the model that it starts from."""
+    """The recipe with the shape and the logit adjustment of the model that it starts from."""
     recipe = Recipe.load(request.recipe, architecture=parent.architecture, crop=parent.crop)
-    return recipe.replace(epochs=request.epochs, learning_rate=request.learning_rate, seed=request.seed)
+    return recipe.replace(
+        epochs=request.epochs,
+        learning_rate=request.learning_rate,
+        seed=request.seed,
+        logit_adjustment=parent.logit_adjustment,
+    )
 
 
 def _left_to_promote(store: ModelStore, parent: Card) -> str | None:

@@ -16,10 +16,14 @@ from torch.nn import functional as F
 
 from mfer.card import CropContract
 
-__all__ = ["Augmentation", "Perturbation", "mix"]
+__all__ = ["Augmentation", "Perturbation", "mix", "open_mouths"]
 
 #: What low resolution shrinks a face to; few, so that the faces of a batch share their resizing.
 _LOW_RESOLUTIONS = (0.35, 0.45, 0.55, 0.65, 0.75, 0.85)
+
+#: How an opened mouth moves its surroundings: the share of the opening by which the upper lip is lifted, and where the
+#: movement ends above and below, in half widths of the mouth.
+_LIFT, _NOSE, _CHIN = 0.25, 0.8, 1.8
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,8 @@ class Augmentation:
     Angles in degrees; ``scale`` and ``stretch`` as logarithms of a factor, ``shift`` as a share of the crop;
     ``flip``, ``blur``, ``low_resolution`` and ``erase`` are probabilities per face; ``gamma`` and ``contrast`` are
     logarithms of the exponent and the factor, ``brightness`` and ``noise`` in units of the pixels' range 0..1;
-    ``mixup`` is the parameter of a beta distribution from which each batch draws one share.
+    ``mixup`` is the parameter of a beta distribution from which each batch draws one share. ``open_mouth`` is the
+    probability that the mouth of a face that most raters call neutral is opened, as in speech (``open_mouths``).
     """
 
     flip: float = 0.5
@@ -46,6 +51,7 @@ class Augmentation:
     erase: float = 0.25
     erase_side: float = 0.4
     mixup: float = 0.0
+    open_mouth: float = 0.0
 
 
 @dataclass(frozen=True, repr=False)
@@ -168,6 +174,50 @@ def _blur(x: Tensor, weight: Tensor) -> Tensor:
     x = weight * (padded[..., :-2] + padded[..., 2:]) + (1 - 2 * weight) * x
     padded = F.pad(x, (0, 0, 1, 1), mode="replicate")
     return weight * (padded[..., :-2, :] + padded[..., 2:, :]) + (1 - 2 * weight) * x
+
+
+def open_mouths(x: Tensor, corners: np.ndarray, rng: np.random.Generator) -> Tensor:
+    """Faces float [n,C,S,S] in 0..1 with their mouths opened, as in speech; each by another amount.
+
+    The lips are drawn apart about the line between the corners, and what they leave is dark, in half of the faces with
+    a row of teeth. The skin between nose and chin is compressed accordingly.
+
+    Args:
+        x: pixels.
+        corners: of the mouths, px [n,2,2], in any order; no face is upside down.
+        rng: draws the amounts.
+    """
+    n, side = len(x), x.shape[-1]
+
+    def each(values: np.ndarray) -> Tensor:
+        return torch.as_tensor(values, dtype=x.dtype, device=x.device)[:, None, None]
+
+    opening, shade, teeth = rng.uniform(0.15, 0.8, n), rng.uniform(0.1, 0.6, n), rng.random(n) < 0.5
+    softness = rng.uniform(0.01, 0.03, n) * side
+    corners = np.take_along_axis(corners, corners[:, :, :1].argsort(1), 1)
+    half = np.maximum(np.linalg.norm(corners[:, 1] - corners[:, 0], axis=1) / 2, 1.0)
+    along = (corners[:, 1] - corners[:, 0]) / (2 * half[:, None])
+    centre = corners.mean(1)
+    at = torch.arange(side, dtype=x.dtype, device=x.device)
+    dx, dy = at[None, None, :] - each(centre[:, 0]), at[None, :, None] - each(centre[:, 1])
+    # in half widths of the mouth: across from its middle, and down from the line between the lips
+    across = (dx * each(along[:, 0]) + dy * each(along[:, 1])) / each(half)
+    down = (dy * each(along[:, 0]) - dx * each(along[:, 1])) / each(half)
+    gap = each(opening) * (1 - (across / 0.85) ** 2).clamp_min(0).sqrt()
+    top, bottom = -_LIFT * gap, (1 - _LIFT) * gap
+    above = (down - top) * (_NOSE / (_NOSE + top))
+    below = (down - bottom) * (_CHIN / (_CHIN - bottom))
+    source = torch.where(down < top, above, torch.where(down > bottom, below, torch.zeros_like(down)))
+    source = torch.where((down > -_NOSE) & (down < _CHIN), source, down)
+    moved = (source - down) * each(half)
+    column, row = at[None, None, :] - moved * each(along[:, 1]), at[None, :, None] + moved * each(along[:, 0])
+    grid = torch.stack(torch.broadcast_tensors(column, row), 3) * (2 / (side - 1)) - 1
+    out = F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=True)
+    inside = (gap > 0) * ((gap / 2 - (down - (top + bottom) / 2).abs()) * each(half / softness) + 0.5).clamp(0, 1)
+    at_top = each(teeth) * ((top + 0.3 * gap - down) * each(half / softness) + 0.5).clamp(0, 1)
+    skin = out.mean((1, 2, 3))[:, None, None]
+    shown = skin * (each(shade) + (1.2 - each(shade)) * at_top)
+    return out + inside[:, None] * (shown[:, None] - out)
 
 
 def mix(rng: np.random.Generator, alpha: float, *stacks: Tensor) -> tuple[Tensor, ...]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from mfer.classes import EXPRESSIONS
 from mfer.errors import ConfigError, ModelError
+from mfer.metrics import class_shares
 
 __all__ = [
     "ARCHITECTURES",
@@ -212,8 +213,17 @@ class Card:
         counts = self.training.get("data", {}).get("n_train_by_class")
         if not counts:
             return None
-        n = np.maximum([counts.get(name, 0) for name in self.class_names], 1).astype(np.float64)
-        return n / n.sum()
+        return class_shares([counts.get(name, 0) for name in self.class_names])
+
+    @property
+    def logit_adjustment(self) -> float:
+        """That of the recipe (``mfer.recipe.Optimisation``)."""
+        return float(self.training.get("recipe", {}).get("optimisation", {}).get("logit_adjustment", 0.0))
+
+    def log_share_left_out(self) -> np.ndarray:
+        """The part of each class's log share that ``logit_adjustment`` kept out of the logits, float64 [K]."""
+        shares = self.class_shares() if self.logit_adjustment else None
+        return np.zeros(len(self.class_names)) if shares is None else self.logit_adjustment * np.log(shares)
 
     def class_shares_by_name(self) -> dict[str, float] | None:
         """``class_shares`` as the lake keeps them, to six digits."""

@@ -54,7 +54,8 @@ class Views:
 
 @dataclass(frozen=True, repr=False)
 class TeacherPredictions:
-    """Teachers' predictions: log_prob float16 [V,N,K], the logarithm of their mean probabilities of each view;
+    """Teachers' predictions: log_prob float16 [V,N,K], the logarithm of their mean probabilities of each view, of faces
+    that are distributed as the training faces are (whatever a teacher's own ``logit_adjustment`` was);
     labelled bool [N], false where nothing else is known of the face."""
 
     views: Views
@@ -114,6 +115,7 @@ def predict_views(
 
         answers.complete(network, threads, show)
         scaled = torch.from_numpy(answers.stored.astype(np.float32)) / card.temperature
+        scaled += torch.from_numpy(card.log_share_left_out().astype(np.float32))
         mean += torch.softmax(scaled, 2).numpy() / len(loaded)
     return TeacherPredictions(views, np.log(np.maximum(mean, 1e-6)).astype(np.float16), labelled)
 
@@ -163,7 +165,7 @@ class _Answers:
 
 def _fingerprint(card: Card, faces: PreparedFaces, views: Views) -> str:
     """Differs where the teacher, the faces or their views do."""
-    seen = asdict(replace(views.augmentation, mixup=0.0))
+    seen = asdict(replace(views.augmentation, mixup=0.0, open_mouth=0.0))
     digest = hashlib.sha256(json.dumps([card.model_id, card.crop.crop_id, seen, views.n_views, _SEED]).encode())
     digest.update(np.ascontiguousarray(faces.landmarks_px).data)
     for picture in faces.pictures:

@@ -18,6 +18,7 @@ __all__ = [
     "Metric",
     "Metrics",
     "Reliability",
+    "class_shares",
     "confusion_matrix",
     "fit_temperature",
     "measure",
@@ -88,6 +89,12 @@ def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     scaled = np.asarray(logits, dtype=np.float64) / temperature
     powers = np.exp(scaled - scaled.max(1, keepdims=True))
     return powers / powers.sum(1, keepdims=True)
+
+
+def class_shares(counts: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Of the faces of each class [K] their shares, float64 [K]; a class without faces counts as one, so none is 0."""
+    n = np.maximum(counts, 1).astype(np.float64)
+    return np.asarray(n / n.sum())
 
 
 def reweight(prob: np.ndarray, share: np.ndarray, power: float = REWEIGHT_POWER) -> np.ndarray:

@@ -27,7 +27,9 @@ class Optimisation:
     ``optimizer`` is ``adamw`` or ``muon`` (AdamW where a parameter is no matrix); ``schedule`` is ``cosine`` or
     ``exponential`` (times ``decay`` every epoch, as published). ``ema`` is the decay of the averaged weights per
     step, 0 for none. With ``layer_decay`` below 1 layers learn the slower the nearer they are to the input, as suits
-    pretrained weights. ``feature_loss`` is weighted by ``feature_loss_weight``. For the first
+    pretrained weights. ``feature_loss`` is weighted by ``feature_loss_weight``. ``logit_adjustment`` is a power of the
+    classes' shares that the network need not learn, so that rare expressions are told sooner: 0 learns the shares of
+    the training faces, 1 learns as if all were equally frequent (Menon et al. 2021, arXiv:2007.07314). For the first
     ``small_share`` of the epochs faces of ``small_side_px`` are used, which is quicker (0: never).
     """
 
@@ -41,6 +43,7 @@ class Optimisation:
     schedule: str = "cosine"
     decay: float = 0.95
     label_smoothing: float = 0.05
+    logit_adjustment: float = 0.0
     soft_targets: bool = True
     feature_loss: str = "dsf"
     feature_loss_weight: float = 1e-3
@@ -61,6 +64,8 @@ class Optimisation:
                 raise ConfigError(f"optimisation {name} is {getattr(self, name)!r}; allowed: {', '.join(allowed)}")
         if self.epochs < 1 or self.batch_size < 1 or self.learning_rate <= 0:
             raise ConfigError("epochs, batch_size and learning_rate must be positive")
+        if not 0 <= self.logit_adjustment <= 1:
+            raise ConfigError(f"optimisation logit_adjustment is {self.logit_adjustment}; allowed: 0 (off) to 1")
         if not 0 < self.layer_decay <= 1:
             raise ConfigError(f"optimisation layer_decay is {self.layer_decay}; allowed: above 0, up to 1 (off)")
 

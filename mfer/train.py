@@ -26,14 +26,14 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mfer.augment import Perturbation, mix
+from mfer.augment import Perturbation, mix, open_mouths
 from mfer.build import build_network
 from mfer.card import CropContract
 from mfer.crop import align_matrix, normalise, warp_faces
 from mfer.distill import TeacherPredictions
 from mfer.errors import ConfigError
 from mfer.losses import make_feature_loss
-from mfer.metrics import fit_temperature, measure, softmax
+from mfer.metrics import class_shares, fit_temperature, measure, softmax
 from mfer.muon import Muon, parameter_groups
 from mfer.network import ExpressionNetwork
 from mfer.precision import fast_bfloat16
@@ -144,6 +144,12 @@ class Trainer:
         self.optimizer = _make_optimizer(
             recipe, self.model, self.feature_loss, self.pool.map if self.threads > 1 else map
         )
+        labelled = np.ones(len(train), bool)
+        if predictions is not None:  # the faces after those that the teachers saw have votes
+            labelled[: len(predictions.labelled)] = predictions.labelled
+        counts = np.bincount(train.faces.majority[labelled], minlength=recipe.architecture.n_classes)
+        left_out = opt.logit_adjustment * np.log(class_shares(counts))
+        self.log_share_left_out = torch.as_tensor(left_out, dtype=torch.float32, device=self.device)
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.steps_per_epoch = max(1, len(train) // opt.batch_size)
         self.step = 0
@@ -235,11 +241,27 @@ class Trainer:
             drawn = drawn.put(known, self.predictions.views.of(rows[known], self._view(rows[known], epoch)))
         matrix = drawn.of_matrix(align_matrix(faces.landmarks_px[rows], crop), crop)
         pixels = warp_faces(faces.pictures, rows, matrix, crop).float().div_(255)
-        x = (drawn.of_pixels(pixels, rng) - crop.mean) / crop.std
         target, teacher_prob, majority = self._targets(rows, epoch)
+        if self.recipe.augmentation.open_mouth and "neutral" in faces.faces.class_names:
+            pixels = self._with_open_mouths(pixels, matrix, rows, target, step)
+        x = (drawn.of_pixels(pixels, rng) - crop.mean) / crop.std
         if self.recipe.augmentation.mixup:
             x, target, teacher_prob = mix(rng, self.recipe.augmentation.mixup, x, target, teacher_prob)
         return Batch(x, target, teacher_prob, majority)
+
+    def _with_open_mouths(
+        self, pixels: Tensor, matrix: np.ndarray, rows: np.ndarray, target: Tensor, step: int
+    ) -> Tensor:
+        """Some of the neutral faces speak. Teachers saw their mouths as they were."""
+        rng = np.random.default_rng([self.recipe.optimisation.seed, 3, step])
+        opened = rng.random(len(rows)) < self.recipe.augmentation.open_mouth
+        opened &= target[:, self.train_faces.faces.class_names.index("neutral")].cpu().numpy() > 0.5
+        mouth = self.train_faces.landmarks_px[rows][opened][:, 3:]
+        if opened.any():
+            corners = np.einsum("nij,nkj->nki", matrix[opened][:, :, :2], mouth) + matrix[opened][:, None, :, 2]
+            chosen = torch.as_tensor(opened, device=self.device)
+            pixels[chosen] = open_mouths(pixels[chosen], corners, rng)
+        return pixels
 
     def _view(self, rows: np.ndarray, epoch: int) -> np.ndarray:
         """The fixed view of each face in an epoch."""
@@ -284,14 +306,15 @@ class Trainer:
     def _loss(self, batch: Batch) -> Tensor:
         """The published sum, cross-entropy of every head plus the weighted feature loss; with teachers the
         cross-entropy is divided between votes and teachers' predictions, which are compared at the recipe's
-        temperature."""
+        temperature. What ``logit_adjustment`` leaves out is added to the logits before either."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=fast_bfloat16(self.device)):
             feature = self.model.embed(batch.x)
             head_logits = self.model.classifier.head_logits(feature)  # [heads,N,K]
-        loss = _cross_entropy(head_logits.float(), batch.target)
+        head_logits = head_logits.float() + self.log_share_left_out
+        loss = _cross_entropy(head_logits, batch.target)
         if self.predictions is not None:
             how = self.recipe.distillation
-            distilled = _cross_entropy(head_logits.float() / how.temperature, batch.teacher_prob)
+            distilled = _cross_entropy(head_logits / how.temperature, batch.teacher_prob)
             loss = (1 - how.weight) * loss + how.weight * how.temperature**2 * distilled
         weight = self.recipe.optimisation.feature_loss_weight
         return loss + weight * self.feature_loss(feature.float(), batch.majority)

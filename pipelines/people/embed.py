@@ -21,13 +21,13 @@ __all__ = ["MIN_FACE_PX", "best_faces", "embed_tracks"]
 #: Below this size faces of different people look too much alike (docs/people.md).
 MIN_FACE_PX = 40.0
 #: A face for each such time that a track is seen, and how many there are at most.
-_FACE_PER_S, _MAX_FACES = 2.0, 5
+_FACE_PER_S, _MAX_FACES = 3.0, 4
 #: Faces that are embedded between two heartbeats.
 _BATCH_FACES = 8
 #: Beyond this size a face shows the network nothing more.
 _LARGE_PX = 120.0
 #: Faces this near to the best one of their part of a track are as good: of them the one that costs least is taken.
-_AS_GOOD = 0.8
+_AS_GOOD = 0.7
 
 
 def best_faces(track: TrackFaces, cost: np.ndarray) -> np.ndarray:

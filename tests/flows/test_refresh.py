@@ -71,7 +71,8 @@ def made(tmp_path_factory: pytest.TempPathFactory, write_talk: Callable[..., Pat
     first = tiny_model(folder / "first", name="mfer_atto.random_v1", seed=3)
     store = ModelStore(lake)
     card = read_card(first)
-    store.promote(store.publish(card.name, first / WEIGHTS, card.to_dict()))
+    trained = replace(card, training={"recipe": {"optimisation": {"logit_adjustment": 0.1}}})
+    store.promote(store.publish(card.name, first / WEIGHTS, trained.to_dict()))
     analyze_folder(FolderRun((str(folder / "videos"),), str(folder / "lake"), settings=SETTINGS))
     return folder
 
@@ -142,6 +143,7 @@ def test_a_better_candidate_is_promoted_a_worse_one_refused_and_rollback_returns
     }
     card = read_card(find_model("default", lake))
     assert (card.model_id, card.parent) == (better.candidate, first)
+    assert card.logit_adjustment == 0.1  # its parent's
     assert card.metrics["gate"]["summary"] == better.decision.summary
     _check_reanalysis(lake, better)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mfer.augment import Augmentation, Perturbation, mix
+from mfer.augment import Augmentation, Perturbation, mix, open_mouths
 from mfer.card import CropContract
 from mfer.crop import align_matrix, warp_faces
 from tests.labelled import prepared_faces
@@ -149,3 +149,24 @@ def test_a_view_is_the_same_at_another_size_of_the_crop(faces):
     assert (seen[0] - seen[1]).abs().mean() < 0.01
     rows = np.array([5, 2])
     np.testing.assert_array_equal(drawn.take(rows).turn, drawn.turn[rows])
+
+
+def test_a_mouth_opens_between_its_corners_and_nothing_else_of_the_face_moves():
+    side, n = 80, 16
+    face = torch.linspace(0.4, 0.8, side)[None, None, :, None].expand(n, 1, side, side)  # brighter downwards
+    corners = np.broadcast_to(np.array([[25.0, 58.0], [55.0, 58.0]]), (n, 2, 2))
+    opened = open_mouths(face, corners, rng())
+    changed = (opened - face).abs().amax((0, 1)) > 1e-4
+    rows, columns = np.flatnonzero(changed.any(1)), np.flatnonzero(changed.any(0))
+    assert 58 - 0.8 * 15 - 1 <= rows[0] < 58 < rows[-1] <= 58 + 1.8 * 15 + 1
+    assert 25 <= columns[0] < columns[-1] <= 55
+    assert (opened[:, 0, 59:61, 40].mean(1) < face[:, 0, 59:61, 40].mean(1)).float().mean() > 0.8
+    assert (opened[:, 0, 66, 40] <= face[:, 0, 66, 40] + 1e-4).all()  # what lay higher has moved down
+    torch.testing.assert_close(open_mouths(face, corners[:, ::-1], rng()), opened)  # of a mirrored face
+
+
+def test_a_turned_mouth_opens_along_its_own_line(pixels):
+    corners = np.broadcast_to(np.array([[14.0, 26.0], [26.0, 30.0]]), (len(pixels), 2, 2))
+    slanted = (open_mouths(pixels, corners, rng()) - pixels).abs().mean((0, 1))
+    left, right = (slanted[:, at].numpy() @ np.arange(40) / slanted[:, at].sum().item() for at in (17, 23))
+    assert right - left > 1  # px down, over 6 px to the right: the mouth falls by a third

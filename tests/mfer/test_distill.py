@@ -93,6 +93,20 @@ def test_two_teachers_are_averaged(teacher, tmp_path):
     np.testing.assert_allclose(both.probabilities(rows, view), mean, atol=2e-3)
 
 
+def test_what_a_teacher_left_out_of_its_logits_is_added_again(teacher, tmp_path):
+    adjusted = tmp_path / "adjusted"
+    network, card = load_model(teacher)
+    training = {
+        "recipe": {"optimisation": {"logit_adjustment": 0.5}},
+        "data": {"n_train_by_class": dict(zip(MADE_CLASSES, (60, 30, 9, 1), strict=True))},
+    }
+    save_model(adjusted, network, dataclasses.replace(card, training=training))
+    rows, view = np.arange(40), np.zeros(40, int)
+    plain, word = (ask(folder, tmp_path).probabilities(rows, view) for folder in (teacher, adjusted))
+    expected = plain * np.sqrt([0.6, 0.3, 0.09, 0.01])
+    np.testing.assert_allclose(word, expected / expected.sum(1, keepdims=True), atol=2e-3)
+
+
 def test_a_teacher_of_other_classes_is_refused(teacher, tmp_path):
     faces = prepared_faces(20)
     faces = faces.take(faces.faces.majority < 2).with_classes(MADE_CLASSES[:2])

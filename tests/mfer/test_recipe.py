@@ -88,6 +88,7 @@ def test_options_replace_settings_and_none_leaves_them():
         ("[optimisation]\nepochs = 2.5", r"epochs is 2.5; expected a whole number"),
         ("[optimisation]\nepochs = 0", r"epochs, batch_size and learning_rate must be positive"),
         ("[optimisation]\noptimizer = 'sgd'", r"optimizer is 'sgd'; allowed: adamw, muon"),
+        ("[optimisation]\nlogit_adjustment = 2.0", r"logit_adjustment is 2.0; allowed: 0 \(off\) to 1"),
         ("[optimisation]\nsoft_targets = 1", r"soft_targets is 1; expected true or false"),
         ("crop = 48", r"crop is 48; expected a section \[crop\]"),
         ("[crop]\nside_px = 8", r"side_px is 8; allowed: 16 to 512"),

@@ -77,6 +77,26 @@ def test_faces_are_learned(tmp_path):
     assert 0.04 < trained.temperature < 21
 
 
+def test_logit_adjustment_leaves_the_shares_of_the_classes_out(tmp_path):
+    faces = prepared_faces(80)
+    rare = faces.faces.majority == 3
+    faces = faces.take(~rare | (np.cumsum(rare) <= 5))  # 20, 20, 20 and 5
+    faces.pictures[:] = 128  # nothing to see: all that can be learned is how likely each class is
+    blank = prepared_faces(8, seed=1)
+    blank.pictures[:] = 128
+    lead = {}
+    for power in (0.0, 1.0):
+        one_head = dataclasses.replace(TINY.architecture, multiscale=False)
+        recipe = dataclasses.replace(TINY, architecture=one_head).replace(
+            epochs=14, feature_loss="none", logit_adjustment=power
+        )
+        trained = Trainer(recipe, faces, blank, tmp_path / str(power)).run()
+        logits = predict_logits(trained.model, blank.crops(recipe.crop), recipe.crop)
+        lead[power] = float((logits[:, :3].mean(1) - logits[:, 3]).mean())
+    assert lead[0.0] == pytest.approx(np.log(4), abs=0.4)
+    assert lead[1.0] == pytest.approx(0, abs=0.4)
+
+
 def test_every_epoch_is_in_the_log(unbroken):
     folder, trained = unbroken
     lines = [json.loads(line) for line in (folder / "epochs.jsonl").read_text().splitlines()]
@@ -104,7 +124,11 @@ def test_broken_run_ends_with_the_weights_of_an_unbroken_one(tmp_path, unbroken,
 @pytest.mark.full
 def test_broken_run_with_drop_path_growing_faces_and_exponential_decay_does_too(tmp_path):
     recipe = TINY.replace(epochs=2, small_side_px=16, small_share=0.5, schedule="exponential")
-    recipe = dataclasses.replace(recipe, architecture=dataclasses.replace(recipe.architecture, drop_path=0.3))
+    recipe = dataclasses.replace(
+        recipe,
+        architecture=dataclasses.replace(recipe.architecture, drop_path=0.3),
+        augmentation=dataclasses.replace(recipe.augmentation, open_mouth=0.5),
+    )
     whole = train(tmp_path / "whole", recipe)
     with pytest.raises(Break):
         train(tmp_path / "broken", recipe, break_at(5), save_every_s=0)
