@@ -66,7 +66,7 @@ def read_people(paths: Sequence[Path]) -> dict[str, np.ndarray]:
 
 
 def plan(names: Sequence[str], n_shots: int, seed: int, longest_s: float = 3.0) -> list[Shot]:
-    """Shots of 1.2 s to the longest in an order without the same picture twice in a row; one in eight shows two people."""
+    """Shots of 1.2 s to the longest, never of the same person twice in a row; one in eight shows two people."""
     rng = np.random.default_rng(seed)
     shots: list[Shot] = []
     while len(shots) < n_shots:
@@ -149,7 +149,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("clips", nargs="+", type=Path)
     parser.add_argument("--shots", type=int, default=40, help="in each of the two films")
-    parser.add_argument("--longest-s", type=float, default=3.0, help="seconds of the longest shot; the shortest has 1.2")
+    parser.add_argument("--longest-s", type=float, default=3.0, help="longest shot in seconds; the shortest has 1.2")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="write the figures here")
     options = parser.parse_args()

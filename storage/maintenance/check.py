@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import pyarrow as pa
-
 from storage.delta.object_store import StoragePath
 from storage.delta.relations import read_errors, relation_sql, rows_of, shared_connection
 from storage.delta.tables import committed, count_rows_in, lake_errors, lock, named_files, open_table
