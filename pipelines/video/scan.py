@@ -51,6 +51,8 @@ _AVI_CHUNK_HEAD = 8
 _REORDERED_PACKETS = 32
 #: libav marks a loss in a transport stream on the packet that its parser holds then, one or two before the next.
 _PARSED_AHEAD = 2
+#: Frames further apart than so many usual steps have lost one between them.
+_GAP_STEPS = 1.5
 #: How exact the times of pictures are.
 _PICTURE_TICK_S = 1e-6
 #: Packets that are decoded, at most, to see one frame and the display matrix that it carries.
@@ -359,11 +361,21 @@ def _continue_times(scan: _Scan) -> None:
 
 
 def _trust_before_keys(scan: _Scan) -> None:
-    """Take back the doubt about the last packets before a key frame: where recordings were joined the transport
-    stream's counters begin anew, which libav takes for a loss. A packet that is really cut short fails to decode."""
+    """Take back the doubt about the last packets before a key frame if no frame is missing there.
+
+    Where recordings were joined the transport stream's counters begin anew, which libav takes for a loss. A packet that
+    is really cut short fails to decode.
+    """
+    pts = np.frombuffer(scan.pts, np.int64)
+    rising = np.unique(pts)
+    most = _GAP_STEPS * np.median(np.diff(rising)) if len(rising) > 1 else 0
     for key in np.flatnonzero(np.frombuffer(scan.is_key, bool)).tolist():
         first = max(key - _PARSED_AHEAD, 0)
-        scan.is_corrupt[first:key] = bytes(key - first)
+        if any(scan.is_corrupt[first:key]):
+            around = pts[max(key - _REORDERED_PACKETS // 2, 0) : key + 1]
+            steps = np.diff(rising[(rising >= around.min()) & (rising <= around.max())])
+            if steps.max(initial=0) <= most:
+                scan.is_corrupt[first:key] = bytes(key - first)
 
 
 def _doubt_after_hole(scan: _Scan, stream: VideoStream) -> None:
