@@ -21,7 +21,7 @@ __all__ = ["MIN_FACE_PX", "best_faces", "embed_tracks"]
 #: Below this size faces of different people look too much alike (docs/people.md).
 MIN_FACE_PX = 40.0
 #: A face for each such time that a track is seen, and how many there are at most.
-_FACE_PER_S, _MAX_FACES = 3.0, 4
+_FACE_PER_S, _MAX_FACES = 3.0, 3
 #: Faces that are embedded between two heartbeats.
 _BATCH_FACES = 8
 #: Beyond this size a face shows the network nothing more.
