@@ -66,7 +66,7 @@ def read_people(paths: Sequence[Path]) -> dict[str, np.ndarray]:
 
 
 def plan(names: Sequence[str], n_shots: int, seed: int, longest_s: float = 3.0) -> list[Shot]:
-    """Shots of 1.2 s to the longest, never of the same person twice in a row; one in eight shows two people."""
+    """Shots of 1.2 s to the longest; of more than three people none is shown twice in a row; every eighth shows two."""
     rng = np.random.default_rng(seed)
     shots: list[Shot] = []
     while len(shots) < n_shots:

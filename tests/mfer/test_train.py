@@ -97,6 +97,19 @@ def test_logit_adjustment_leaves_the_shares_of_the_classes_out(tmp_path):
     assert lead[1.0] == pytest.approx(0, abs=0.4)
 
 
+def test_only_neutral_faces_speak(tmp_path):
+    faces = prepared_faces(48)
+    for name, some in (("all", faces), ("not neutral", faces.take(faces.faces.majority != 0))):
+        learned = []
+        for share in (0.0, 1.0):
+            recipe = dataclasses.replace(
+                TINY.replace(epochs=1), augmentation=dataclasses.replace(TINY.augmentation, open_mouth=share)
+            )
+            trained = Trainer(recipe, some, prepared_faces(24, seed=1), tmp_path / f"{name} {share}").run()
+            learned.append(torch.cat([value.flatten() for value in weights(trained).values()]))
+        assert torch.equal(*learned) == (name == "not neutral")
+
+
 def test_every_epoch_is_in_the_log(unbroken):
     folder, trained = unbroken
     lines = [json.loads(line) for line in (folder / "epochs.jsonl").read_text().splitlines()]
