@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.avx2_only import is_hidden
 from flows.revision import code_revision
 
 __all__ = ["add_result", "instruction_sets", "machine", "show_machine"]
@@ -41,7 +42,9 @@ def machine() -> dict[str, Any]:
 
 
 def instruction_sets() -> list[str]:
-    """Those of AVX2, AVX-512, VNNI, bf16 and NEON that the processor has; none where the system does not say."""
+    """Those of AVX2, AVX-512, VNNI, bf16 and NEON that can be used; none where the system does not say."""
+    if is_hidden():
+        return ["AVX2 alone (the others hidden)"]
     flags = {
         flag
         for line in _cpuinfo()

@@ -1,11 +1,13 @@
 """How fast, how large and how steady an analysis is, beside other programs, in one run.
 
     python -m benchmarks.speed [--json FILE] [--part PART ...] [--minutes N] [--quick] [--no-fer]
+    python -m benchmarks.avx2_only python -m benchmarks.speed
 
 Every figure is of a whole process, from its start to the Parquet files: CPU seconds and peak memory as the system
 counts them. Rates are per CPU-second, on one worker; ratios are between processes of this run. The start alone is the
 row "one frame". The parts, all of which run by default:
 
+- scoring: the default model's network alone;
 - rates: one face at 720p and six at 1080p, and the CPU time by stage;
 - peers: others on the same clips. They read a part of a clip, with packages that are installed into folders of their
   own under `.bench/` (7 GB for fer, which brings two frameworks); their start is taken off;
@@ -32,16 +34,19 @@ from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
 
 from benchmarks.clips import FPS, one_face_720p, six_faces_1080p
 from benchmarks.machine import machine, show_machine
 from benchmarks.peers import peer_command
+from pipelines.scoring.lookup import find_model
+from pipelines.scoring.scorer import ScoringNet
 from pipelines.video.encode import write_video
 
 _ROOT = Path(__file__).resolve().parent.parent
 _MFER = str(Path(sys.executable).with_name("mfer"))
 _PEERS = {"plain script": "plain_script.py", "fer": "fer_script.py"}
-_PARTS = ("rates", "peers", "sampling", "growth", "workers", "long")
+_PARTS = ("scoring", "rates", "peers", "sampling", "growth", "workers", "long")
 #: The shortest long video has so many segments, so that two workers have something to share.
 _MIN_SEGMENTS = 6
 _MAX_SEGMENT_S = 300
@@ -175,6 +180,19 @@ class Run:
         return seconds * FPS / (cost.cpu_s - self.start.cpu_s)
 
 
+def scoring(run: Run) -> None:
+    net = ScoringNet(find_model("default"))
+    crop = net.card.crop
+    faces = np.random.default_rng(0).integers(0, 256, (64, crop.channels, crop.side_px, crop.side_px), np.uint8)
+    net(faces)
+    best = 0.0
+    for _ in range(2 if run.quick else 20):
+        before = time.process_time()
+        net(faces)
+        best = max(best, len(faces) / (time.process_time() - before))
+    run.note(f"{net.card.name}: faces per CPU s", round(best))
+
+
 def rates(run: Run) -> None:
     run.note("one frame: CPU s", round(run.start.cpu_s, 2))
     run.note("720p, one face: frames per CPU s", round(run.face_s * FPS / run.face_cost.cpu_s, 1))
@@ -253,7 +271,7 @@ def main() -> None:
     options = parser.parse_args()
     facts = machine()
     print(show_machine(facts), flush=True)
-    parts = dict(zip(_PARTS, (rates, peers, sampling, growth, workers, long), strict=True))
+    parts = dict(zip(_PARTS, (scoring, rates, peers, sampling, growth, workers, long), strict=True))
     with tempfile.TemporaryDirectory() as folder:
         run = Run(Path(folder), options.quick, not options.no_fer, options.minutes)
         for name in options.part or _PARTS:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["OnnxNet", "export", "load_or_export"]
 
 #: Bump when the same weights would give another file.
-_EXPORT_VERSION = 2
+_EXPORT_VERSION = 3
 
 
 class OnnxNet:
