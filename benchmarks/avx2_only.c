@@ -4,6 +4,7 @@
    bits of AVX-512, VNNI, bf16 and AMX are taken out. */
 #define _GNU_SOURCE
 #include <cpuid.h>
+#include <dlfcn.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,11 +22,23 @@ static const unsigned HIDDEN_ECX = 1u << 1 | 1u << 6 | 1u << 11 | 1u << 12 | 1u 
 static const unsigned HIDDEN_EDX =
     1u << 2 | 1u << 3 | 1u << 8 | 1u << 22 | 1u << 23 | 1u << 24 | 1u << 25;
 
-static void answer(int number, siginfo_t *info, void *context) {
+typedef int set_action(int, const struct sigaction *, struct sigaction *);
+
+/* Python's fault handler and others would take the signal away. */
+int sigaction(int number, const struct sigaction *action, struct sigaction *before) {
+    if (number == SIGSEGV && action != NULL) return 0;
+    return ((set_action *)dlsym(RTLD_NEXT, "sigaction"))(number, action, before);
+}
+
+static void set_handler(struct sigaction action) {
+    ((set_action *)dlsym(RTLD_NEXT, "sigaction"))(SIGSEGV, &action, NULL);
+}
+
+static void answer(int, siginfo_t *, void *context) {
     greg_t *registers = ((ucontext_t *)context)->uc_mcontext.gregs;
     const unsigned char *code = (const unsigned char *)registers[REG_RIP];
     if (code[0] != 0x0f || code[1] != 0xa2) { /* a real fault: die of it */
-        signal(number, SIG_DFL);
+        set_handler((struct sigaction){.sa_handler = SIG_DFL});
         return;
     }
     unsigned leaf = registers[REG_RAX], part = registers[REG_RCX], a, b, c, d;
@@ -47,8 +60,7 @@ static void answer(int number, siginfo_t *info, void *context) {
 }
 
 __attribute__((constructor)) static void hide(void) {
-    struct sigaction action = {.sa_sigaction = answer, .sa_flags = SA_SIGINFO | SA_NODEFER};
-    sigaction(SIGSEGV, &action, NULL);
+    set_handler((struct sigaction){.sa_sigaction = answer, .sa_flags = SA_SIGINFO | SA_NODEFER});
     if (syscall(SYS_arch_prctl, ARCH_SET_CPUID, 0) != 0) {
         perror("avx2_only: this machine cannot trap CPUID");
         exit(1);

@@ -172,7 +172,7 @@ def train_model(
         parent=parent.model_id if parent else None,
     )
     card = save_model(out, trained.model, card)
-    model, card = load_model(out)  # the metrics are of the float16 weights that are served
+    model, card = load_model(out)  # the metrics are of the rounded weights that are served
     found = _evaluate(model.to(device), card, report, "report", device, show)
     metrics = _metrics(found, parts, trained, trainer.recipe)
     return save_model(out, model, dataclasses.replace(card, metrics=metrics)), found
