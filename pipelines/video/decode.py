@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -151,19 +152,21 @@ class Decoding:
     def _batches(self, pictures: Iterator[tuple[int, np.ndarray]]) -> Iterator[FrameBatch]:
         """Batches of the frames, uint8 [H,W,3], that could be read."""
         n_read = n_settled = 0  # of the wanted frames: delivered, and delivered or known to be undecodable
-        rgb, taken = self._room(), list[int]()
+        shape = (self.batch_frames, self.video.info.height_px, self.video.info.width_px, 3)
+        rooms = _Rooms(shape)
+        rgb, taken = rooms.take(), list[int]()
         for index, picture in pictures:
             row = int(np.searchsorted(self.frame_index, index))
             ends = self.segment_bounds[(self.segment_bounds > n_settled) & (self.segment_bounds <= row)]
             for end in ends.tolist():  # of the segments before the one that this frame is in
                 yield _batch(self.video, rgb[: len(taken)], taken, self.frame_index[n_settled:end])
-                n_settled, rgb, taken = end, self._room(), []
+                n_settled, rgb, taken = end, rooms.take(), []
             rgb[len(taken)] = picture
             taken.append(index)
             n_read += 1
             if len(taken) == self.batch_frames:
                 yield _batch(self.video, rgb, taken, self.frame_index[n_settled : row + 1])
-                n_settled, rgb, taken = row + 1, self._room(), []
+                n_settled, rgb, taken = row + 1, rooms.take(), []
         if n_read == 0 and not self.may_read_none:
             message = f"none of {len(self.frame_index)} frames could be read; copy or convert the video again"
             raise VideoError("decode_failed", "decode", self.video.info.path, message)
@@ -171,9 +174,23 @@ class Decoding:
             yield _batch(self.video, rgb[: len(taken)], taken, self.frame_index[n_settled:end])
             n_settled, taken = end, []
 
-    def _room(self) -> np.ndarray:
-        height_px, width_px = self.video.info.height_px, self.video.info.width_px
-        return np.empty((self.batch_frames, height_px, width_px, 3), np.uint8)
+
+class _Rooms:
+    """Memory for batches. It is given again once nothing refers to it or to a part of it: fresh pages, which the system
+    clears first, would cost as much as decoding."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self._shape = shape
+        self._rooms = [np.empty(0, np.uint8)]  # the first is never given: it shows how many references a free one has
+
+    def take(self) -> np.ndarray:
+        """uint8 of the shape, whatever it holds."""
+        references = [sys.getrefcount(room) for room in self._rooms]
+        for room, n in zip(self._rooms[1:], references[1:], strict=True):
+            if n == references[0]:
+                return room
+        self._rooms.append(np.empty(self._shape, np.uint8))
+        return self._rooms[-1]
 
 
 def _batch(video: Video, rgb: np.ndarray, frames: list[int], wanted: np.ndarray) -> FrameBatch:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from mfer.errors import ConfigError
+from pipelines.batches import FrameBatch
 from pipelines.errors import VideoError
 from pipelines.video.decode import Video, decode, open_video, sample_frames
 from pipelines.video.decoders import load_decoder, refusal
@@ -284,6 +285,16 @@ for path in sys.argv[1:]:
     n_frames = sum(len(frames) for frames in decode(open_video(path), decoder="pyav"))
     print(n_frames, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
+
+
+def test_frames_that_are_still_in_use_are_never_written_again(clip: Clip) -> None:
+    def batches() -> Iterator[FrameBatch]:
+        return iter(decode(open_video(clip("h264.mp4")), batch_frames=4))
+
+    copies = [batch.rgb[1:2].copy() for batch in batches()]
+    views = [batch.rgb[1:2] for batch in batches()]  # of a part alone
+    np.testing.assert_array_equal(np.concatenate(views), np.concatenate(copies))
+    assert len({batch.rgb.ctypes.data for batch in batches()}) < len(copies), "what is free is used again"
 
 
 @pytest.mark.full
