@@ -16,14 +16,14 @@ from torch.nn import functional as F
 
 from mfer.card import CropContract
 
-__all__ = ["Augmentation", "Perturbation", "mix", "open_mouths"]
+__all__ = ["Augmentation", "Perturbation", "give_mouths", "mix"]
 
 #: What low resolution shrinks a face to; few, so that the faces of a batch share their resizing.
 _LOW_RESOLUTIONS = (0.35, 0.45, 0.55, 0.65, 0.75, 0.85)
 
-#: How an opened mouth moves its surroundings: the share of the opening by which the upper lip is lifted, and where the
-#: movement ends above and below, in half widths of the mouth.
-_LIFT, _NOSE, _CHIN = 0.25, 0.8, 1.8
+#: How far a mouth's surroundings reach up, down and to each side, in half widths of the mouth, and how wide the seam
+#: around them is, in parts of that.
+_NOSE, _CHIN, _CHEEK, _SEAM = 0.75, 1.9, 1.6, 0.4
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Augmentation:
     ``flip``, ``blur``, ``low_resolution`` and ``erase`` are probabilities per face; ``gamma`` and ``contrast`` are
     logarithms of the exponent and the factor, ``brightness`` and ``noise`` in units of the pixels' range 0..1;
     ``mixup`` is the parameter of a beta distribution from which each batch draws one share. ``open_mouth`` is the
-    probability that the mouth of a face that most raters call neutral is opened, as in speech (``open_mouths``).
+    probability that a face that most raters call neutral gets the mouth of a surprised one (``give_mouths``).
     """
 
     flip: float = 0.5
@@ -176,48 +176,47 @@ def _blur(x: Tensor, weight: Tensor) -> Tensor:
     return weight * (padded[..., :-2, :] + padded[..., 2:, :]) + (1 - 2 * weight) * x
 
 
-def open_mouths(x: Tensor, corners: np.ndarray, rng: np.random.Generator) -> Tensor:
-    """Faces float [n,C,S,S] in 0..1 with their mouths opened, as in speech; each by another amount.
+def give_mouths(x: Tensor, corners: np.ndarray, givers: Tensor, their_corners: np.ndarray) -> Tensor:
+    """Faces float [n,C,S,S] with the mouths of others blended in, between nose and chin.
 
-    The lips are drawn apart about the line between the corners, and what they leave is dark, in half of the faces with
-    a row of teeth. The skin between nose and chin is compressed accordingly.
+    A neutral face with the open mouth of a surprised one is a face that speaks.
 
     Args:
-        x: pixels.
-        corners: of the mouths, px [n,2,2], in any order; no face is upside down.
-        rng: draws the amounts.
+        x: pixels in 0..1.
+        corners: of their mouths, px [n,2,2], in any order; no face is upside down.
+        givers: the other faces, float [n,C,S,S], cut by the same contract; a mouth keeps its size.
+        their_corners: of their mouths, px [n,2,2].
     """
-    n, side = len(x), x.shape[-1]
+    side = x.shape[-1]
+    (own, along, half), (other, their_along, their_half) = _mouth_line(corners), _mouth_line(their_corners)
+    half = np.maximum(half, their_half)
 
     def each(values: np.ndarray) -> Tensor:
         return torch.as_tensor(values, dtype=x.dtype, device=x.device)[:, None, None]
 
-    opening, shade, teeth = rng.uniform(0.15, 0.8, n), rng.uniform(0.1, 0.6, n), rng.random(n) < 0.5
-    softness = rng.uniform(0.01, 0.03, n) * side
+    at = torch.arange(side, dtype=x.dtype, device=x.device)
+    dx, dy = at[None, None, :] - each(own[:, 0]), at[None, :, None] - each(own[:, 1])
+    # across from the mouth's middle and down from the line through its corners, px
+    across, down = dx * each(along[:, 0]) + dy * each(along[:, 1]), dy * each(along[:, 0]) - dx * each(along[:, 1])
+    column = each(other[:, 0]) + across * each(their_along[:, 0]) - down * each(their_along[:, 1])
+    row = each(other[:, 1]) + across * each(their_along[:, 1]) + down * each(their_along[:, 0])
+    grid = torch.stack([column, row], 3) * (2 / (side - 1)) - 1
+    given = F.grid_sample(givers, grid, mode="bilinear", padding_mode="border", align_corners=True)
+    above, below = -_NOSE * each(half), _CHIN * each(half)
+    height = (below - above) / 2
+    distance = ((across / (_CHEEK * each(half))) ** 4 + ((down - (above + below) / 2) / height) ** 4) ** 0.25
+    share = ((1 - distance) / _SEAM + 0.5).clamp(0, 1)[:, None]
+    seam = share * (1 - share)
+    brightness = (x * seam).sum((1, 2, 3)) / (given * seam).sum((1, 2, 3)).clamp_min(1e-3)
+    given = (given * brightness.clamp(0.4, 2.5)[:, None, None, None]).clamp(0, 1)
+    return x + share * (given - x)
+
+
+def _mouth_line(corners: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Middle px [n,2], direction [n,2] to the right of the picture and half width px [n] of mouths [n,2,2]."""
     corners = np.take_along_axis(corners, corners[:, :, :1].argsort(1), 1)
     half = np.maximum(np.linalg.norm(corners[:, 1] - corners[:, 0], axis=1) / 2, 1.0)
-    along = (corners[:, 1] - corners[:, 0]) / (2 * half[:, None])
-    centre = corners.mean(1)
-    at = torch.arange(side, dtype=x.dtype, device=x.device)
-    dx, dy = at[None, None, :] - each(centre[:, 0]), at[None, :, None] - each(centre[:, 1])
-    # in half widths of the mouth: across from its middle, and down from the line between the lips
-    across = (dx * each(along[:, 0]) + dy * each(along[:, 1])) / each(half)
-    down = (dy * each(along[:, 0]) - dx * each(along[:, 1])) / each(half)
-    gap = each(opening) * (1 - (across / 0.85) ** 2).clamp_min(0).sqrt()
-    top, bottom = -_LIFT * gap, (1 - _LIFT) * gap
-    above = (down - top) * (_NOSE / (_NOSE + top))
-    below = (down - bottom) * (_CHIN / (_CHIN - bottom))
-    source = torch.where(down < top, above, torch.where(down > bottom, below, torch.zeros_like(down)))
-    source = torch.where((down > -_NOSE) & (down < _CHIN), source, down)
-    moved = (source - down) * each(half)
-    column, row = at[None, None, :] - moved * each(along[:, 1]), at[None, :, None] + moved * each(along[:, 0])
-    grid = torch.stack(torch.broadcast_tensors(column, row), 3) * (2 / (side - 1)) - 1
-    out = F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=True)
-    inside = (gap > 0) * ((gap / 2 - (down - (top + bottom) / 2).abs()) * each(half / softness) + 0.5).clamp(0, 1)
-    at_top = each(teeth) * ((top + 0.3 * gap - down) * each(half / softness) + 0.5).clamp(0, 1)
-    skin = out.mean((1, 2, 3))[:, None, None]
-    shown = skin * (each(shade) + (1.2 - each(shade)) * at_top)
-    return out + inside[:, None] * (shown[:, None] - out)
+    return corners.mean(1), (corners[:, 1] - corners[:, 0]) / (2 * half[:, None]), half
 
 
 def mix(rng: np.random.Generator, alpha: float, *stacks: Tensor) -> tuple[Tensor, ...]:

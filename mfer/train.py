@@ -26,7 +26,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mfer.augment import Perturbation, mix, open_mouths
+from mfer.augment import Perturbation, give_mouths, mix
 from mfer.build import build_network
 from mfer.card import CropContract
 from mfer.crop import align_matrix, normalise, warp_faces
@@ -242,7 +242,7 @@ class Trainer:
         matrix = drawn.of_matrix(align_matrix(faces.landmarks_px[rows], crop), crop)
         pixels = warp_faces(faces.pictures, rows, matrix, crop).float().div_(255)
         target, teacher_prob, majority = self._targets(rows, epoch)
-        if self.recipe.augmentation.open_mouth and "neutral" in faces.faces.class_names:
+        if self.recipe.augmentation.open_mouth and {"neutral", "surprise"} <= set(faces.faces.class_names):
             pixels = self._with_open_mouths(pixels, matrix, rows, target, step)
         x = (drawn.of_pixels(pixels, rng) - crop.mean) / crop.std
         if self.recipe.augmentation.mixup:
@@ -252,15 +252,19 @@ class Trainer:
     def _with_open_mouths(
         self, pixels: Tensor, matrix: np.ndarray, rows: np.ndarray, target: Tensor, step: int
     ) -> Tensor:
-        """Some of the neutral faces speak. Teachers saw their mouths as they were."""
+        """Some of the neutral faces speak, with mouths of surprised ones. Teachers saw their own mouths."""
         rng = np.random.default_rng([self.recipe.optimisation.seed, 3, step])
-        opened = rng.random(len(rows)) < self.recipe.augmentation.open_mouth
-        opened &= target[:, self.train_faces.faces.class_names.index("neutral")].cpu().numpy() > 0.5
-        mouth = self.train_faces.landmarks_px[rows][opened][:, 3:]
-        if opened.any():
-            corners = np.einsum("nij,nkj->nki", matrix[opened][:, :, :2], mouth) + matrix[opened][:, None, :, 2]
-            chosen = torch.as_tensor(opened, device=self.device)
-            pixels[chosen] = open_mouths(pixels[chosen], corners, rng)
+        names, votes = self.train_faces.faces.class_names, target.cpu().numpy()
+        neutral = np.flatnonzero(votes[:, names.index("neutral")] > 0.5)
+        surprised = np.flatnonzero(votes[:, names.index("surprise")] > 0.2)  # also a little: mouths that are half open
+        opened = neutral[rng.random(len(neutral)) < self.recipe.augmentation.open_mouth]
+        if not (len(opened) and len(surprised)):
+            return pixels
+        givers = rng.choice(surprised, len(opened))
+        mouth = self.train_faces.landmarks_px[rows][:, 3:]
+        corners = np.einsum("nij,nkj->nki", matrix[:, :, :2], mouth) + matrix[:, None, :, 2]
+        chosen, others = (torch.as_tensor(of, device=self.device) for of in (opened, givers))
+        pixels[chosen] = give_mouths(pixels[chosen], corners[opened], pixels[others], corners[givers])
         return pixels
 
     def _view(self, rows: np.ndarray, epoch: int) -> np.ndarray:
