@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mfer.augment import Augmentation, Perturbation, mix, open_mouths
+from mfer.augment import Augmentation, Perturbation, give_mouths, mix
 from mfer.card import CropContract
 from mfer.crop import align_matrix, warp_faces
 from tests.labelled import prepared_faces
@@ -151,22 +151,35 @@ def test_a_view_is_the_same_at_another_size_of_the_crop(faces):
     np.testing.assert_array_equal(drawn.take(rows).turn, drawn.turn[rows])
 
 
-def test_a_mouth_opens_between_its_corners_and_nothing_else_of_the_face_moves():
-    side, n = 80, 16
-    face = torch.linspace(0.4, 0.8, side)[None, None, :, None].expand(n, 1, side, side)  # brighter downwards
-    corners = np.broadcast_to(np.array([[25.0, 58.0], [55.0, 58.0]]), (n, 2, 2))
-    opened = open_mouths(face, corners, rng())
-    changed = (opened - face).abs().amax((0, 1)) > 1e-4
+def mouths(n: int, *corners: tuple[float, float]) -> np.ndarray:
+    return np.broadcast_to(np.array(corners), (n, 2, 2))
+
+
+def test_a_given_mouth_changes_nothing_but_the_face_between_nose_and_chin():
+    face = torch.rand(4, 1, 80, 80, generator=torch.Generator().manual_seed(0)) * 0.5 + 0.2
+    own = mouths(4, (25.0, 58.0), (55.0, 58.0))
+    torch.testing.assert_close(give_mouths(face, own, face, own), face)
+    other = face.flip(0)
+    given = give_mouths(face, own, other, own)
+    changed = (given - face).abs().amax((0, 1)) > 1e-4
     rows, columns = np.flatnonzero(changed.any(1)), np.flatnonzero(changed.any(0))
-    assert 58 - 0.8 * 15 - 1 <= rows[0] < 58 < rows[-1] <= 58 + 1.8 * 15 + 1
-    assert 25 <= columns[0] < columns[-1] <= 55
-    assert (opened[:, 0, 59:61, 40].mean(1) < face[:, 0, 59:61, 40].mean(1)).float().mean() > 0.8
-    assert (opened[:, 0, 66, 40] <= face[:, 0, 66, 40] + 1e-4).all()  # what lay higher has moved down
-    torch.testing.assert_close(open_mouths(face, corners[:, ::-1], rng()), opened)  # of a mirrored face
+    assert 58 - 1.3 * 15 <= rows[0] < 58 - 0.5 * 15
+    assert rows[-1] >= 58 + 1.5 * 15 - 4
+    assert 40 - 2.1 * 15 <= columns[0] < columns[-1] <= 40 + 2.1 * 15
+    seam_free = given[:, :, 52:66, 32:48] / other[:, :, 52:66, 32:48]  # the other's pixels, at one brightness
+    assert (seam_free.amax((1, 2, 3)) / seam_free.amin((1, 2, 3)) < 1.001).all()
+    torch.testing.assert_close(give_mouths(face, own[:, ::-1], other, own), given)  # of mirrored faces
+    with_three = [value.expand(-1, 3, -1, -1) for value in (face, other)]
+    torch.testing.assert_close(give_mouths(with_three[0], own, with_three[1], own), given.expand(-1, 3, -1, -1))
 
 
-def test_a_turned_mouth_opens_along_its_own_line(pixels):
-    corners = np.broadcast_to(np.array([[14.0, 26.0], [26.0, 30.0]]), (len(pixels), 2, 2))
-    slanted = (open_mouths(pixels, corners, rng()) - pixels).abs().mean((0, 1))
-    left, right = (slanted[:, at].numpy() @ np.arange(40) / slanted[:, at].sum().item() for at in (17, 23))
-    assert right - left > 1  # px down, over 6 px to the right: the mouth falls by a third
+def test_a_given_mouth_lies_on_the_line_of_the_face_that_gets_it_and_is_as_bright():
+    face, giver = torch.full((2, 1, 80, 80), 0.8), torch.full((2, 1, 80, 80), 0.4)
+    giver[:, :, 49:52, 45:48] = 0  # 10 px right of the middle of its mouth
+    given = give_mouths(
+        face, mouths(2, (40.0, 40.0), (40.0 + 18, 40.0 + 24)), giver, mouths(2, (21.0, 50.0), (51.0, 50.0))
+    )
+    dark = (given[0, 0] < 0.4).nonzero().double().mean(0)  # row, column
+    middle = np.array([52.0, 49.0])
+    np.testing.assert_allclose(dark.numpy() - middle, 10 * np.array([0.8, 0.6]), atol=0.7)
+    assert given.max() == pytest.approx(0.8, abs=1e-3)
