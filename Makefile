@@ -37,10 +37,11 @@ soak: install ## every way of breaking files, lakes and processes, and ten minut
 	$(BIN)/python -m pytest -m "soak or full" tests/storage tests/pipelines tests/flows/test_faults.py
 	$(BIN)/python -m tests.fuzz --seconds 600 --out fuzz_out
 
-# Speed beside a plain script, the faces that are followed against MTCNN on every frame, and a large lake: an hour, and 7 GB for the package fer.
-bench: install ## speed beside a plain script, detection, a large lake: an hour, and 7 GB
+# Speed beside a plain script, the faces that are followed against MTCNN on every frame, and a large lake: two hours, and 7 GB for the package fer.
+bench: install ## speed beside a plain script, detection, a large lake: two hours, and 7 GB
 	$(BIN)/python -m benchmarks.detection --json benchmarks/results/detection.json
 	$(BIN)/python -m benchmarks.speed --json benchmarks/results/speed.json
+	$(BIN)/python -m benchmarks.avx2_only $(BIN)/python -m benchmarks.speed --no-fer --json benchmarks/results/speed_avx2_only.json
 	$(BIN)/python -m benchmarks.scale --rows 10000000 --json benchmarks/results/scale.json
 	$(BIN)/python -m benchmarks.isolation --json benchmarks/results/isolation.json
 	$(BIN)/python -m benchmarks.short_clips --json benchmarks/results/short_clips.json
