@@ -22,9 +22,9 @@ from pipelines.profile import stage
 
 __all__ = ["follow_faces"]
 
-#: Frames since the last key frame are kept for the way back, but not more than so many pixels (144 MB): of 1080p 23
-#: frames, of 4K 5. A detection comes earlier then.
-_KEPT_PIXELS = 48_000_000
+#: Frames since the last key frame are kept for the way back, but not more than so many pixels (216 MB): of 1080p 34
+#: frames, of 4K 8. A detection comes earlier then.
+_KEPT_PIXELS = 72_000_000
 #: Overlap from which a followed and a detected face are the same one.
 _SAME_FACE_IOU = 0.4
 #: Overlap of a face's box with the box before and after one step below which it moves fast: where it was is tried too.
