@@ -107,7 +107,9 @@ class AnalysisOptions:
         least=0,
     )
     runtime: str = _option(
-        "auto", "Runtime of the model: auto is ONNX Runtime on a CPU and PyTorch on a GPU.", choices=RUNTIMES
+        "auto",
+        "Runtime of the model: auto is PyTorch on a GPU, on a CPU ONNX Runtime in int8 where the network allows it.",
+        choices=RUNTIMES,
     )
     device: str = _option("auto", "auto, cpu, cuda or cuda:N.")
     decoder: str = _option(

@@ -51,7 +51,7 @@ class FolderRun:
     ``paths`` are files and folders, ``exclude`` patterns of what to leave out (``pipelines.sources``). With
     ``pictures`` those in folders are analysed, too; with ``sequence`` numbered ones are one video, and ``fps`` of the
     settings is its rate. ``model`` is a name as in ``mfer models list``; ``device`` is ``auto``, ``cpu`` or a CUDA
-    device; ``runtime`` runs the model: ``auto``, ``torch`` or ``onnx``. ``workers`` are processes, each with one video
+    device; ``runtime`` runs the model (``RUNTIMES``). ``workers`` are processes, each with one video
     at a time and within ``limits``; where there are fewer videos than workers, they share the segments of long ones.
     ``stream`` is the number of the video stream to analyse in every file, or ``all``; None: the one that players show.
     ``networks`` are each worker's ``own`` or ``shared``, in one process more that works for all of them; ``auto``

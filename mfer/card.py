@@ -19,6 +19,7 @@ __all__ = [
     "ARCHITECTURES",
     "CARD_FILE",
     "IDENTITY_CROP",
+    "INT8_ARCHITECTURES",
     "MEAN_LANDMARKS_48PX",
     "PRETRAINED_ARCHITECTURES",
     "WEIGHTS_FILE",
@@ -80,6 +81,8 @@ ARCHITECTURES: dict[str, str] = {
 }
 #: MFER on a network that knew faces before, and the networks that teach; see mfer.pretrained.
 PRETRAINED_ARCHITECTURES = ("mfer_faceres", "faceres_mobilenet", "dlib_resnet")
+#: Those of them whose activations are bounded: they can be served in numbers of eight bits (``mfer.int8``).
+INT8_ARCHITECTURES = ("mfer_faceres", "faceres_mobilenet")
 WEIGHTS_FILE = "weights.safetensors"
 CARD_FILE = "card.json"
 _CARD_VERSION = 1

@@ -139,6 +139,13 @@ class ExpressionNetwork(nn.Module):
         """
         return None
 
+    def with_int8(self) -> ExpressionNetwork | None:
+        """A copy that computes mostly in numbers of eight bits, for ONNX Runtime; None of a network that cannot.
+
+        The architectures that can are ``mfer.card.INT8_ARCHITECTURES``.
+        """
+        return None
+
     def load_pretrained(self) -> None:
         """Start from the pretrained weights; a network without such weights keeps its random ones."""
         if (state := self.pretrained_state()) is not None:

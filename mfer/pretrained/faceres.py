@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mfer.card import Architecture
+from mfer.int8 import with_int8
 from mfer.network import DSAttention, ExpressionNetwork, MultiscaleClassifier, SingleClassifier
 from mfer.pretrained.files import FACERES_SHA256, faceres_file, read_verified
 
@@ -78,10 +79,12 @@ class _Block(nn.Module):
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
         super().__init__()
         self.depthwise = _SameConv2d(in_channels, in_channels, 3, stride=stride, groups=in_channels)
+        self.middle = nn.ReLU6()
         self.pointwise = nn.Conv2d(in_channels, channels, 1)
+        self.end = nn.ReLU6()
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu6(self.pointwise(F.relu6(self.depthwise(x))))
+        return self.end(self.pointwise(self.middle(self.depthwise(x))))
 
 
 class FaceresMobileNet(ExpressionNetwork):
@@ -102,6 +105,7 @@ class FaceresMobileNet(ExpressionNetwork):
         self.architecture = architecture
         self.mirror = architecture.mirror
         self.stem = _SameConv2d(3, _STEM_CHANNELS, 3, stride=2)
+        self.stem_end = nn.ReLU6()
         widths = [_STEM_CHANNELS, *(channels for channels, _ in _BLOCKS)]
         self.blocks = nn.ModuleList(
             _Block(before, channels, stride) for before, (channels, stride) in zip(widths[:-1], _BLOCKS, strict=True)
@@ -128,7 +132,7 @@ class FaceresMobileNet(ExpressionNetwork):
         """The maps of blocks 11 [N,512,h,w] and 13 [N,1024,h',w'], after their DS attention."""
         # flipped from RGB; the one channel of a grey face becomes three as it loses three means
         bgr = x.flip(1) * 255 - x.new_tensor(_MEAN_BGR)[:, None, None]
-        x = F.relu6(self.stem(bgr.contiguous(memory_format=torch.channels_last)))
+        x = self.stem_end(self.stem(bgr.contiguous(memory_format=torch.channels_last)))
         found = []
         for i, block in enumerate(self.blocks):
             x = block(x)
@@ -145,6 +149,13 @@ class FaceresMobileNet(ExpressionNetwork):
         sides = [int(side) for side in middle.shape[2:]]
         fields = F.avg_pool2d(middle, [(side + 1) // 2 for side in sides], [side // 2 for side in sides]).flatten(1)
         return self.norm(torch.cat([fields, last.mean((2, 3))], 1))
+
+    def with_int8(self) -> FaceresMobileNet:
+        reads_relu6: list[nn.Conv2d] = []
+        for i, block in enumerate(self.blocks):
+            assert isinstance(block, _Block)
+            reads_relu6 += [block.pointwise] if str(i - 1) in self.attention else [block.depthwise, block.pointwise]
+        return with_int8(self, reads_relu6)
 
     def stage_outputs(self) -> list[nn.Module]:
         found: list[nn.Module] = []

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mfer.card import Card, read_card, verify_model
+from mfer.card import INT8_ARCHITECTURES, Card, read_card, verify_model
 from mfer.errors import ConfigError
 from pipelines.align import align_faces
 from pipelines.batches import AlignedFaces, Detections, ExpressionScores, FrameBatch
@@ -26,6 +26,7 @@ __all__ = ["Scorer", "ScoringNet", "choose_device"]
 
 #: Faces in one pass through the network, on a CPU and on a GPU. docs/performance.md has the table of the first.
 _ROWS_ON_CPU, _ROWS_ON_GPU = 16, 256
+_ONNX_RUNTIMES = ("onnx", "int8")
 #: The library without which no GPU can be used: NVIDIA's driver on Linux and Windows, and AMD's device.
 _GPU_LIBRARIES, _GPU_DEVICES = ("libcuda.so.1", "nvcuda.dll"), ("/dev/kfd",)
 
@@ -63,7 +64,7 @@ class ScoringNet:
     Args:
         folder: a model's folder (weights and card).
         device: ``cpu`` or a CUDA device; there the network runs in bfloat16.
-        runtime: ``torch``, ``onnx`` (ONNX Runtime, on the CPU only), or ``auto``: the quicker of the two.
+        runtime: ``torch``, ``onnx`` or ``int8`` (ONNX Runtime, on the CPU only), or ``auto``: the quickest of them.
 
     Raises:
         ModelError: the folder holds no sound model. ConfigError: the runtime is unavailable on the device.
@@ -71,12 +72,17 @@ class ScoringNet:
 
     def __init__(self, folder: Path, device: str = "cpu", runtime: str = "auto") -> None:
         self._net: Callable[[np.ndarray], tuple[np.ndarray, ...]]
-        if _choose_runtime(runtime, device) == "onnx":
+        chosen = _choose_runtime(runtime, device, folder)
+        if chosen in _ONNX_RUNTIMES:
             self.card = verify_model(folder)
             crop = self.card.crop
             example = np.zeros((2, crop.channels, crop.side_px, crop.side_px), np.uint8)
             self._net = load_or_export(
-                _fingerprint(self.card), lambda: _served(folder), example, ("prob",), rows_at_once=_ROWS_ON_CPU
+                f"{_fingerprint(self.card)}-{chosen}",
+                lambda: _served(folder, chosen == "int8"),
+                example,
+                ("prob",),
+                rows_at_once=_ROWS_ON_CPU,
             )
         else:
             from pipelines.scoring.torch_net import TorchNet  # late: it loads PyTorch
@@ -120,20 +126,31 @@ class Scorer:
         return ExpressionScores(self._net(crops.pixels), self.card.class_names, self.model_id)
 
 
-def _choose_runtime(name: str, device: str) -> str:
+def _choose_runtime(name: str, device: str, folder: Path) -> str:
     if name not in RUNTIMES:
         raise ConfigError(f"runtime is {name!r}; allowed: {', '.join(RUNTIMES)}")
-    if name == "onnx" and device != "cpu":
-        raise ConfigError(f"the runtime onnx runs on the CPU, not on {device}; use --runtime auto or torch")
-    return ("onnx" if device == "cpu" else "torch") if name == "auto" else name
+    if name in _ONNX_RUNTIMES and device != "cpu":
+        raise ConfigError(f"the runtime {name} runs on the CPU, not on {device}; use --runtime auto or torch")
+    if name == "auto" and device != "cpu":
+        return "torch"
+    if name in ("auto", "int8"):
+        network = read_card(folder).architecture.name
+        if network in INT8_ARCHITECTURES:
+            return "int8"
+        if name == "int8":
+            raise ConfigError(f"the network {network} cannot run in int8; use --runtime auto or onnx")
+        return "onnx"
+    return name
 
 
-def _served(folder: Path) -> ServedMFER:
+def _served(folder: Path, int8: bool = False) -> ServedMFER:
     from mfer.checkpoint import load_model  # late: they load PyTorch
     from mfer.network import ServedMFER
 
     model, card = load_model(folder)
-    return ServedMFER(model, card.temperature, card.crop).eval()
+    rounded = model.with_int8() if int8 else model
+    assert rounded is not None
+    return ServedMFER(rounded, card.temperature, card.crop).eval()
 
 
 def _fingerprint(card: Card) -> str:

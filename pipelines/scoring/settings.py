@@ -2,5 +2,6 @@
 
 __all__ = ["RUNTIMES"]
 
-#: What runs the model; ``auto`` is ONNX Runtime on a CPU and PyTorch on a GPU.
-RUNTIMES = ("auto", "torch", "onnx")
+#: What runs the model: PyTorch, or ONNX Runtime in float32 or mostly in numbers of eight bits. ``auto`` is PyTorch on a
+#: GPU, and on a CPU ``int8`` where the network allows it, else ``onnx``.
+RUNTIMES = ("auto", "torch", "onnx", "int8")

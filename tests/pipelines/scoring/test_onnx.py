@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from mfer.card import packaged_models
+from mfer.card import Architecture, Card, CropContract, packaged_models
+from mfer.checkpoint import save_model
+from mfer.classes import EXPRESSIONS
 from mfer.crop import align_matrix
 from mfer.errors import ConfigError, ModelError
+from mfer.network import MFER
 from pipelines.batches import AlignedFaces
 from pipelines.faces.detectors import load_detector
 from pipelines.scoring.scorer import Scorer
@@ -32,12 +35,32 @@ def crops(scorer: Scorer, n_faces: int) -> AlignedFaces:
 
 
 @pytest.mark.parametrize("folder", packaged_models().values(), ids=packaged_models())
-def test_both_runtimes_give_the_same_probabilities(folder: Path) -> None:
+def test_runtimes_give_the_same_probabilities_and_int8_nearly(folder: Path) -> None:
     quick, reference = Scorer(folder, runtime="onnx"), Scorer(folder, runtime="torch")
-    assert quick.model_id == reference.model_id
+    small = Scorer(folder, runtime="int8")
+    assert quick.model_id == reference.model_id == small.model_id
     for n in (0, 1, 33):
         faces = crops(quick, n)
-        np.testing.assert_allclose(quick(faces).prob, reference(faces).prob, atol=1e-4)
+        expected = reference(faces).prob
+        np.testing.assert_allclose(quick(faces).prob, expected, atol=1e-4)
+        assert np.abs(small(faces).prob - expected).max(initial=0) < 0.1
+    every = crops(quick, 120)
+    difference = np.abs(small(every).prob - reference(every).prob)
+    assert 1e-4 < difference.mean() < 0.01  # it is another computation, and close
+    leading = small(every).prob.argmax(1) == reference(every).prob.argmax(1)
+    assert leading.mean() > 0.95
+    np.testing.assert_array_equal(Scorer(folder)(every).prob, small(every).prob)  # what a CPU uses by itself
+
+
+def test_a_network_without_bounds_has_no_int8(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    architecture = Architecture("mfer_atto", in_channels=1, ds="depthwise", stem="conv2", layer_scale=1.0)
+    crop = CropContract(side_px=32)
+    save_model(tmp_path, MFER(architecture).eval(), Card("made", EXPRESSIONS, architecture, crop, 1.0, "", {}, {}, ""))
+    with pytest.raises(ConfigError, match="the network mfer_atto cannot run in int8; use --runtime auto or onnx"):
+        Scorer(tmp_path, runtime="int8")
+    faces = crops(Scorer(tmp_path), 3)
+    np.testing.assert_array_equal(Scorer(tmp_path)(faces).prob, Scorer(tmp_path, runtime="onnx")(faces).prob)
 
 
 def test_an_exported_network_is_used_again_and_made_again_where_it_is_damaged(model: Path, own_cache: Path) -> None:
