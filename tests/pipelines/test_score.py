@@ -33,7 +33,7 @@ SETTINGS = AnalysisSettings(detector=DETECTOR)
 P = [f"p_{name}" for name in EXPRESSIONS]
 #: Of the model of seed 0 and the photograph's face: mean grey level of the crop, and probabilities.
 GOLDEN_MEAN = 146.0737
-GOLDEN = [0.174298, 0.110618, 0.084678, 0.190472, 0.104774, 0.064666, 0.180739, 0.089755]
+GOLDEN = [0.174837, 0.110948, 0.084621, 0.19112, 0.104927, 0.06462, 0.179539, 0.089389]
 POINTS = [f"{point}_{axis}_px" for point in LANDMARKS for axis in "xy"]
 BOX = ["box_x1_px", "box_y1_px", "box_x2_px", "box_y2_px"]
 
