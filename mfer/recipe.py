@@ -30,7 +30,9 @@ class Optimisation:
     pretrained weights. ``feature_loss`` is weighted by ``feature_loss_weight``. ``logit_adjustment`` is a power of the
     classes' shares that the network need not learn, so that rare expressions are told sooner: 0 learns the shares of
     the training faces, 1 learns as if all were equally frequent (Menon et al. 2021, arXiv:2007.07314). For the first
-    ``small_share`` of the epochs faces of ``small_side_px`` are used, which is quicker (0: never).
+    ``small_share`` of the epochs faces of ``small_side_px`` are used, which is quicker (0: never). ``keep_initial`` is
+    the share of the weights that training began with in the mean that it ends with, which keeps more of what these knew
+    of other faces (Wortsman et al. 2022, arXiv:2109.01903).
     """
 
     epochs: int = 30
@@ -52,6 +54,7 @@ class Optimisation:
     clip_norm: float = 5.0
     small_side_px: int = 0
     small_share: float = 0.0
+    keep_initial: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -66,6 +69,8 @@ class Optimisation:
             raise ConfigError("epochs, batch_size and learning_rate must be positive")
         if not 0 <= self.logit_adjustment <= 1:
             raise ConfigError(f"optimisation logit_adjustment is {self.logit_adjustment}; allowed: 0 (off) to 1")
+        if not 0 <= self.keep_initial < 1:
+            raise ConfigError(f"optimisation keep_initial is {self.keep_initial}; allowed: 0 (off) to below 1")
         if not 0 < self.layer_decay <= 1:
             raise ConfigError(f"optimisation layer_decay is {self.layer_decay}; allowed: above 0, up to 1 (off)")
 

@@ -118,6 +118,8 @@ class Trainer:
         recipe = dataclasses.replace(
             recipe, architecture=dataclasses.replace(recipe.architecture, n_classes=len(train.faces.class_names))
         )
+        if recipe.optimisation.keep_initial and initial is None:
+            raise ConfigError("keep_initial is for a training that begins with a model's weights; give --initial")
         if predictions is not None and len(predictions.labelled) > len(train):
             raise ConfigError(f"the teachers saw {len(predictions.labelled)} faces and {len(train)} are to be learned")
         self.recipe = recipe
@@ -132,6 +134,7 @@ class Trainer:
         opt = recipe.optimisation
         torch.manual_seed(opt.seed)
         self.model = build_network(recipe.architecture)
+        self.initial = initial or {}
         if initial is not None:
             self.model.load_state_dict(initial, strict=True)
         elif not (folder / _STATE_FILE).exists():
@@ -191,12 +194,15 @@ class Trainer:
     def _choose(self) -> Trained:
         """The best epoch or the last one, whichever is better as it is served, on the selection half.
 
-        They can only change places where the epochs were measured without the recipe's mirror images.
+        They can only change places where the epochs were measured without the recipe's mirror images, or its share of
+        the weights that training began with.
         """
+        kept = self.recipe.optimisation.keep_initial
         crops, majority = self.valid_faces.crops(self.recipe.crop), self.valid_faces.faces.majority
         last = {k: v.clone() for k, v in self.average.state_dict().items()}
         found = []
-        for epoch, weights in ((len(self.reports) - 1, last), (self.best_epoch, self.best)):
+        for epoch, learned in ((len(self.reports) - 1, last), (self.best_epoch, self.best)):
+            weights = {k: v.lerp(self.initial[k].to(v), kept) if kept else v for k, v in learned.items()}
             self.average.load_state_dict(weights)
             logits = predict_logits(self.average, crops, self.recipe.crop)
             found.append((float((logits.argmax(1) == majority).mean()), epoch, logits, weights))
@@ -427,9 +433,12 @@ def _cross_entropy(head_logits: Tensor, target: Tensor) -> Tensor:
 
 
 def _what_is_learned(recipe: Recipe) -> Recipe:
-    """The recipe without what changes no weight: a finished run may be measured with mirror images and without."""
+    """The recipe without what a finished run may change: mirror images, and what it keeps of its first weights."""
     return dataclasses.replace(
-        recipe, description="", architecture=dataclasses.replace(recipe.architecture, mirror=False)
+        recipe,
+        description="",
+        architecture=dataclasses.replace(recipe.architecture, mirror=False),
+        optimisation=dataclasses.replace(recipe.optimisation, keep_initial=0.0),
     )
 
 

@@ -223,6 +223,26 @@ def test_training_goes_on_from_given_weights(tmp_path, unbroken):
         Trainer(TINY, prepared_faces(48), prepared_faces(24), tmp_path, initial={})
 
 
+def test_a_finished_run_may_keep_a_share_of_its_first_weights(tmp_path, unbroken):
+    initial = weights(unbroken[1])
+    faces = prepared_faces(48), prepared_faces(24, seed=1)
+
+    def ended(**changed):
+        return Trainer(TINY.replace(epochs=1, **changed), *faces, tmp_path, initial=initial).run()
+
+    learned = weights(ended())
+    state = tmp_path / "state.safetensors"
+    before = state.stat().st_mtime_ns
+    mixed = weights(ended(keep_initial=0.25))
+    assert state.stat().st_mtime_ns == before  # nothing was trained
+    for name, value in mixed.items():
+        torch.testing.assert_close(value, 0.75 * learned[name] + 0.25 * initial[name])
+    with pytest.raises(ConfigError, match="keep_initial is for a training that begins with a model's weights"):
+        Trainer(TINY.replace(keep_initial=0.25), *faces, tmp_path)
+    with pytest.raises(ConfigError, match="keep_initial is 1; allowed: 0"):
+        TINY.replace(keep_initial=1)
+
+
 def test_faces_that_cannot_be_trained_on_are_refused(tmp_path):
     some = prepared_faces(8)
     other = dataclasses.replace(some, faces=some.faces.with_classes(("happiness", "neutral", "surprise", "sadness")))
