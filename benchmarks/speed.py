@@ -44,6 +44,7 @@ from pipelines.scoring.scorer import ScoringNet
 from pipelines.video.encode import write_video
 
 _ROOT = Path(__file__).resolve().parent.parent
+_MEASURED = Path(__file__).with_name("measured.py")
 _MFER = str(Path(sys.executable).with_name("mfer"))
 _PEERS = {"plain script": "plain_script.py", "fer": "fer_script.py"}
 _PARTS = ("scoring", "rates", "peers", "sampling", "growth", "workers", "long")
@@ -64,23 +65,24 @@ class Cost:
 
 def cost_of(command: list[str], env: dict[str, str] | None = None, cores: int | None = None) -> Cost:
     """Run a command to its end, on so many cores at most; its children count."""
-    started = time.monotonic()
     everywhere = os.sched_getaffinity(0)
-    with tempfile.TemporaryFile() as output:
+    with tempfile.TemporaryDirectory() as folder:
+        result = Path(folder) / "cost.json"
+        started = time.monotonic()
         os.sched_setaffinity(0, sorted(everywhere)[:cores])  # the child inherits it
         process = subprocess.Popen(
-            command,
+            [sys.executable, "-I", _MEASURED, result, *command],
             env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(_ROOT), **(env or {})},
-            stdout=output,
+            stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            text=True,
         )
         os.sched_setaffinity(0, everywhere)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        output.seek(0)
+        output, _ = process.communicate()
+        wall_s = time.monotonic() - started
         if process.returncode:
-            raise RuntimeError(f"{command} ended with {process.returncode}: {output.read().decode()[-2000:]}")
-    return Cost(usage.ru_utime + usage.ru_stime, time.monotonic() - started, usage.ru_maxrss / 1024)
+            raise RuntimeError(f"{command} ended with {process.returncode}: {output[-2000:]}")
+        return Cost(wall_s=wall_s, **json.loads(result.read_text()))
 
 
 def analyze(*videos: Path, workers: int = 1, cores: int | None = None, options: Sequence[str] = ()) -> Cost:
