@@ -33,7 +33,7 @@ ROOM_MAY_IMPORT = {
     },
     "flows/prefect_flows": {f"flows/{name}.py" for name in ("analysis_options", "analyze", "refresh", "run")},
     "flows/workers": {"flows/run.py"},
-    "mfer/pretrained": {f"mfer/{name}.py" for name in ("card", "errors", "network")},
+    "mfer/pretrained": {f"mfer/{name}.py" for name in ("card", "errors", "int8", "network")},
     "pipelines/video": {f"pipelines/{name}.py" for name in ("batches", "errors", "heartbeat")},
     "pipelines/faces": {
         "pipelines/align.py",

@@ -11,19 +11,22 @@ from mfer.recipe import Recipe
 torch.set_num_threads(1)
 
 
-@pytest.mark.parametrize("bits", [7, 8])
-def test_weights_are_whole_steps_of_their_channel_and_near_what_they_were(bits):
-    weight = torch.randn(64, 1, 3, 3, generator=torch.Generator().manual_seed(0))
+@pytest.mark.parametrize("in_pairs", [False, True])
+@pytest.mark.parametrize("shape", [(64, 1, 3, 3), (64, 48, 1, 1), (64, 7, 1, 1)])
+def test_weights_are_whole_steps_of_their_channel_and_near_what_they_were(shape, in_pairs):
+    weight = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     weight[5], weight[6] = 0, weight[6] * 1e-6
-    rounded, step = round_weights(weight, bits)
-    whole = (rounded / step[:, None, None, None]).double()
-    assert (whole - whole.round()).abs().max() < 1e-3
-    assert whole.round().abs().max() == 2 ** (bits - 1) - 1
-    assert ((rounded - weight).abs().amax((1, 2, 3)) <= 0.41 * weight.abs().amax((1, 2, 3)) + 1e-9).all()
-    nearest = weight.abs().amax((1, 2, 3), keepdim=True).clamp_min(1e-9) / (2 ** (bits - 1) - 1)
-    plain = (weight / nearest).round() * nearest
-    sums, plain_sums = ((value - weight).sum((1, 2, 3)).abs().mean() for value in (rounded, plain))
-    assert sums < 0.75 * plain_sums  # errors of one sign would add up over pixels that are alike
+    rounded, step = round_weights(weight, in_pairs)
+    exact = (rounded / step[:, None, None, None]).double()
+    whole = exact.round()
+    assert (exact - whole).abs().max() < 1e-3
+    assert 100 < whole.abs().max() <= 127
+    pairs = torch.nn.functional.pad(whole.flatten(1).abs(), (0, whole[0].numel() % 2)).reshape(64, -1, 2).sum(2)
+    assert (pairs.max() * 255 < 2**15) == in_pairs  # AVX2 adds two products in 16 bits
+    sums, plain_sums = (
+        (value - weight).sum((1, 2, 3)).abs().mean() for value in (rounded, (weight / step[0]).round() * step[0])
+    )
+    assert sums < 0.5 * plain_sums  # errors of one sign would add up over pixels that are alike
 
 
 @torch.inference_mode()
