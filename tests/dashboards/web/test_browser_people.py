@@ -122,8 +122,11 @@ def test_the_page_of_a_picture_shows_nothing_that_needs_time(page: Page) -> None
 
     page.find("h1").click()
     page.key("?")
+    page.until(lambda: "exclude" in page.find("#key-help").text, "the keys")
     assert "5 seconds" not in page.find("#key-help").text
     page.driver.execute_script("document.getElementById('key-help').close()")
+    page.until(lambda: not page.js("document.activeElement.closest('dialog')"), "the keys to be gone")
+    page.find("h1").click()
     faces = f"SELECT count(*) AS n FROM scores WHERE video_id = '{video_id}'"
     page.key("x")
     page.until(lambda: "exclude" in page.find("#edit-list").text, "the exclusion")
