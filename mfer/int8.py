@@ -17,10 +17,8 @@ from torch.nn.utils import parametrize
 
 __all__ = ["round_weights", "with_int8"]
 
+#: Steps of an activation, and of a weight to either side of 0.
 _STEPS, _MOST = 255, 127
-# Without VNNI an AVX2 processor adds the products of two neighbouring inputs in 16 bits: the two weights, without their
-# signs, may come to 128 (128 * 255 still fits), or to 127 before they are rounded. Its routine for depthwise
-# convolutions adds in 32 bits.
 #: What the error of a channel's sum counts beside those of its weights: ReLU6 gives no negative numbers, and
 #: neighbouring pixels are alike, so errors of one sign add up. It halves what probabilities move by.
 _SUM_WEIGHT = 10.0
@@ -77,7 +75,8 @@ def with_int8(network: Network, reads_relu6: list[nn.Conv2d]) -> Network:
 def round_weights(weight: Tensor, in_pairs: bool) -> tuple[Tensor, Tensor]:
     """Near weights [O,...] of eight bits with one step per output channel, and the steps [O].
 
-    With ``in_pairs`` neighbouring weights come to 128 steps at most.
+    With ``in_pairs`` neighbouring weights come to 128 steps at most, without their signs: an AVX2 processor that lacks
+    VNNI adds two products in 16 bits, where 128 * 255 still fits. Depthwise convolutions are added in 32 bits.
     """
     rows = weight.flatten(1).double()
     size = rows.abs()
