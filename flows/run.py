@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -24,24 +25,31 @@ class ProcessLimits:
     """What a worker process may take before it is killed.
 
     ``start_s``: to load libraries and networks (the first run of all also exports them). ``open_s`` and
-    ``progress_s``: without a heartbeat while a file is opened, and while its frames are read and scored. Writing
-    to the lake has no deadline: it may have to wait for others. ``memory_mb`` of resident memory; None is four fifths
+    ``progress_s``: without a heartbeat while a file is opened, and while its frames are read and scored. ``commit_s``:
+    for one commit to the lake, which may have to wait for others. ``memory_mb`` of resident memory; None is four fifths
     of the machine's, shared among the workers.
     """
 
     start_s: float = 600.0
     open_s: float = 60.0
     progress_s: float = 120.0
+    commit_s: float = 900.0
     memory_mb: int | None = None
 
     def __post_init__(self) -> None:
-        if not (self.start_s > 0 and self.open_s > 0 and self.progress_s > 0 and (self.memory_mb or 1) > 0):
+        if min(self.start_s, self.open_s, self.progress_s, self.commit_s, self.memory_mb or 1) <= 0:
             raise ConfigError(f"limits of worker processes must be above 0, got {self}")
 
     def silence_s(self, phase: Phase) -> float:
         """Seconds that a process may go without a heartbeat."""
-        limits = {Phase.START: self.start_s, Phase.OPEN: self.open_s, Phase.WORK: self.progress_s}
-        return limits.get(phase, float("inf"))
+        limits = {
+            Phase.START: self.start_s,
+            Phase.IDLE: math.inf,
+            Phase.OPEN: self.open_s,
+            Phase.WORK: self.progress_s,
+            Phase.COMMIT: self.commit_s,
+        }
+        return limits[phase]
 
 
 @dataclass(frozen=True)

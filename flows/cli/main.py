@@ -317,7 +317,7 @@ def evaluate(
 @click.option("--out", type=click.Path(path_type=Path), default=Path("demo_out"), show_default=True)
 @plain_errors
 def demo(out: Path) -> None:
-    """Analyse a talking face and a photograph, run three SQL queries and draw a timeline.
+    """Analyse a woman who cries and laughs, and a photograph, run three SQL queries and draw a timeline.
 
     Everything comes with installed packages; nothing is downloaded.
     """

@@ -34,6 +34,12 @@ _LOG_CHARS = 4_000
 #: prctl(2): the signal that the kernel sends when the thread that started this process ends.
 _PR_SET_PDEATHSIG = 1
 _STATUS_BYTES = 8 * 5
+_DOING = {
+    Phase.START: "loading",
+    Phase.OPEN: "opening the file",
+    Phase.WORK: "reading and scoring frames",
+    Phase.COMMIT: "writing to the lake",
+}
 
 
 class SharedStatus:
@@ -135,8 +141,7 @@ class WatchedProcess:
         self._silent_s = 0.0 if n_heartbeats != self._n_heartbeats else self._silent_s + elapsed_s
         self._n_heartbeats = n_heartbeats
         if self._silent_s > limits.silence_s(phase):
-            doing = {Phase.START: "loading", Phase.OPEN: "opening the file"}.get(phase, "reading and scoring frames")
-            return "hung", f"no heartbeat for {limits.silence_s(phase):.0f} s while {doing}"
+            return "hung", f"no heartbeat for {limits.silence_s(phase):.0f} s while {_DOING[phase]}"
         try:
             used_mb = psutil.Process(self.process.pid).memory_info().rss / 2**20
         except psutil.Error:  # it is gone: its connection shows that

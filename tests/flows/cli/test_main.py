@@ -461,10 +461,10 @@ def test_default_model_is_the_one_in_production(stocked: Path, tmp_path: Path) -
 @pytest.mark.skipif(not packaged_models(), reason="the demo uses the package's model, and there is none yet")
 def test_demo_answers_three_questions_and_draws_a_timeline(tmp_path: Path) -> None:
     output = mfer("demo", "--out", tmp_path / "demo").stdout
-    assert "analysed 2 videos, 0 were done before; 195 frames, " in output
+    assert "analysed 2 videos, 0 were done before; 547 frames, " in output
     assert output.count('  mfer sql "SELECT ') == 3
     assert "astronaut.mp4" in output
-    assert "carphone.mp4" in output
+    assert "crying.mp4" in output
     assert (tmp_path / "demo" / "timeline.png").read_bytes().startswith(b"\x89PNG")
     again = mfer("demo", "--out", tmp_path / "demo").stdout
     assert "analysed 0 videos, 2 were done before" in again

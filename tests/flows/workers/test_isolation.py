@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
@@ -18,6 +19,7 @@ import pytest
 from flows.analyze import analyze_folder
 from flows.run import FolderRun, ProcessLimits, Progress, RunSummary
 from mfer.errors import ConfigError
+from pipelines.heartbeat import Phase
 from pipelines.settings import AnalysisSettings, DetectorSettings
 from storage.lake import Lake
 from storage.records import VideoOutcome
@@ -100,10 +102,18 @@ def test_video_that_kills_its_process_twice_has_failed_and_costs_no_other(
 def test_process_that_hangs_is_killed_after_its_time_and_the_video_tried_again(
     tmp_path: Path, model: Path, folder: Path
 ) -> None:
-    summary = analyze(tmp_path / "lake", model, folder, progress=Strike(psutil.Process.suspend), progress_s=15)
+    summary = analyze(
+        tmp_path / "lake", model, folder, progress=Strike(psutil.Process.suspend), progress_s=15, commit_s=15
+    )
     assert [outcome.status for outcome in summary.outcomes] == ["ok", "ok"]
-    assert "at the first attempt: hung, no heartbeat for 15 s while reading" in summary.outcomes[0].message
+    hung = "at the first attempt: hung, no heartbeat for 15 s while (reading and scoring frames|writing to the lake)"
+    assert re.search(hung, summary.outcomes[0].message)
     assert not run_processes()
+
+
+def test_work_of_every_kind_has_a_deadline() -> None:
+    endless = [phase for phase in Phase if math.isinf(ProcessLimits().silence_s(phase))]
+    assert endless == [Phase.IDLE]
 
 
 @pytest.mark.full
