@@ -56,7 +56,8 @@ def decode(
 
     Args:
         video: what ``open_video`` returned.
-        every, fps: which frames to take, see ``sample_frames``; the others are never turned into RGB.
+        every, fps: which frames to take, see ``sample_frames``; the others are never turned into RGB, nor decoded where no other
+            frame refers to them.
         batch_frames: frames in a batch, at most; large frames make smaller batches (``BATCH_BYTES``).
         decoder: ``auto`` takes PyAV, and Pillow for pictures. ``decord`` and ``torchcodec`` are right on files that are
             not damaged and that a scan of the packets verified: they show patched pictures without a word. decord is no
@@ -86,7 +87,8 @@ def decode(
     frame_index = sample_frames(video, every=every, fps=fps)
     batch_frames = max(1, min(batch_frames, BATCH_BYTES // (3 * video.info.width_px * video.info.height_px)))
     bounds = _segment_bounds(video.pts_s[frame_index], segment_s, video.tick_s)
-    return Decoding(video, frame_index, bounds, batch_frames, threads, decoder_name(decoder, video), device)
+    name = decoder_name(decoder, video)
+    return Decoding(video, frame_index, bounds, batch_frames, threads, name, device, sampled=frame_index)
 
 
 def _segment_bounds(time_s: np.ndarray, segment_s: float, tick_s: float) -> np.ndarray:
@@ -106,6 +108,7 @@ class Decoding:
 
     ``frame_index`` int64 [S] are the frames that are wanted; segment k of n holds its rows ``segment_bounds[k]`` to
     ``segment_bounds[k + 1]``, int64 [n+1]. ``decoder`` is the one in use, and ``device`` where torchcodec decodes.
+    ``sampled`` int64 are the frames that are wanted of the whole video, where this is a part of it.
     Frames that could not be read come as ``undecodable_index`` of the batches; with ``may_read_none`` that may be all.
     """
 
@@ -117,6 +120,7 @@ class Decoding:
     decoder: str
     device: str = "cpu"
     may_read_none: bool = False
+    sampled: np.ndarray | None = None
 
     @property
     def n_segments(self) -> int:
@@ -140,9 +144,10 @@ class Decoding:
     def __iter__(self) -> Iterator[FrameBatch]:
         decoder = load_decoder(self.decoder, self.video)
         try:
-            yield from self._batches(
-                decoder.read(self.video, self.frame_index, threads=self.threads, device=self.device)
+            pictures = decoder.read(
+                self.video, self.frame_index, threads=self.threads, device=self.device, sampled=self.sampled
             )
+            yield from self._batches(pictures)
         except DecoderMismatchError as mismatch:
             raise _refused(self.video, self.decoder, f"it read it wrongly: {mismatch}") from mismatch
         except MemoryError as error:

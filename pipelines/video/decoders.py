@@ -45,13 +45,21 @@ class Decoder(Protocol):
         """Why it must not read a file, beyond ``Video.doubt``."""
 
     def read(
-        self, video: Video, frame_index: np.ndarray, *, threads: int, device: str
+        self,
+        video: Video,
+        frame_index: np.ndarray,
+        *,
+        threads: int,
+        device: str,
+        sampled: np.ndarray | None = None,
     ) -> Iterator[tuple[int, np.ndarray]]:
         """Yield (index, upright RGB uint8 [H,W,3] with square pixels) of the wanted frames that can be read, in order.
 
         Args:
             frame_index: int64 [S], rising.
             threads, device: of the decoder, where it has a choice.
+            sampled: int64, rising, all frames of the video that some reader wants, of which ``frame_index`` are a part;
+                None: every frame. The others need not be decoded. What is damaged reads the same in every part.
 
         Raises:
             DecoderMismatchError: it failed as a whole, or its frames are not those of the packets.

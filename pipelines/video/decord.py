@@ -38,7 +38,13 @@ class DecordDecoder:
         return None
 
     def read(
-        self, video: Video, frame_index: np.ndarray, *, threads: int = 1, device: str = "cpu"
+        self,
+        video: Video,
+        frame_index: np.ndarray,
+        *,
+        threads: int = 1,
+        device: str = "cpu",
+        sampled: np.ndarray | None = None,
     ) -> Iterator[tuple[int, np.ndarray]]:
         """See ``Decoder.read``; ``threads`` and ``device`` are ignored."""
         yield from zip(frame_index.tolist(), _read(video, frame_index), strict=True)

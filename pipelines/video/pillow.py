@@ -28,7 +28,13 @@ class PillowDecoder:
         return None if video.pictures else "it is no picture"
 
     def read(
-        self, video: Video, frame_index: np.ndarray, *, threads: int = 1, device: str = "cpu"
+        self,
+        video: Video,
+        frame_index: np.ndarray,
+        *,
+        threads: int = 1,
+        device: str = "cpu",
+        sampled: np.ndarray | None = None,
     ) -> Iterator[tuple[int, np.ndarray]]:
         """See ``Decoder.read``; raises VideoError where the only picture is damaged."""
         wanted = [(int(index), where) for index in frame_index if (where := video.pictures[index]) is not None]

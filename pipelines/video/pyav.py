@@ -17,6 +17,9 @@ from pipelines.video.shapes import draw, shape_at
 
 __all__ = ["PyavDecoder", "key_distance", "read_few"]
 
+#: Codecs of which libav passes over frames that nothing refers to, with the same pictures of all others (tests).
+_SKIPS_UNREFERENCED = ("h264", "hevc")
+
 
 class PyavDecoder:
     """Follows ``pipelines.video.decoders.Decoder``."""
@@ -31,14 +34,20 @@ class PyavDecoder:
         return "it is a picture" if video.pictures else None
 
     def read(
-        self, video: Video, frame_index: np.ndarray, *, threads: int = 1, device: str = "cpu"
+        self,
+        video: Video,
+        frame_index: np.ndarray,
+        *,
+        threads: int = 1,
+        device: str = "cpu",
+        sampled: np.ndarray | None = None,
     ) -> Iterator[tuple[int, np.ndarray]]:
         """See ``Decoder.read``; ``device`` is ignored."""
-        return _read(video, frame_index, threads)
+        return _read(video, frame_index, threads, unwanted=_unwanted_packets(video, sampled))
 
 
 def _read(
-    video: Video, frame_index: np.ndarray, threads: int, needed: np.ndarray | None = None
+    video: Video, frame_index: np.ndarray, threads: int, *, unwanted: np.ndarray, needed: np.ndarray | None = None
 ) -> Iterator[tuple[int, np.ndarray]]:
     """``needed`` bool [P]: the packets to decode; None: all from the key frame before the first wanted frame on."""
     wanted = np.zeros(video.info.n_frames, dtype=bool)
@@ -47,7 +56,7 @@ def _read(
     last_index = -1
     if needed is None:
         needed = np.arange(len(video.frame_of_packet)) >= _first_packet(video, int(frame_index[0]))
-    for position, frame in _decoded_frames(video, tally, threads, needed):
+    for position, frame in _decoded_frames(video, tally, threads, needed, unwanted):
         index, is_good = tally.judge(position, frame)
         if index <= last_index:
             continue  # hidden by an edit list, or shown again by the decoder
@@ -75,14 +84,15 @@ def read_few(video: Video, frame_index: np.ndarray) -> Iterator[tuple[int, np.nd
     """
     if not len(frame_index):
         return
+    unwanted = _unwanted_packets(video, frame_index)
     if not video.exact_pts:
-        yield from _read(video, frame_index, 1)
+        yield from _read(video, frame_index, 1, unwanted=unwanted)
         return
     needed = np.zeros(len(video.frame_of_packet) + 1, dtype=int)  # +1 where a span begins, -1 behind its end
     for first, last in _spans(video, frame_index):
         needed[first] += 1
         needed[last + 1] -= 1
-    yield from _read(video, frame_index, 1, np.cumsum(needed[:-1]) > 0)
+    yield from _read(video, frame_index, 1, unwanted=unwanted, needed=np.cumsum(needed[:-1]) > 0)
 
 
 def key_distance(video: Video, frame_index: np.ndarray) -> np.ndarray:
@@ -125,11 +135,25 @@ def _first_packet(video: Video, first_frame: int) -> int:
     return int(keys[-2]) if len(keys) > 1 else 0
 
 
-def _decoded_frames(video: Video, tally: _Tally, threads: int, needed: np.ndarray) -> Iterator[tuple[int, VideoFrame]]:
+def _unwanted_packets(video: Video, sampled: np.ndarray | None) -> np.ndarray:
+    """Packets of frames that are not sampled, bool [P]; none where frames have to be counted.
+
+    Nor where packets are damaged or missing: a decoder that finds an error in one frame tells of others before it.
+    """
+    frame_of = video.frame_of_packet
+    is_whole = video.exact_pts and not video.n_missing and not video.is_corrupt.any()
+    if sampled is None or not is_whole or video.info.codec not in _SKIPS_UNREFERENCED:
+        return np.zeros(len(frame_of), dtype=bool)
+    return (frame_of >= 0) & ~np.isin(frame_of, sampled)
+
+
+def _decoded_frames(
+    video: Video, tally: _Tally, threads: int, needed: np.ndarray, unwanted: np.ndarray
+) -> Iterator[tuple[int, VideoFrame]]:
     """Yield each decoded frame with the position of its packet; a packet that fails does not end the video.
 
     Packets that are not ``needed`` are read and passed over: seeking lands where a container's index says, which is not
-    always where it should.
+    always where it should. ``unwanted`` ones are decoded only if others refer to them.
     """
     n_packets = len(video.frame_of_packet)
     with open_container(video.info.path) as container:
@@ -150,6 +174,7 @@ def _decoded_frames(video: Video, tally: _Tally, threads: int, needed: np.ndarra
                 continue
             is_open = True
             packet.opaque = position
+            context.skip_frame = "NONREF" if unwanted[position] else "DEFAULT"
             packet.is_corrupt = bool(video.is_corrupt[position])  # else the decoder hands libav's own doubt on
             try:
                 frames = context.decode(packet)

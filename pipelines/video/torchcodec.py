@@ -37,7 +37,13 @@ class TorchcodecDecoder:
         return None
 
     def read(
-        self, video: Video, frame_index: np.ndarray, *, threads: int = 1, device: str = "cpu"
+        self,
+        video: Video,
+        frame_index: np.ndarray,
+        *,
+        threads: int = 1,
+        device: str = "cpu",
+        sampled: np.ndarray | None = None,
     ) -> Iterator[tuple[int, np.ndarray]]:
         """See ``Decoder.read``; ``threads`` is ignored.
 

@@ -70,9 +70,10 @@ def test_awkward_file_is_read_rightly_or_says_what_is_missing(kind: Kind, tmp_pa
     [pytest.param(kind, marks=pytest.mark.full if kind.heavy else ()) for kind in CORPUS if not kind.code],
     ids=lambda k: k.name,
 )
-def test_segment_read_by_itself_is_that_of_the_whole_file(kind: Kind, tmp_path: Path) -> None:
+@pytest.mark.parametrize("every", [1, 3])
+def test_segment_read_by_itself_is_that_of_the_whole_file(kind: Kind, tmp_path: Path, every: int) -> None:
     """Also in damaged files, although the whole has seen the decoder stumble before."""
-    whole = decode(open_video(kind.make(tmp_path / kind.name)), batch_frames=4, segment_s=0.3)
+    whole = decode(open_video(kind.make(tmp_path / kind.name)), every=every, batch_frames=4, segment_s=0.3)
     batches = list(whole)
     settled = np.sort(np.concatenate([[*batch.frame_index, *batch.undecodable_index] for batch in batches]))
     assert settled.tolist() == whole.frame_index.tolist()

@@ -20,7 +20,13 @@ class ToyDecoder:
         return "it is a toy" if video.info.n_frames > 100 else None
 
     def read(
-        self, video: Video, frame_index: np.ndarray, *, threads: int, device: str
+        self,
+        video: Video,
+        frame_index: np.ndarray,
+        *,
+        threads: int,
+        device: str,
+        sampled: np.ndarray | None = None,
     ) -> Iterator[tuple[int, np.ndarray]]:
         wanted = set(frame_index.tolist())
         with av.open(str(video.info.path)) as container:
