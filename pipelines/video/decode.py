@@ -56,8 +56,8 @@ def decode(
 
     Args:
         video: what ``open_video`` returned.
-        every, fps: which frames to take, see ``sample_frames``; the others are never turned into RGB, nor decoded where no other
-            frame refers to them.
+        every, fps: which frames to take, see ``sample_frames``; the others are never turned into RGB, nor decoded where
+            no other frame refers to them.
         batch_frames: frames in a batch, at most; large frames make smaller batches (``BATCH_BYTES``).
         decoder: ``auto`` takes PyAV, and Pillow for pictures. ``decord`` and ``torchcodec`` are right on files that are
             not damaged and that a scan of the packets verified: they show patched pictures without a word. decord is no

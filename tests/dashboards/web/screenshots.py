@@ -1,7 +1,8 @@
 """Pictures of every page of the dashboard, for people to look at: `python -m tests.dashboards.web.screenshots FOLDER`.
 
-Analyses what comes with installed packages (a photograph and a talking man, side by side, alone and in pieces), a
-black clip and a file that is no video, and leaves the lake beside the pictures. With --lake another lake is shown.
+Analyses what comes with installed packages (a photograph and a woman who cries and laughs, side by side and alone,
+and a talking man in pieces), a black clip and a file that is no video, and leaves the lake beside the pictures. With
+--lake another lake is shown.
 """
 
 from __future__ import annotations
@@ -11,14 +12,16 @@ import math
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 from PIL import Image
 
 from flows.analyze import analyze_folder
-from flows.demo_clips import write_demo_videos
+from flows.demo_clips import crying_path, write_demo_videos
 from flows.run import FolderRun
 from pipelines.settings import AnalysisSettings, DetectorSettings
 from pipelines.video.encode import write_video
@@ -35,16 +38,16 @@ _WAIT_S = 60.0
 def side_by_side() -> Iterator[np.ndarray]:
     """Two faces, of which one is covered for a second, uint8 RGB [360,800,3]."""
     photograph = Image.fromarray(astronaut())
-    talk = carphone_frames()
-    for index in range(200):
+    with av.open(str(crying_path())) as container:
+        crying = [frame.to_image() for frame in islice(container.decode(video=0), 110, 310)]
+    for index, other in enumerate(crying):
         canvas = np.full((360, 800, 3), 24, np.uint8)
         shift = 12 * math.sin(index / 18)
         window = (60 + shift, 0, 400 + shift, 306)
         canvas[:, :400] = photograph.resize((400, 360), Image.Resampling.BICUBIC, box=window)
         if 90 <= index < 120:
             canvas[50:230, 90:270] = 128
-        talking = Image.fromarray(talk[index % 120 if index % 240 < 120 else 119 - index % 120])
-        canvas[:, 400:] = talking.resize((400, 360), Image.Resampling.BICUBIC, box=(10, 0, 170, 144))
+        canvas[:, 400:] = np.asarray(other)[:, 220:620]
         yield canvas
 
 
@@ -128,7 +131,7 @@ def main() -> None:
 
 def pages(driver: Any, address: str, video_id: str, folder: Path) -> None:
     def seek() -> None:
-        driver.execute_script("window.mfer.page.seek(1.44)")
+        driver.execute_script("window.mfer.page.seek(2.4)")
         time.sleep(1)
 
     def run() -> None:
