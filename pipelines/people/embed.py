@@ -11,7 +11,7 @@ from mfer.card import IDENTITY_CROP
 from mfer.crop import align_matrix, warp_faces
 from pipelines.heartbeat import heartbeat
 from pipelines.scoring.onnx import OnnxNet
-from pipelines.video.decoders import load_decoder
+from pipelines.video.decoders import DEFAULT_READ, load_decoder
 from pipelines.video.pyav import key_distance, read_few
 from pipelines.video.scan import Video, open_video
 from storage.annotations.people import TrackFaces
@@ -122,7 +122,7 @@ def _read_crops(
     crops: dict[tuple[int, int], np.ndarray] = {}
     index_of = np.array(sorted(wanted), np.int64)
     if video.pictures:
-        frames = load_decoder("auto", video).read(video, index_of, threads=1, device="cpu")
+        frames = load_decoder("auto", video).read(video, index_of, DEFAULT_READ)
     else:
         frames = read_few(video, index_of)
     for index, rgb in frames:

@@ -11,7 +11,7 @@ import numpy as np
 from mfer.errors import ConfigError
 from pipelines.batches import FrameBatch
 from pipelines.errors import VideoError
-from pipelines.video.decoders import DECODERS, DecoderMismatchError, decoder_name, load_decoder, refusal
+from pipelines.video.decoders import DECODERS, DecoderMismatchError, ReadOptions, decoder_name, load_decoder, refusal
 from pipelines.video.limits import BATCH_BYTES
 from pipelines.video.scan import Video, open_video
 
@@ -144,10 +144,8 @@ class Decoding:
     def __iter__(self) -> Iterator[FrameBatch]:
         decoder = load_decoder(self.decoder, self.video)
         try:
-            pictures = decoder.read(
-                self.video, self.frame_index, threads=self.threads, device=self.device, sampled=self.sampled
-            )
-            yield from self._batches(pictures)
+            how = ReadOptions(self.threads, self.device, self.sampled)
+            yield from self._batches(decoder.read(self.video, self.frame_index, how))
         except DecoderMismatchError as mismatch:
             raise _refused(self.video, self.decoder, f"it read it wrongly: {mismatch}") from mismatch
         except MemoryError as error:

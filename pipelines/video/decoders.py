@@ -6,6 +6,7 @@ To add one: a file with a class that follows ``Decoder``, and a line in ``DECODE
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -14,7 +15,17 @@ if TYPE_CHECKING:
 
     from pipelines.video.scan import Video
 
-__all__ = ["DECODERS", "Decoder", "DecoderMismatchError", "decoder_name", "fallback_decoder", "load_decoder", "refusal"]
+__all__ = [
+    "DECODERS",
+    "DEFAULT_READ",
+    "Decoder",
+    "DecoderMismatchError",
+    "ReadOptions",
+    "decoder_name",
+    "fallback_decoder",
+    "load_decoder",
+    "refusal",
+]
 
 #: Every decoder by the name that settings and options use: ``module:class`` of a ``Decoder``.
 DECODERS = {
@@ -31,6 +42,22 @@ class DecoderMismatchError(Exception):
     """A decoder failed, or did not deliver exactly the frames that the packets promise."""
 
 
+@dataclass(frozen=True)
+class ReadOptions:
+    """How a decoder reads; each may ignore what it has no choice in.
+
+    ``sampled`` int64, rising, are all frames of the video that anybody wants, of which a reader may want a part; None:
+    every frame. The others need not be decoded. What is damaged reads the same in every part.
+    """
+
+    threads: int = 1
+    device: str = "cpu"
+    sampled: np.ndarray | None = None
+
+
+DEFAULT_READ = ReadOptions()
+
+
 class Decoder(Protocol):
     """Reads the frames of a video that was scanned."""
 
@@ -44,22 +71,11 @@ class Decoder(Protocol):
     def refusal(self, video: Video) -> str | None:
         """Why it must not read a file, beyond ``Video.doubt``."""
 
-    def read(
-        self,
-        video: Video,
-        frame_index: np.ndarray,
-        *,
-        threads: int,
-        device: str,
-        sampled: np.ndarray | None = None,
-    ) -> Iterator[tuple[int, np.ndarray]]:
+    def read(self, video: Video, frame_index: np.ndarray, how: ReadOptions) -> Iterator[tuple[int, np.ndarray]]:
         """Yield (index, upright RGB uint8 [H,W,3] with square pixels) of the wanted frames that can be read, in order.
 
         Args:
             frame_index: int64 [S], rising.
-            threads, device: of the decoder, where it has a choice.
-            sampled: int64, rising, all frames of the video that some reader wants, of which ``frame_index`` are a part;
-                None: every frame. The others need not be decoded. What is damaged reads the same in every part.
 
         Raises:
             DecoderMismatchError: it failed as a whole, or its frames are not those of the packets.

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from pipelines.video.decoders import DecoderMismatchError
+from pipelines.video.decoders import DEFAULT_READ, DecoderMismatchError, ReadOptions
 from pipelines.video.scan import Video
 
 __all__ = ["MAX_CLIP_MB", "DecordDecoder"]
@@ -38,15 +38,9 @@ class DecordDecoder:
         return None
 
     def read(
-        self,
-        video: Video,
-        frame_index: np.ndarray,
-        *,
-        threads: int = 1,
-        device: str = "cpu",
-        sampled: np.ndarray | None = None,
+        self, video: Video, frame_index: np.ndarray, how: ReadOptions = DEFAULT_READ
     ) -> Iterator[tuple[int, np.ndarray]]:
-        """See ``Decoder.read``; ``threads`` and ``device`` are ignored."""
+        """See ``Decoder.read``; ``how`` is ignored."""
         yield from zip(frame_index.tolist(), _read(video, frame_index), strict=True)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from pipelines.errors import VideoError
+from pipelines.video.decoders import DEFAULT_READ, ReadOptions
 from pipelines.video.pictures import fit, read_frames
 from pipelines.video.scan import Video
 
@@ -28,13 +29,7 @@ class PillowDecoder:
         return None if video.pictures else "it is no picture"
 
     def read(
-        self,
-        video: Video,
-        frame_index: np.ndarray,
-        *,
-        threads: int = 1,
-        device: str = "cpu",
-        sampled: np.ndarray | None = None,
+        self, video: Video, frame_index: np.ndarray, how: ReadOptions = DEFAULT_READ
     ) -> Iterator[tuple[int, np.ndarray]]:
         """See ``Decoder.read``; raises VideoError where the only picture is damaged."""
         wanted = [(int(index), where) for index in frame_index if (where := video.pictures[index]) is not None]

@@ -11,6 +11,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
 from pipelines.video.containers import open_container, video_packets, video_stream
+from pipelines.video.decoders import DEFAULT_READ, ReadOptions
 from pipelines.video.orientation import orient
 from pipelines.video.scan import Video
 from pipelines.video.shapes import draw, shape_at
@@ -34,16 +35,10 @@ class PyavDecoder:
         return "it is a picture" if video.pictures else None
 
     def read(
-        self,
-        video: Video,
-        frame_index: np.ndarray,
-        *,
-        threads: int = 1,
-        device: str = "cpu",
-        sampled: np.ndarray | None = None,
+        self, video: Video, frame_index: np.ndarray, how: ReadOptions = DEFAULT_READ
     ) -> Iterator[tuple[int, np.ndarray]]:
-        """See ``Decoder.read``; ``device`` is ignored."""
-        return _read(video, frame_index, threads, unwanted=_unwanted_packets(video, sampled))
+        """See ``Decoder.read``; ``how.device`` is ignored."""
+        return _read(video, frame_index, how.threads, unwanted=_unwanted_packets(video, how.sampled))
 
 
 def _read(

@@ -14,7 +14,7 @@ from av.video.stream import VideoStream
 
 from pipelines.errors import VideoError
 from pipelines.video.containers import open_container, require_file, video_packets, video_stream
-from pipelines.video.decoders import load_decoder
+from pipelines.video.decoders import DEFAULT_READ, load_decoder
 from pipelines.video.orientation import orient
 from pipelines.video.scan import Video, open_video
 from pipelines.video.shapes import draw
@@ -49,7 +49,7 @@ def read_still(path: str | Path, pts_s: float, *, stream: int | None = None, nea
         picture = _sought(video, float(video.pts_s[index]))
     if index is not None and picture is None:  # the packets before it are passed over, not decoded
         decoder = load_decoder("auto", video)
-        picture = next((rgb for _, rgb in decoder.read(video, np.array([index]), threads=1, device="cpu")), None)
+        picture = next((rgb for _, rgb in decoder.read(video, np.array([index]), DEFAULT_READ)), None)
     if picture is None:
         message = f"no frame could be read at {pts_s:.3f} s; the file may have changed, or is damaged there"
         raise VideoError("decode_failed", "decode", path, message)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from mfer.errors import ConfigError
-from pipelines.video.decoders import DecoderMismatchError
+from pipelines.video.decoders import DEFAULT_READ, DecoderMismatchError, ReadOptions
 from pipelines.video.scan import Video
 
 __all__ = ["TorchcodecDecoder"]
@@ -37,20 +37,14 @@ class TorchcodecDecoder:
         return None
 
     def read(
-        self,
-        video: Video,
-        frame_index: np.ndarray,
-        *,
-        threads: int = 1,
-        device: str = "cpu",
-        sampled: np.ndarray | None = None,
+        self, video: Video, frame_index: np.ndarray, how: ReadOptions = DEFAULT_READ
     ) -> Iterator[tuple[int, np.ndarray]]:
-        """See ``Decoder.read``; ``threads`` is ignored.
+        """See ``Decoder.read``; only ``how.device`` is regarded.
 
         Every frame's own time has to be the one that the packets give it: a frame that was dropped, shown twice or
         reached by a wrong seek stops the video.
         """
-        return _read(video, frame_index, device)
+        return _read(video, frame_index, how.device)
 
 
 def _read(video: Video, frame_index: np.ndarray, device: str) -> Iterator[tuple[int, np.ndarray]]:

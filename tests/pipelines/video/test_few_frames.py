@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from pipelines.video.decode import open_video
+from pipelines.video.decoders import ReadOptions
 from pipelines.video.pyav import PyavDecoder, key_distance, read_few
 from tests.clips import write_clip
 
@@ -47,7 +48,7 @@ def test_sampled_frames_are_those_of_the_whole(tmp_path: Path, name: str, every:
     video = open_video(write_clip(tmp_path / name, n_frames=60, codec=codec, options=options))
     whole = dict(PyavDecoder().read(video, np.arange(video.info.n_frames)))
     for wanted in (np.arange(0, 60, every), np.arange(every - 1, 60, every)):
-        sampled = dict(PyavDecoder().read(video, wanted, sampled=wanted))
+        sampled = dict(PyavDecoder().read(video, wanted, ReadOptions(sampled=wanted)))
         assert list(sampled) == wanted.tolist()
         for index, picture in sampled.items():
             np.testing.assert_array_equal(picture, whole[index])

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import av
 import numpy as np
 
+from pipelines.video.decoders import ReadOptions
 from pipelines.video.scan import Video
 
 
@@ -19,15 +20,7 @@ class ToyDecoder:
     def refusal(self, video: Video) -> str | None:
         return "it is a toy" if video.info.n_frames > 100 else None
 
-    def read(
-        self,
-        video: Video,
-        frame_index: np.ndarray,
-        *,
-        threads: int,
-        device: str,
-        sampled: np.ndarray | None = None,
-    ) -> Iterator[tuple[int, np.ndarray]]:
+    def read(self, video: Video, frame_index: np.ndarray, how: ReadOptions) -> Iterator[tuple[int, np.ndarray]]:
         wanted = set(frame_index.tolist())
         with av.open(str(video.info.path)) as container:
             for index, frame in enumerate(container.decode(video=0)):
