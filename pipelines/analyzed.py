@@ -46,26 +46,19 @@ class AnalyzedVideo:
             stream=self.stream,
             other_streams=self.other_streams,
         )
-        return outcome if counts is None else _counted(outcome, finished, counts)
-
-
-def _counted(outcome: VideoOutcome, finished: FinishedVideo, counts: VideoCounts) -> VideoOutcome:
-    partial = counts.status == "partial"
-    message = finished.message
-    if partial and not finished.code:
-        unreadable = f"{counts.n_frames_undecodable} of {counts.n_frames} frames could not be read"
-        message = "; ".join(filter(None, [unreadable, message]))
-    return replace(
-        outcome,
-        status=counts.status,
-        code=(finished.code or "frames_undecodable") if partial else None,
-        stage="decode" if partial else None,
-        message=message,
-        n_frames=counts.n_frames,
-        n_faces=counts.n_faces,
-        n_frames_with_face=counts.n_frames_with_face,
-        n_frames_undecodable=counts.n_frames_undecodable,
-    )
+        if counts is None:
+            return outcome
+        return replace(
+            outcome,
+            status=counts.status,
+            code=counts.code,
+            stage="decode" if counts.code else None,
+            message=counts.message,
+            n_frames=counts.n_frames,
+            n_faces=counts.n_faces,
+            n_frames_with_face=counts.n_frames_with_face,
+            n_frames_undecodable=counts.n_frames_undecodable,
+        )
 
 
 def commit_together(lake: Lake, videos: Sequence[AnalyzedVideo]) -> list[VideoOutcome]:

@@ -440,12 +440,14 @@ def _fill_in(part: Segment) -> pa.Table:
 def _counts(video: FinishedVideo, row_counts: dict[Key, dict[str, int]], n_tracks: int) -> VideoCounts:
     none = dict.fromkeys(("n_frames", "n_frames_with_face", "n_frames_undecodable", "n_faces"), 0)
     counts = row_counts.get(_key(video), none)
-    status = "partial" if video.code or counts["n_frames_undecodable"] else "ok"
-    return VideoCounts(status=status, n_tracks=n_tracks, **counts)
+    code, message = video.code, video.message
+    if counts["n_frames_undecodable"] and not code:
+        unreadable = f"{counts['n_frames_undecodable']} of {counts['n_frames']} frames could not be read"
+        code, message = "frames_undecodable", "; ".join(filter(None, [unreadable, message]))
+    return VideoCounts("partial" if code else "ok", code, message, n_tracks=n_tracks, **counts)
 
 
 def _video_row(video: FinishedVideo, counts: VideoCounts, version: int) -> pa.Table:
     row = {**asdict(video), **asdict(counts), "lake_version": version}
-    row["code"] = video.code or ("frames_undecodable" if counts.n_frames_undecodable else None)
     row |= {"path": path_text(video.path), "settings": canonical_json(video.settings)}
     return pa.Table.from_pylist([row], schema=TABLES["videos"].schema)

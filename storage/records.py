@@ -182,9 +182,12 @@ class FinishedVideo:
 
 @dataclass(frozen=True)
 class VideoCounts:
-    """What the committed rows of one video and analysis add up to; partial means that frames could not be read."""
+    """What the committed rows of one video and analysis add up to; partial means that frames could not be read, for
+    which ``code`` and ``message`` say why."""
 
     status: str
+    code: str | None
+    message: str
     n_frames: int
     n_frames_with_face: int
     n_frames_undecodable: int

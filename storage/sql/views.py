@@ -169,7 +169,9 @@ _VIDEOS = f"""
            CASE WHEN f.video_id IS NULL OR p.status = 'failed' THEN p.status ELSE f.status END AS status,
            CASE WHEN p.status = 'failed' OR f.status = 'partial' OR f.video_id IS NULL
                 THEN coalesce(p.code, f.code) END AS code,
-           p.stage, p.message,
+           p.stage,
+           CASE WHEN p.status = 'skipped' AND p.code IS NULL AND f.video_id IS NOT NULL THEN f.message
+                ELSE p.message END AS message,
            coalesce(f.n_frames, p.n_frames) AS n_frames,
            coalesce(f.n_frames_with_face, p.n_frames_with_face) AS n_frames_with_face,
            coalesce(f.n_frames_undecodable, p.n_frames_undecodable) AS n_frames_undecodable,
@@ -243,6 +245,7 @@ _VIEWS = (
             "file_name": _FILE_NAME,
             "status": ("", "ok, partial (frames could not be read), failed or skipped"),
             "code": ("", "what went wrong (docs/errors.md)"),
+            "message": ("", "what went wrong, as text; of a finished video what its analysis said"),
             "video_id": ("", "content of the file; NULL where no bytes could be read"),
             "last_run_status": ("", "what the latest run did with the path; skipped: it was finished before"),
         },

@@ -23,6 +23,7 @@ from storage.lake import Lake
 from storage.records import VideoOutcome
 from storage.sql.views import run_sql
 from tests.clips import write_clip
+from tests.corpus import garble
 from tests.flows.workers.processes import run_processes
 
 DETECTOR = DetectorSettings(min_face_px=36)
@@ -94,6 +95,23 @@ def test_second_run_skips_everything_and_reads_no_file_again(lake: Path, model: 
     assert rows(lake, "SELECT DISTINCT status, last_run_status FROM videos") == [
         {"status": "ok", "last_run_status": "skipped"}
     ]
+
+
+def test_a_partial_video_still_says_why_after_the_next_run(tmp_path: Path, model: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    damaged = write_clip(tmp_path / "videos" / "damaged.mp4", n_frames=100, options={"g": "20"})
+    garble(0.3)(damaged)
+    (outcome,) = analyze(tmp_path / "lake", model, damaged).outcomes
+    assert (outcome.status, outcome.code) == ("partial", "frames_undecodable")
+    assert outcome.message.endswith("of 100 frames could not be read")
+    assert analyze(tmp_path / "lake", model, damaged).count("skipped") == 1
+    (video,) = rows(tmp_path / "lake", "SELECT status, code, message, last_run_status FROM videos")
+    assert video == {
+        "status": "partial",
+        "code": outcome.code,
+        "message": outcome.message,
+        "last_run_status": "skipped",
+    }
 
 
 def test_touched_file_is_read_again_and_found_done(lake: Path, model: Path, folder: Path) -> None:

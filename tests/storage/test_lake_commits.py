@@ -148,7 +148,7 @@ def test_counts_tell_frames_without_a_face_from_frames_that_could_not_be_read(la
     table = rows.face_rows(10, n_faces=2, without_face=(3, 4), undecodable=(7,))
     rows.commit_segment(lake, table, analysis_id=rows.ANALYSIS_A, video_id=rows.video_id(1))
     counts = lake.commit_video(rows.finished(1))
-    assert counts == VideoCounts("partial", 10, 7, 1, 14, 2)
+    assert counts == VideoCounts("partial", "frames_undecodable", "1 of 10 frames could not be read", 10, 7, 1, 14, 2)
     with connect(lake) as con:
         found = con.execute("SELECT frame_index, frame_status, n_faces FROM frames ORDER BY frame_index").fetchall()
     assert [row[0] for row in found] == list(range(10))
@@ -159,7 +159,7 @@ def test_counts_tell_frames_without_a_face_from_frames_that_could_not_be_read(la
 
 def test_a_video_of_no_frames_can_be_finished(lake: Lake) -> None:
     rows.commit_segment(lake, rows.face_rows(0), analysis_id=rows.ANALYSIS_A, video_id=rows.video_id(1))
-    assert lake.commit_video(rows.finished(1)) == VideoCounts("ok", 0, 0, 0, 0, 0)
+    assert lake.commit_video(rows.finished(1)) == VideoCounts("ok", None, "", 0, 0, 0, 0, 0)
     assert len(rows.everything(lake)["videos"]) == 1
 
 
