@@ -1,6 +1,7 @@
-"""How a process of ours starts another Python: it finds our modules, and never what lies in the working folder.
+"""How a process of ours starts another Python, and what it does not load.
 
-A folder of videos may well hold a ``storage.py`` or a ``random.py`` of its owner; to run those would be wrong at best.
+It finds our modules, and never what lies in the working folder. A folder of videos may well hold a ``storage.py`` or a
+``random.py`` of its owner; to run those would be wrong at best.
 """
 
 from __future__ import annotations
@@ -8,9 +9,10 @@ from __future__ import annotations
 import os
 import sys
 import sysconfig
+from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["python_command", "python_environment"]
+__all__ = ["leave_out_pandas", "python_command", "python_environment"]
 
 _ROOT = Path(__file__).resolve().parents[1]
 
@@ -30,3 +32,22 @@ def python_environment() -> dict[str, str]:
     ours = [] if _ROOT in installed else [str(_ROOT)]
     given = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if os.path.isabs(path)]
     return {**os.environ, "PYTHONPATH": os.pathsep.join([*ours, *given]), "PYTHONSAFEPATH": "1"}
+
+
+class _NoPandas:
+    """A finder that says that pandas is not installed."""
+
+    @staticmethod
+    def find_spec(name: str, path: Sequence[str] | None = None, target: object = None) -> None:
+        if name == "pandas":
+            raise ModuleNotFoundError("this process does without pandas", name=name)
+
+
+def leave_out_pandas() -> None:
+    """Let this process do without pandas, which none of our code uses.
+
+    Where it is installed, pyarrow imports it for its first array: a fifth of a second at every start. Not for a process
+    that is somebody else's, such as a notebook.
+    """
+    if _NoPandas not in sys.meta_path:
+        sys.meta_path.insert(0, _NoPandas)

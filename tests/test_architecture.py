@@ -224,6 +224,25 @@ def test_command_line_imports_nothing_heavy() -> None:
     assert not heavy & set(done.stdout.split())
 
 
+def test_an_analysis_does_without_pandas(tmp_path: Path) -> None:
+    """pyarrow would import it, which takes a fifth of a second in each process."""
+    code = f"""if True:
+        import sys
+        from flows.cli.main import run
+
+        sys.argv[1:] = ["analyze", {str(tmp_path)!r}, "--lake", {str(tmp_path / "lake")!r}]
+        try:
+            run()
+        finally:
+            import pyarrow
+            pyarrow.array([1])
+            print("pandas" in sys.modules)
+    """
+    (tmp_path / "notes.mp4").write_text("this is no video\n")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "False", done
+
+
 def test_an_analysis_on_a_cpu_loads_no_pytorch_once_its_networks_are_exported(tmp_path: Path) -> None:
     code = f"""if True:
         import sys

@@ -19,8 +19,15 @@ from flows.cli.models import models
 from flows.cli.options import CommentsAllowed, lake_option, plain_errors, resumable, scores_option, tell
 from flows.cli.output import export, render, report
 from flows.cli.people import people
+from storage.interpreter import leave_out_pandas
 
-__all__ = ["main"]
+__all__ = ["main", "run"]
+
+
+def run() -> None:
+    """The program ``mfer``."""
+    leave_out_pandas()
+    main()
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -21,7 +21,7 @@ import psutil
 
 from flows.run import ProcessLimits
 from pipelines.heartbeat import Phase
-from storage.interpreter import python_command, python_environment
+from storage.interpreter import leave_out_pandas, python_command, python_environment
 
 __all__ = ["SERVER_LOST", "SharedStatus", "WatchedProcess", "child_main", "shared_memory"]
 
@@ -194,6 +194,7 @@ def child_main(control_fd: int, status_fd: int, work: Callable[[Connection, Shar
     Args:
         work: called with the connection and the shared status; an exception from it is sent over the connection.
     """
+    leave_out_pandas()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))  # a core is gigabytes
     if sys.platform == "linux":  # also while a library hangs
