@@ -135,7 +135,7 @@ def _divide(
 
 
 def _note(lake: Lake) -> str:
-    with read_errors(lake.location), connect(lake) as con:
+    with read_errors(lake.location), connect(lake, only=()) as con:
         return mixture_note(con)
 
 
