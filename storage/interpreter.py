@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 import sys
 import sysconfig
-from collections.abc import Sequence
+from importlib.abc import Loader
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 
 __all__ = ["leave_out_pandas", "python_command", "python_environment"]
 
@@ -34,13 +36,15 @@ def python_environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join([*ours, *given]), "PYTHONSAFEPATH": "1"}
 
 
-class _NoPandas:
-    """A finder that says that pandas is not installed."""
+class _NoPandas(Loader):
+    """Finds pandas and refuses to load it: PyTorch asks only where it lies, and must get an answer."""
 
-    @staticmethod
-    def find_spec(name: str, path: Sequence[str] | None = None, target: object = None) -> None:
-        if name == "pandas":
-            raise ModuleNotFoundError("this process does without pandas", name=name)
+    @classmethod
+    def find_spec(cls, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        return ModuleSpec(name, cls()) if name == "pandas" else None
+
+    def exec_module(self, module: ModuleType) -> None:
+        raise ModuleNotFoundError("this process does without pandas", name=module.__name__)
 
 
 def leave_out_pandas() -> None:

@@ -26,7 +26,8 @@ __all__ = ["main", "run"]
 
 def run() -> None:
     """The program ``mfer``."""
-    leave_out_pandas()
+    if sys.argv[1:2] == ["analyze"]:  # it is started most often
+        leave_out_pandas()
     main()
 
 
