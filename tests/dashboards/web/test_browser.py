@@ -28,6 +28,7 @@ from tests.models import tiny_model
 
 pytestmark = pytest.mark.full
 selenium = pytest.importorskip("selenium", reason="selenium is not installed")
+from selenium.common.exceptions import StaleElementReferenceException  # noqa: E402
 from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
@@ -102,7 +103,9 @@ class Page:
         return self.driver.execute_script(f"return {script}", *values)
 
     def until(self, condition: Callable[[], Any], what: str) -> Any:
-        return WebDriverWait(self.driver, 60, poll_frequency=0.05).until(lambda _: condition(), what)
+        # what was found a moment ago may have been drawn again: it is looked for anew
+        wait = WebDriverWait(self.driver, 60, poll_frequency=0.05, ignored_exceptions=[StaleElementReferenceException])
+        return wait.until(lambda _: condition(), what)
 
     def find(self, css: str) -> Any:
         return self.until(lambda: self.driver.find_elements(By.CSS_SELECTOR, css), f"{css} to appear")[0]
