@@ -27,11 +27,14 @@ test: install ## the tests that take minutes
 test-full: install ## the tests that are long, kill processes, fill disks or start servers
 	$(MAKE) --jobs=2 --keep-going test-full-flows test-full-others
 
+# Each in a process of its own, which a test that hangs may end.
+FULL := $(BIN)/python -m pytest -n 1 -o faulthandler_timeout=1200 -m "full and not needs_cuda"
+
 test-full-flows:
-	$(BIN)/python -m pytest -m "full and not needs_cuda" tests/flows
+	$(FULL) tests/flows
 
 test-full-others:
-	$(BIN)/python -m pytest -m "full and not needs_cuda" --ignore=tests/flows
+	$(FULL) --ignore=tests/flows
 
 # Every way of breaking files, lakes and processes, fifty kills, and ten minutes of damaged bytes; findings stay in fuzz_out/.
 soak: install ## every way of breaking files, lakes and processes, and ten minutes of damaged bytes

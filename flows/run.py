@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -45,7 +44,6 @@ class ProcessLimits:
         """Seconds that a process may go without a heartbeat."""
         limits = {
             Phase.START: self.start_s,
-            Phase.IDLE: math.inf,
             Phase.OPEN: self.open_s,
             Phase.WORK: self.progress_s,
             Phase.COMMIT: self.commit_s,

@@ -12,10 +12,9 @@ class Phase(IntEnum):
     """What a process is doing, as far as it matters for how long it may be silent."""
 
     START = 0  # loading libraries and networks
-    IDLE = 1
-    OPEN = 2  # hashing and scanning the file
-    WORK = 3  # decoding, finding faces, scoring
-    COMMIT = 4  # writing to the lake, which may have to wait for others
+    OPEN = 1  # hashing and scanning the file
+    WORK = 2  # decoding, finding faces, scoring
+    COMMIT = 3  # writing to the lake, which may have to wait for others
 
 
 def _ignore(phase: Phase | None) -> None:

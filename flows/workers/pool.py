@@ -188,9 +188,11 @@ class WorkerPool:
     def _on_message(self, worker: _Worker) -> VideoOutcome | VideoPart | None:
         """Handle a worker's message; the outcome if it ends a file."""
         try:
-            message = worker.control.recv()
+            message = worker.receive()
         except (EOFError, ConnectionError):
             return self._on_exit(worker, "crashed", "")
+        except TimeoutError as error:
+            return self._on_exit(worker, "hung", str(error))
         if isinstance(message, WantsServer):
             self._connect(worker, message.device)
             return None
@@ -269,7 +271,7 @@ class WorkerPool:
         if worker.process.returncode == SERVER_LOST:
             message = f"the inference server was lost {_MAX_LOST_SERVERS} times while this was analysed"
         message = message or f"the process that analysed it {worker.how_it_died()}"
-        if phase in (Phase.START, Phase.IDLE):
+        if phase is Phase.START:
             self._count_failed_start(message, worker.log)
             self._waiting.appendleft(job)
             return None
@@ -307,9 +309,14 @@ class WorkerPool:
         excess = server.excess(elapsed_s, self._server_limits, float("inf"))
         if server.control.poll():
             try:
-                raise server.control.recv()
+                message = server.receive()
             except (EOFError, ConnectionError):
                 excess = excess or ("crashed", "")
+            except TimeoutError as error:
+                excess = "hung", str(error)
+            else:
+                assert isinstance(message, Exception)
+                raise message
         if excess is None:
             return
         was_starting = server.status.phase is Phase.START

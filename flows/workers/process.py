@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -31,6 +32,8 @@ SERVER_LOST = 87
 _CODE = "import sys; from {} import main; main(*map(int, sys.argv[1:]))"
 #: Of what libraries write to standard error, so much from the beginning and from the end is kept.
 _LOG_CHARS = 4_000
+#: A message that stops in the middle for so long will not end: its sender hangs.
+_MESSAGE_S = 60
 #: prctl(2): the signal that the kernel sends when the thread that started this process ends.
 _PR_SET_PDEATHSIG = 1
 _STATUS_BYTES = 8 * 5
@@ -88,6 +91,7 @@ class WatchedProcess:
 
     def __init__(self, module: str) -> None:
         ours, theirs = socket.socketpair()
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", _MESSAGE_S, 0))
         with shared_memory(_STATUS_BYTES) as shared, theirs:
             self.status = SharedStatus(shared.fileno())
             fds = theirs.fileno(), shared.fileno()
@@ -110,6 +114,18 @@ class WatchedProcess:
     def send(self, message: object) -> None:
         with suppress(ConnectionError):  # it died: the next poll finds that
             self.control.send(message)
+
+    def receive(self) -> object:
+        """Its next message.
+
+        Raises:
+            EOFError, ConnectionError: it has ended.
+            TimeoutError: it sent a part of a message, and no more.
+        """
+        try:
+            return self.control.recv()
+        except BlockingIOError:
+            raise TimeoutError(f"its answer stopped in the middle for {_MESSAGE_S} s") from None
 
     def drain(self) -> None:
         """Read what it has written, so that it never blocks on a full pipe."""

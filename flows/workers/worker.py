@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from flows.workers.messages import Answer, Ready, Task, WantsServer
 from flows.workers.process import SharedStatus, child_main
-from pipelines.heartbeat import Phase, on_heartbeat
+from pipelines.heartbeat import on_heartbeat
 
 if TYPE_CHECKING:
     from flows.run import FolderRun
@@ -55,7 +55,6 @@ def _work(control: Connection, status: SharedStatus, run: FolderRun, model: Path
     reset_stages()
     control.send(Ready(device))
     while True:
-        status.heartbeat(Phase.IDLE)
         task: Task = control.recv()
         file = VideoFile(task.path, task.content, task.decoder, task.segments, task.stream, task.may_split)
         outcome = analyzer.analyze(file, show_progress, lambda: status.stopping)

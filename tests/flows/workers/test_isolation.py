@@ -18,6 +18,7 @@ import pytest
 
 from flows.analyze import analyze_folder
 from flows.run import FolderRun, ProcessLimits, Progress, RunSummary
+from flows.workers import process
 from mfer.errors import ConfigError
 from pipelines.heartbeat import Phase
 from pipelines.settings import AnalysisSettings, DetectorSettings
@@ -112,8 +113,18 @@ def test_process_that_hangs_is_killed_after_its_time_and_the_video_tried_again(
 
 
 def test_work_of_every_kind_has_a_deadline() -> None:
-    endless = [phase for phase in Phase if math.isinf(ProcessLimits().silence_s(phase))]
-    assert endless == [Phase.IDLE]
+    assert all(0 < ProcessLimits().silence_s(phase) < math.inf for phase in Phase)
+
+
+def test_an_answer_that_stops_in_the_middle_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "_MESSAGE_S", 1)
+    worker = process.WatchedProcess("tests.flows.workers.half_message")
+    try:
+        assert worker.control.poll(60)
+        with pytest.raises(TimeoutError, match="stopped in the middle for 1 s"):
+            worker.receive()
+    finally:
+        worker.end()
 
 
 @pytest.mark.full
