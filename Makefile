@@ -21,7 +21,7 @@ demo: install ## analyse a clip and a photograph that come with packages, ask th
 	$(BIN)/mfer demo
 
 test: install ## the tests that take minutes
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
+	$(BIN)/python -m pytest -n auto --maxprocesses 4
 
 # The tests of flows start servers and kill processes: one after the other, beside all other tests.
 test-full: install ## the tests that are long, kill processes, fill disks or start servers
