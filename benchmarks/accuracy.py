@@ -55,7 +55,7 @@ def compare(faces: LabelledFaces, net: ScoringNet, with_fer: bool) -> dict[str, 
     """The figures of the model, of the same reweighted and of fer on some faces."""
     names = net.card.class_names
     prepared = prepare_faces(faces, net.card.crop.channels).with_classes(names)
-    prob = net(prepared.crops(net.card.crop))
+    prob = net(prepared.crops(net.card.crop).numpy())
     shares = net.card.class_shares()
     assert shares is not None
     probabilities = {net.card.model_id: prob, "the same, reweighted": reweight(prob, shares)}

@@ -13,7 +13,9 @@ import argparse
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -44,12 +46,20 @@ def batches(pictures: Iterable[np.ndarray]) -> Iterator[FrameBatch]:
         )
 
 
+def _drawn(make: Callable[[], Iterable[np.ndarray]]) -> Iterable[FrameBatch]:
+    return batches(make())
+
+
+def _decoded(path: Path) -> Iterable[FrameBatch]:
+    return decode(open_video(path), decoder="pyav", batch_frames=2)
+
+
 def shifted(frames: Iterable[FrameBatch]) -> Iterator[FrameBatch]:
     for batch in frames:
         yield replace(batch, rgb=np.ascontiguousarray(batch.rgb[:, 1:, 1:]))
 
 
-def find(frames: Iterable[FrameBatch], mode: str, shift_px: int = 0) -> Found:
+def find(frames: Iterable[FrameBatch], mode: Literal["tracked", "exact"], shift_px: int = 0) -> Found:
     """All faces, with frame numbers as frame_row, and their tracks."""
     parts = []
     for batch, faces, numbers in FaceFinder(DetectorSettings(mode=mode), TrackerSettings(), "cpu")(frames):
@@ -102,9 +112,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures here")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    sources: dict[str, Source] = {name: lambda make=make: batches(make()) for name, make in DETECTION_CLIPS.items()}
+    sources: dict[str, Source] = {name: partial(_drawn, make) for name, make in DETECTION_CLIPS.items()}
     for path in options.video:
-        sources[path.stem] = lambda path=path: decode(open_video(path), decoder="pyav", batch_frames=2)
+        sources[path.stem] = partial(_decoded, path)
     facts, rows = machine(), []
     print(show_machine(facts), flush=True)
     for name, source in track(sources.items(), description="clips"):

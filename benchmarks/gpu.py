@@ -45,7 +45,7 @@ def rate(work: Callable[[], int], device: str, seconds: float) -> float:
 def faces_per_s(device: str, quick: bool) -> float:
     """`mfer_base` with dense DS attention at 224 px, bfloat16, channels last, compiled."""
     n_faces = 2 if quick else 256
-    model = MFER(Architecture("mfer_base")).eval().to(device, memory_format=torch.channels_last)
+    model = MFER(Architecture("mfer_base")).eval().to(device).to(memory_format=torch.channels_last)
     served = model if quick else torch.compile(model, mode="max-autotune")
     faces = torch.randn(n_faces, 3, 224, 224, device=device).contiguous(memory_format=torch.channels_last)
 

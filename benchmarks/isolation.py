@@ -81,7 +81,9 @@ def unsupervised(folder: Path, lake: Path) -> dict[str, float]:
     analyzer = VideoAnalyzer(opened, AnalysisSettings(), Scorer(find_model("default")))
     before_s, first_s = cpu_s(), None
     for path in sorted(folder.iterdir()):
-        assert analyzer(VideoFile(path)).status == "ok"
+        outcome = analyzer(VideoFile(path))
+        assert isinstance(outcome, VideoOutcome)
+        assert outcome.status == "ok"
         first_s = first_s or time.monotonic()
     assert first_s is not None
     return {

@@ -13,9 +13,12 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+import duckdb
 
 from benchmarks.machine import machine
 from storage.lake import Lake
@@ -32,6 +35,15 @@ _QUERIES = {
     "top ten moments": "SELECT file_name, time_s FROM scores ORDER BY p_surprise DESC LIMIT 10",
     "share of time per expression": "SELECT expression, sum(duration_s) FROM scores GROUP BY ALL",
 }
+
+
+def _ask(con: duckdb.DuckDBPyConnection, query: str) -> list[Any]:
+    return con.execute(query).fetchall()
+
+
+def _ask_anew(lake: Lake, query: str) -> list[Any]:
+    with connect(lake) as con:
+        return _ask(con, query)
 
 
 def _measure(lake: Lake, proxy: Proxy | None) -> dict[str, Any]:
@@ -58,10 +70,10 @@ def _measure(lake: Lake, proxy: Proxy | None) -> dict[str, Any]:
     )
     timed("connect", lambda: connect(lake).close(), 5)
     for name, query in _QUERIES.items():
-        timed(f"{name}, new connection", lambda query=query: connect(lake).execute(query).fetchall(), 5)
+        timed(f"{name}, new connection", partial(_ask_anew, lake, query), 5)
         with connect(lake) as con:
-            con.execute(query).fetchall()
-            timed(f"{name}, again", lambda query=query, con=con: con.execute(query).fetchall(), 5)
+            _ask(con, query)
+            timed(f"{name}, again", partial(_ask, con, query), 5)
     timed("mfer sql", lambda: run_sql_sandboxed(lake, "SELECT count(*) FROM scores"), 3)
     return found
 

@@ -100,7 +100,7 @@ def _part(frames: np.ndarray, n_frames: int, width_px: int, rng: np.random.Gener
         side = (part * width, part * height)
         x, y = ((full - size) * place for full, size, place in zip((width, height), side, shift, strict=True))
         scale = min(width_px / side[0], _HEIGHT_PX / side[1])
-        size = tuple(max(int(length * scale), 1) for length in side)
+        size = max(int(side[0] * scale), 1), max(int(side[1] * scale), 1)
         picture = Image.fromarray(frames[min(max(at, 0), len(frames) - 1)])
         shown = np.asarray(picture.resize(size, Image.Resampling.BILINEAR, box=(x, y, x + side[0], y + side[1])))
         canvas = np.full((_HEIGHT_PX, width_px, 3), 20, np.uint8)

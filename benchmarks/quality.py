@@ -167,7 +167,7 @@ class Benchmark:
         """The figure of `mfer evaluate`, over all faces and over those that were found in their frames."""
         crop = self.scorer.card.crop
         prepared = prepare_faces(self.faces, crop.channels)
-        crops = AlignedFaces(prepared.crops(crop), align_matrix(prepared.landmarks_px, crop))
+        crops = AlignedFaces(prepared.crops(crop).numpy(), align_matrix(prepared.landmarks_px, crop))
         top = self.scorer(crops).prob.argmax(1)
         right, found = top == self.faces.majority, self.plain.found
         return {

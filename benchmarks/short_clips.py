@@ -108,7 +108,7 @@ def ask(lake: Path) -> dict[str, list[float]]:
     taken = {}
     for name, question in QUESTIONS.items():
         begun_s, before_s = time.monotonic(), _children_s()
-        command = [Path(sys.executable).with_name("mfer"), "sql", question, "--lake", lake]
+        command = [str(Path(sys.executable).with_name("mfer")), "sql", question, "--lake", str(lake)]
         assert subprocess.run(command, check=True, capture_output=True).stdout
         taken[name] = [round(_children_s() - before_s, 2), round(time.monotonic() - begun_s, 2)]
     return taken

@@ -115,10 +115,11 @@ def repeat(clip: Path, path: Path, times: int) -> Path:
         stream = source.streams.video[0]
         copy = target.add_stream_from_template(stream)
         length = stream.duration
+        assert length is not None
         for i in range(times):
             source.seek(0)
             for packet in source.demux(stream):
-                if packet.dts is None:
+                if packet.dts is None or packet.pts is None:
                     continue
                 packet.pts, packet.dts = packet.pts + i * length, packet.dts + i * length
                 packet.stream = copy

@@ -19,7 +19,9 @@ from mfer.card import CropContract
 __all__ = ["Augmentation", "Perturbation", "give_mouths", "mix"]
 
 #: What low resolution shrinks a face to; few, so that the faces of a batch share their resizing.
-_LOW_RESOLUTIONS = (0.35, 0.45, 0.55, 0.65, 0.75, 0.85)
+_LOW_RESOLUTIONS = (0.2, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85)
+#: Deviations of a Gaussian blur, as shares of the crop's side. The largest is a ninth of the distance of the eyes.
+_BLURS = (0.006, 0.01, 0.015, 0.021, 0.028, 0.036, 0.045)
 
 #: How far a mouth's surroundings reach up, down and to each side, in half widths of the mouth, and how wide the seam
 #: around them is, in parts of that.
@@ -59,9 +61,10 @@ class Perturbation:
     """What is done to each of n faces: drawn once, and the same at every size of the crop but for the grain of noise.
 
     turn [n,2,2] and move [n,2] (a share of the crop) act on the map about the crop's centre. The others act on pixels
-    in 0..1: low_resolution [n] is the share of the side that a face is shrunk to and enlarged from again; blur, gamma,
-    contrast, brightness and noise [n] are strengths; cover_start and cover_size [n,2] (shares of the side, in rows and
-    columns) are a rectangle that takes on the face's mean.
+    in 0..1: low_resolution [n] is the share of the side that a face is shrunk to and enlarged from again; blur [n] is
+    the deviation of a Gaussian as a share of the side; gamma, contrast, brightness and noise [n] are strengths;
+    cover_start and cover_size [n,2] (shares of the side, in rows and columns) are a rectangle that takes on the face's
+    mean.
     """
 
     turn: np.ndarray
@@ -94,7 +97,7 @@ class Perturbation:
             turn=turn,
             move=within(settings.shift, 2),
             low_resolution=np.where(rng.random(n) < settings.low_resolution, rng.choice(_LOW_RESOLUTIONS, n), 1.0),
-            blur=np.where(rng.random(n) < settings.blur, rng.uniform(0.1, 0.33, n), 0.0),
+            blur=np.where(rng.random(n) < settings.blur, rng.choice(_BLURS, n), 0.0),
             gamma=np.exp(within(settings.gamma)),
             contrast=np.exp(within(settings.contrast)),
             brightness=within(settings.brightness),
@@ -132,7 +135,7 @@ class Perturbation:
         if (self.low_resolution < 1).any():
             x = _lose_resolution(x, self.low_resolution)
         if self.blur.any():
-            x = _blur(x, each(self.blur))
+            x = _blur(x, self.blur)
         if (self.gamma != 1).any():
             x = x.clamp_min(1e-4) ** each(self.gamma)
         if (self.contrast != 1).any():
@@ -168,12 +171,19 @@ def _lose_resolution(x: Tensor, share: np.ndarray) -> Tensor:
     return x
 
 
-def _blur(x: Tensor, weight: Tensor) -> Tensor:
-    """A 3x3 binomial-like blur whose neighbours have this weight [n,1,1,1], along rows and along columns."""
-    padded = F.pad(x, (1, 1, 0, 0), mode="replicate")
-    x = weight * (padded[..., :-2] + padded[..., 2:]) + (1 - 2 * weight) * x
-    padded = F.pad(x, (0, 0, 1, 1), mode="replicate")
-    return weight * (padded[..., :-2, :] + padded[..., 2:, :]) + (1 - 2 * weight) * x
+def _blur(x: Tensor, share: np.ndarray) -> Tensor:
+    """Faces blurred by Gaussians of these deviations, shares of the side; one of share 0 stays as it is."""
+    n_channels, side = x.shape[1:3]
+    x = x.clone()
+    for one in np.unique(share[share > 0]):
+        chosen = torch.as_tensor(np.flatnonzero(share == one), device=x.device)
+        radius = max(1, round(3 * one * side))
+        weight = torch.exp(-(torch.arange(-radius, radius + 1, device=x.device) ** 2) / (2 * (one * side) ** 2))
+        kernel = (weight / weight.sum()).to(x.dtype).expand(n_channels, 1, 1, -1)
+        rows = F.conv2d(F.pad(x[chosen], (radius, radius, 0, 0), mode="replicate"), kernel, groups=n_channels)
+        padded = F.pad(rows, (0, 0, radius, radius), mode="replicate")
+        x[chosen] = F.conv2d(padded, kernel.transpose(2, 3), groups=n_channels)
+    return x
 
 
 def give_mouths(x: Tensor, corners: np.ndarray, givers: Tensor, their_corners: np.ndarray) -> Tensor:

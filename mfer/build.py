@@ -12,7 +12,6 @@ __all__ = ["build_network"]
 _PRETRAINED: dict[str, type[ExpressionNetwork]] = {
     "mfer_faceres": FaceresMobileNet,
     "faceres_mobilenet": FaceresMobileNet,
-    "mfer_dlib": DlibResNet,
     "dlib_resnet": DlibResNet,
 }
 

@@ -80,7 +80,7 @@ ARCHITECTURES: dict[str, str] = {
     f"mfer_{size}": f"convnext_{size}" for size in ("base", "tiny", "nano", "pico", "femto", "atto")
 }
 #: MFER on a network that knew faces before, and the networks that teach; see mfer.pretrained.
-PRETRAINED_ARCHITECTURES = ("mfer_faceres", "faceres_mobilenet", "mfer_dlib", "dlib_resnet")
+PRETRAINED_ARCHITECTURES = ("mfer_faceres", "faceres_mobilenet", "dlib_resnet")
 #: Those of them whose activations are bounded: they can be served in numbers of eight bits (``mfer.int8``).
 INT8_ARCHITECTURES = ("mfer_faceres", "faceres_mobilenet")
 WEIGHTS_FILE = "weights.safetensors"

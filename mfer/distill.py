@@ -37,7 +37,11 @@ _AT_ONCE = 64
 
 @dataclass(frozen=True)
 class Views:
-    """Fixed perturbations of N faces: view v of face i is the same in every epoch, for teacher and student."""
+    """Fixed perturbations of N faces: view v of face i is the same in every epoch, for teacher and student.
+
+    But the teacher sees each face sharp: what can be seen of an expression in a sharp picture is what the student is
+    to find in a blurred or small one.
+    """
 
     augmentation: Augmentation
     n_views: int
@@ -50,6 +54,10 @@ class Views:
     def of(self, rows: np.ndarray, view: np.ndarray | int) -> Perturbation:
         """The perturbation of each of the faces ``rows`` in its view."""
         return self._drawn.take(view * self.n_faces + rows)
+
+    def sharp(self) -> Views:
+        """The same without blur and lost resolution."""
+        return replace(self, augmentation=replace(self.augmentation, blur=0.0, low_resolution=0.0))
 
 
 @dataclass(frozen=True, repr=False)
@@ -96,6 +104,7 @@ def predict_views(
     if not teachers:
         raise ConfigError("distillation has no teachers; name at least one model's folder")
     loaded = [load_model(folder) for folder in teachers]
+    seen = views.sharp()
     for _, card in loaded:
         if card.class_names != faces.faces.class_names:
             raise ConfigError(
@@ -106,7 +115,7 @@ def predict_views(
     total = len(loaded) * views.n_views * len(faces)
     mean = np.zeros((views.n_views, len(faces), len(faces.faces.class_names)), np.float32)
     for at, (network, card) in enumerate(loaded):
-        answers = _Answers(cache, card, faces, views)
+        answers = _Answers(cache, card, faces, seen)
         before = at * views.n_views * len(faces)
 
         def show(n: int, before: int = before) -> None:

@@ -13,15 +13,13 @@ from torch.nn import functional as F
 
 from mfer.card import Architecture
 from mfer.errors import ConfigError
-from mfer.network import DSAttention, ExpressionNetwork, SingleClassifier
+from mfer.network import ExpressionNetwork, SingleClassifier
 from mfer.pretrained.files import DLIB_SHA256, dlib_file, read_verified
 
 __all__ = ["DlibResNet", "read_dlib"]
 
 #: Channels and blocks of the stages; the first block of every stage but the first halves the map.
 _STAGES = ((32, 3), (64, 4), (128, 3), (256, 3), (256, 1))
-#: Stages that DS attention follows: the last ones whose maps show several places of a small face.
-_ATTENDED = (2, 3)
 _MEAN_RGB = (122.782, 117.001, 104.298)
 _IDENTITY_DIM = 128
 
@@ -49,9 +47,8 @@ class _Block(nn.Module):
 class DlibResNet(ExpressionNetwork):
     """Expressions from the means of the last two stages of dlib's face network, one linear map.
 
-    With ``Architecture.ds`` DS attention follows two of the stages. Its value starts at zero, so that training begins
-    with what the pretrained stages compute. Takes pixels in 0..1 (a crop with mean 0 and deviation 1), grey or RGB, of
-    96 px or more; it was trained at 150 px.
+    Takes pixels in 0..1 (a crop with mean 0 and deviation 1), grey or RGB, of 128 px or more; it was trained at
+    150 px.
     """
 
     pretrained_licence = "started from dlib_face_recognition_resnet_model_v1 (CC0)"
@@ -67,16 +64,6 @@ class DlibResNet(ExpressionNetwork):
             blocks = [_Block(before if j == 0 else channels, channels, halves=i > 0 and j == 0) for j in range(n)]
             self.stages.append(nn.Sequential(*blocks))
             before = channels
-        self.attention = nn.ModuleDict(
-            {
-                str(i): DSAttention(_STAGES[i][0], depthwise=architecture.ds == "depthwise")
-                for i in (_ATTENDED if architecture.ds != "none" else ())
-            }
-        )
-        for attention in self.attention.values():
-            assert isinstance(attention, DSAttention)
-            nn.init.zeros_(attention.value.weight)
-            nn.init.zeros_(attention.value.bias)
         self.feature_dim = _STAGES[-2][0] + _STAGES[-1][0]
         self.norm = nn.LayerNorm(self.feature_dim)
         self.classifier = SingleClassifier(self.feature_dim, architecture.n_classes)
@@ -89,10 +76,8 @@ class DlibResNet(ExpressionNetwork):
         rgb = (x.expand(-1, 3, -1, -1) * 255 - x.new_tensor(_MEAN_RGB)[:, None, None]) / 256
         x = F.max_pool2d(F.relu(self.stem(rgb)), 3, stride=2)
         found = []
-        for i, stage in enumerate(self.stages):
+        for stage in self.stages:
             x = stage(x)
-            if str(i) in self.attention:
-                x = self.attention[str(i)](x)
             found.append(x)
         return found
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from mfer.augment import Augmentation, Perturbation, give_mouths, mix
 from mfer.card import CropContract
@@ -111,6 +112,14 @@ def test_blur_and_lost_resolution_take_detail_and_keep_light(pixels, settings):
     out = perturb_pixels(pixels, only(**settings), rng())
     assert (out.diff(dim=3).abs().mean((1, 2, 3)) < pixels.diff(dim=3).abs().mean((1, 2, 3))).all()
     assert (out.mean((1, 2, 3)) - pixels.mean((1, 2, 3))).abs().max() < 0.02
+
+
+def test_blur_is_the_same_share_of_a_face_at_every_size_of_the_crop():
+    face = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    small, large = (F.interpolate(face, size=side, mode="bicubic").clamp(0, 1) for side in (48, 96))
+    blurred = [perturb_pixels(x, only(blur=1.0), rng()) for x in (small, large)]
+    assert (blurred[0] - small).abs().mean() > 0.01
+    torch.testing.assert_close(F.avg_pool2d(blurred[1], 2), blurred[0], atol=0.03, rtol=0)
 
 
 def test_erased_rectangle_has_the_face_s_mean_and_the_rest_is_untouched(pixels):

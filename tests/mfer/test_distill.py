@@ -76,6 +76,14 @@ def test_answers_are_kept_and_a_killed_run_goes_on(teacher, tmp_path, monkeypatc
     assert len(list(tmp_path.glob("*.npy"))) == 2
 
 
+def test_the_teacher_sees_sharp_what_the_student_sees_blurred(teacher, tmp_path):
+    first = ask(teacher, tmp_path)
+    unsharp = ask(teacher, tmp_path, augmentation=dataclasses.replace(TURNED, blur=1.0, low_resolution=1.0))
+    np.testing.assert_array_equal(unsharp.log_prob, first.log_prob)
+    assert (unsharp.views.of(np.arange(40), 0).blur > 0).all()
+    assert len(list(tmp_path.glob("*.npy"))) == 1
+
+
 def test_two_teachers_are_averaged(teacher, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(teacher, other)
