@@ -16,7 +16,6 @@ from storage.delta.relations import (
     read_errors,
     relation_sql,
     relations_sql,
-    rows_of,
     shared_connection,
 )
 from storage.errors import LakeError
@@ -481,10 +480,15 @@ def note_of(answer: pa.Table) -> str:
     return (answer.schema.metadata or {}).get(_NOTE, b"").decode()
 
 
+#: DuckDB's types without a counterpart in Arrow.
+_NO_ARROW = re.compile(r"\b(TIME WITH TIME ZONE|BIT|BIGNUM)\b")
+
+
 def _answer(con: duckdb.DuckDBPyConnection, query: str, max_rows: int | None, first_rows: bool) -> pa.Table:
+    relation = _as_arrow_can(con.sql(query))
     if max_rows is None:
-        return rows_of(con, query)
-    reader: pa.RecordBatchReader = con.sql(query).to_arrow_reader()
+        return relation.to_arrow_table()
+    reader: pa.RecordBatchReader = relation.to_arrow_reader()
     batches, n_rows = [], 0
     for batch in reader:
         batches.append(batch)
@@ -496,6 +500,16 @@ def _answer(con: duckdb.DuckDBPyConnection, query: str, max_rows: int | None, fi
         message = f"the answer has more than {max_rows} rows and was stopped; add a LIMIT, or allow more rows"
         raise LakeError(message, "sql_stopped")
     return pa.Table.from_batches(batches, schema=reader.schema)
+
+
+def _as_arrow_can(relation: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
+    """The same with text for what DuckDB hands over as a time without its zone, or as its own bytes."""
+    without = [_NO_ARROW.search(str(kind)) is not None for kind in relation.types]
+    if not any(without):
+        return relation
+    names = [name.replace('"', '""') for name in relation.columns]
+    values = [f"CAST(#{k} AS VARCHAR)" if text else f"#{k}" for k, text in enumerate(without, 1)]
+    return relation.project(", ".join(f'{value} AS "{name}"' for value, name in zip(values, names, strict=True)))
 
 
 def _add_table(con: duckdb.DuckDBPyConnection, name: str, table: pa.Table) -> None:

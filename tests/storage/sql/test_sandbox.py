@@ -48,6 +48,17 @@ def test_questions_are_answered(lake: Lake, query: str) -> None:
     assert len(run_sql(lake, query)) > 0
 
 
+def test_values_that_arrow_does_not_know_arrive_as_text(lake: Lake) -> None:
+    query = """SELECT '10:00:00+02'::TIMETZ AS t, '101'::BIT AS "a ""b", 7::BIGNUM AS t, [3] AS l, n FROM range(3) x(n)
+        ORDER BY n DESC"""
+    for max_rows in (10, None):
+        answer = run_sql(lake, query, max_rows=max_rows)
+        assert answer.column_names == ["t", 'a "b', "t", "l", "n"]
+        assert [column.to_pylist() for column in answer.columns] == [
+            ["10:00:00+02"] * 3, ["101"] * 3, ["7"] * 3, [[3]] * 3, [2, 1, 0]
+        ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "query",
     [
