@@ -55,6 +55,11 @@ class Augmentation:
     mixup: float = 0.0
     open_mouth: float = 0.0
 
+    def unsharp(self) -> Augmentation:
+        """Nothing but the blur and the lost resolution of these settings."""
+        nothing = {field.name: 0.0 for field in fields(self)}
+        return Augmentation(**nothing | {"blur": self.blur, "low_resolution": self.low_resolution})
+
 
 @dataclass(frozen=True, repr=False)
 class Perturbation:

@@ -13,6 +13,7 @@ import torch
 from mfer.augment import Augmentation
 from mfer.card import Architecture, CropContract
 from mfer.errors import ConfigError
+from mfer.metrics import fit_temperature
 from mfer.recipe import Optimisation, Recipe
 from mfer.train import Trainer, predict_logits
 from tests.labelled import MADE_CLASSES, prepared_faces
@@ -77,6 +78,17 @@ def test_faces_are_learned(tmp_path):
     assert 0.04 < trained.temperature < 21
 
 
+def test_the_temperature_is_for_sharp_faces_and_for_such_as_the_recipe_shows(tmp_path):
+    faces, valid = prepared_faces(48), prepared_faces(24, seed=1)
+    for blur in (0.0, 1.0):
+        settings = dataclasses.replace(TINY.augmentation, blur=blur, low_resolution=0.0)
+        recipe = dataclasses.replace(TINY, augmentation=settings).replace(epochs=1)
+        trained = Trainer(recipe, faces, valid, tmp_path / str(blur)).run()
+        logits = predict_logits(trained.model, valid.crops(recipe.crop), recipe.crop)
+        of_sharp = fit_temperature(logits, valid.faces.majority)
+        assert (trained.temperature == pytest.approx(of_sharp, rel=1e-6)) == (blur == 0)
+
+
 def test_logit_adjustment_leaves_the_shares_of_the_classes_out(tmp_path):
     faces = prepared_faces(80)
     rare = faces.faces.majority == 3
@@ -89,7 +101,7 @@ def test_logit_adjustment_leaves_the_shares_of_the_classes_out(tmp_path):
         one_head = dataclasses.replace(TINY.architecture, multiscale=False)
         unchanged = Augmentation(brightness=0.0, gamma=0.0, noise=0.0)
         recipe = dataclasses.replace(TINY, architecture=one_head, augmentation=unchanged).replace(
-            epochs=28, feature_loss="none", logit_adjustment=power
+            epochs=10, feature_loss="none", logit_adjustment=power
         )
         trained = Trainer(recipe, faces, blank, tmp_path / str(power)).run()
         logits = predict_logits(trained.model, blank.crops(recipe.crop), recipe.crop)
