@@ -30,7 +30,7 @@ from storage.schema import TABLES
 __all__ = ["CARD", "PACKAGE_MODEL", "WEIGHTS", "ModelEvent", "ModelStore", "StoredModel"]
 
 #: The package's model, in production until a lake promotes one. A test compares it with the files in mfer/models.
-PACKAGE_MODEL = "mfer_faceres.ferplus_v6@b18227d0a96c"
+PACKAGE_MODEL = "mfer_faceres.ferplus_v7@3a06e71de33e"
 WEIGHTS = "weights.safetensors"
 CARD = "card.json"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

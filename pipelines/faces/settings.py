@@ -48,7 +48,7 @@ class QualitySettings:
     """Limits of ``quality_ok``.
 
     Each default is where the accuracy on labelled faces of the selection half bends (benchmarks/quality.py; figures
-    in docs/training.md). ``min_face_px``: accuracy is level down to boxes of 18 px and falls below.
+    in docs/training.md). ``min_face_px``: accuracy falls slowly from boxes of 25 px on, and fast below 18 px.
     ``max_nose_offset``: the nose has gone three fifths of the way to an eye, about 30 degrees of head turn, beyond
     which it falls too, though few labelled faces show it. ``min_sharpness``: level above 0.02; below are faces blurred
     by more than a ninth of the distance between the eyes (Gaussian sigma), of which the detector misses a third.
