@@ -50,8 +50,8 @@ class QualitySettings:
     Each default is where the accuracy on labelled faces of the selection half bends (benchmarks/quality.py; figures
     in docs/training.md). ``min_face_px``: accuracy falls slowly from boxes of 25 px on, and fast below 18 px.
     ``max_nose_offset``: the nose has gone three fifths of the way to an eye, about 30 degrees of head turn, beyond
-    which it falls too, though few labelled faces show it. ``min_sharpness``: level above 0.02; below are faces blurred
-    by more than a ninth of the distance between the eyes (Gaussian sigma), of which the detector misses a third.
+    which it falls too, though few labelled faces show it. ``min_sharpness``: it falls all along; below 0.02 are faces
+    blurred by more than a ninth of the distance of the eyes (Gaussian sigma), of which the detector misses a third.
     ``max_abs_roll_deg``: further tilted heads are misread, because the detector's landmarks do not follow them; and
     ``min_upright_prob``: what the detector has to give the upright crop, if it looks at it again (see
     ``pipelines/faces/quality.py``).
