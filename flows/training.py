@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -171,8 +172,9 @@ def train_model(
         licence=_licence(parts.train, trained.model),
         parent=parent.model_id if parent else None,
     )
-    card = save_model(out, trained.model, card)
-    model, card = load_model(out)  # the metrics are of the rounded weights that are served
+    with TemporaryDirectory() as scratch:  # the metrics are of the rounded weights that are served
+        save_model(Path(scratch), trained.model, card)
+        model, card = load_model(Path(scratch))
     found = _evaluate(model.to(device), card, report, "report", device, show)
     metrics = _metrics(found, parts, trained, trainer.recipe)
     return save_model(out, model, dataclasses.replace(card, metrics=metrics)), found

@@ -67,7 +67,12 @@ def data(tmp_path_factory):
 def trained(data, tmp_path_factory):
     stages = []
     out = tmp_path_factory.mktemp("out") / "model"
-    card, _ = train_model(TINY, data, out, progress=lambda stage, done, total: stages.append((stage, done, total)))
+
+    def note(stage, done, total):
+        stages.append((stage, done, total))
+        assert not (out / "card.json").exists()  # whoever finds a model finds a measured one
+
+    card, _ = train_model(TINY, data, out, progress=note)
     return out, card, stages
 
 
