@@ -28,7 +28,7 @@ test-full: install ## the tests that are long, kill processes, fill disks or sta
 	$(MAKE) --jobs=2 --keep-going test-full-flows test-full-others
 
 # Each in a process of its own, which a test that hangs may end.
-FULL := $(BIN)/python -m pytest -n 1 -o faulthandler_timeout=1200 -m "full and not needs_cuda"
+FULL := $(BIN)/python -m pytest -n 1 -m "full and not needs_cuda"
 
 test-full-flows:
 	$(FULL) tests/flows
@@ -38,7 +38,7 @@ test-full-others:
 
 # Every way of breaking files, lakes and processes, fifty kills, and ten minutes of damaged bytes; findings stay in fuzz_out/.
 soak: install ## every way of breaking files, lakes and processes, and ten minutes of damaged bytes
-	$(BIN)/python -m pytest -m "soak or full" tests/storage tests/pipelines tests/flows/test_faults.py
+	$(BIN)/python -m pytest -o faulthandler_timeout=0 -m "soak or full" tests/storage tests/pipelines tests/flows/test_faults.py
 	$(BIN)/python -m tests.fuzz --seconds 600 --out fuzz_out
 
 # Speed beside a plain script, the faces that are followed against MTCNN on every frame, and a large lake: two hours, and 7 GB for the package fer.

@@ -91,7 +91,7 @@ class WatchedProcess:
 
     def __init__(self, module: str) -> None:
         ours, theirs = socket.socketpair()
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", _MESSAGE_S, 0))
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", _MESSAGE_S, 0))  # a timeval
         with shared_memory(_STATUS_BYTES) as shared, theirs:
             self.status = SharedStatus(shared.fileno())
             fds = theirs.fileno(), shared.fileno()
