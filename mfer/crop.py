@@ -87,35 +87,35 @@ def warp_faces(
     arrays = cast(Sequence[np.ndarray], frames)
     pictures = [arrays[int(row)] for row in frame_row]
     plan = PatchPlan.of(np.array([picture.shape[:2] for picture in pictures]), crop_from_frame, side)
-    patches = []
-    for picture, (x0, y0, x1, y1), block in zip(pictures, plan.box_px.tolist(), plan.block.tolist(), strict=True):
-        patch = _colour(picture[y0:y1, x0:x1].astype(np.float32), crop.channels)
-        patches.append(_block_means(patch, block) if block > 1 else patch)
+    patches = [
+        _block_means(picture[y0:y1, x0:x1], block, crop.channels)
+        for picture, (x0, y0, x1, y1), block in zip(pictures, plan.box_px.tolist(), plan.block.tolist(), strict=True)
+    ]
     return _sample(patches, plan.patch_from_crop, side)
 
 
-def _colour(patch: np.ndarray, channels: int) -> np.ndarray:
-    """float32 [h,w,C] -> [h,w,channels], 0..255."""
-    if patch.shape[2] == channels:
-        return patch
-    return patch.repeat(3, 2) if channels == 3 else patch @ np.array(LUMA, np.float32)[:, None]
-
-
-def _block_means(patch: np.ndarray, k: int) -> np.ndarray:
-    """Means of k x k pixels, float32 [h,w,C] -> [h/k,w/k,C]; those at the far edges are of what is left there."""
-    height, width, channels = patch.shape
-    starts_y, starts_x = np.arange(0, height, k), np.arange(0, width, k)
-    whole = height // k * k
-    rows = patch[:whole].reshape(whole // k, k, width * channels).sum(1)
-    if whole < height:
-        rows = np.concatenate([rows, patch[whole:].reshape(1, -1, width * channels).sum(1)])
-    rows = rows.reshape(len(starts_y), width, channels)
-    sums = rows[:, ::k].copy()
-    for i in range(1, k):  # quicker than a sum over an axis this short
-        more = rows[:, i::k]
-        sums[:, : more.shape[1]] += more
-    n_y, n_x = np.minimum(height - starts_y, k), np.minimum(width - starts_x, k)
-    return sums / (n_y[:, None] * n_x)[:, :, None].astype(np.float32)
+def _block_means(picture: np.ndarray, k: int, channels: int) -> np.ndarray:
+    """Means of k x k pixels, uint8 [h,w,C] -> float32 [h/k,w/k,channels]; those at the far edges are of what is left
+    there."""
+    height, width, given = picture.shape
+    colours = np.eye(channels, dtype=np.float32)  # what a channel of the picture gives to each of the crop
+    if given != channels:
+        colours = np.ones((1, 3), np.float32) if channels == 3 else np.array(LUMA, np.float32)[:, None]
+    if k == 1:
+        pixels = picture.astype(np.float32)
+        return pixels if given == channels else pixels @ colours
+    n_y, n_x = -(-height // k), -(-width // k)
+    # Whole numbers are added exactly and without a copy of the picture; what is left then, columns and colours, is one
+    # matrix product.
+    rows = np.zeros((n_y, width, given), np.uint16 if 255 * k <= np.iinfo(np.uint16).max else np.uint32)
+    for i in range(k):
+        some = picture[i::k]
+        rows[: len(some)] += some
+    blocks = np.zeros((n_y, n_x * k, given), np.float32)
+    blocks[:, :width] = rows
+    sums = blocks.reshape(n_y, n_x, k * given) @ np.tile(colours, (k, 1))
+    lines, columns = (np.minimum(n - np.arange(0, n, k), k) for n in (height, width))
+    return np.asarray(sums / (lines[:, None] * columns)[:, :, None].astype(np.float32))
 
 
 def _sample(patches: list[np.ndarray], patch_from_crop: np.ndarray, side: int) -> np.ndarray:

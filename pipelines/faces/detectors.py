@@ -21,6 +21,7 @@ __all__ = [
     "DEFAULT_DETECTOR",
     "DETECTORS",
     "DETECT_MODES",
+    "LARGE_FACE",
     "DetectMode",
     "Detector",
     "DetectorClass",
@@ -52,6 +53,8 @@ DETECTORS: dict[str, DetectorKind] = {
     "mtcnn": DetectorKind("pipelines.faces.mtcnn:Mtcnn", min_face_px=12, follows=True),
 }
 DEFAULT_DETECTOR = "mtcnn"
+#: A detection of large faces only looks for those of at least so many sides of the smallest face.
+LARGE_FACE = 2.0
 DetectMode = Literal["tracked", "exact"]
 DETECT_MODES: tuple[DetectMode, ...] = get_args(DetectMode)
 
@@ -64,10 +67,10 @@ class DetectorSettings:
     frame's shorter side where that is larger; the time of a detection falls with its square. A face needs the
     probability ``min_prob``.
 
-    ``mode`` ``exact`` detects on every frame. ``tracked`` detects every ``interval_s`` seconds, at cuts, and
-    ``refresh_s`` seconds after a face was lost, and follows the faces in between with the detector's ``refine``, which
-    has to give a followed face the probability ``keep_prob``; see ``pipelines/faces/propagate.py`` and
-    docs/performance.md.
+    ``mode`` ``exact`` detects on every frame. ``tracked`` detects every ``interval_s`` seconds (faces below ``LARGE_FACE``
+    times the smallest every other time), at cuts, and ``refresh_s`` seconds after a face was lost, and follows the faces
+    in between with the detector's ``refine``, which has to give a followed face the probability ``keep_prob``; see
+    ``pipelines/faces/propagate.py`` and docs/performance.md.
     """
 
     name: str = DEFAULT_DETECTOR
@@ -123,12 +126,13 @@ class Detector(Protocol):
     @property
     def settings(self) -> DetectorSettings: ...
 
-    def detect(self, rgb: np.ndarray, min_prob: float | None = None) -> Detections:
+    def detect(self, rgb: np.ndarray, min_prob: float | None = None, *, large_only: bool = False) -> Detections:
         """Find the faces of every frame.
 
         Args:
             rgb: uint8 [T,H,W,3].
             min_prob: least probability of a face, in place of the settings'.
+            large_only: faces below ``LARGE_FACE`` times the smallest side need not be found, if that saves time.
 
         Returns:
             Faces in frame pixels, by frame and then falling box area. A frame's faces must not depend on the others.

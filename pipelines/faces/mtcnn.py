@@ -30,16 +30,16 @@ class Mtcnn:
 
     @staticmethod
     def networks(settings: DetectorSettings, device: str) -> dict[str, Network]:
-        """``look``, and ``detect`` (exact) or ``propose`` (tracked)."""
+        """``look``, and ``detect`` (exact) or ``propose`` and ``propose_large`` (tracked)."""
         ours = MtcnnNetworks(settings, device)
         look = {"look": Network(ours.look, by_row=True)}
         if settings.mode == "exact":
             from pipelines.faces.mtcnn_reference import MtcnnReference  # late: it loads PyTorch
 
             return {**look, "detect": Network(MtcnnReference(settings, device))}
-        return {**look, "propose": Network(ours.propose)}
+        return {**look, "propose": Network(ours.propose), "propose_large": Network(ours.propose_large)}
 
-    def detect(self, rgb: np.ndarray, min_prob: float | None = None) -> Detections:
+    def detect(self, rgb: np.ndarray, min_prob: float | None = None, *, large_only: bool = False) -> Detections:
         """Find the faces of every frame; see ``Detector``."""
         t, h, w, _ = rgb.shape
         if t == 0 or min(h, w) < self.settings.smallest_px(h, w):
@@ -47,7 +47,7 @@ class Mtcnn:
         if self.settings.mode == "exact":
             faces = Detections(*self._networks["detect"](rgb))
             return faces if min_prob is None else faces[faces.prob > min_prob]
-        row, box = self._networks["propose"](rgb)
+        row, box = self._networks["propose_large" if large_only else "propose"](rgb)
         return self.refine(rgb, row, box, min_prob)
 
     def refine(

@@ -7,6 +7,7 @@ so that a frame's faces do not depend on its neighbours. The networks themselves
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cached_property
 from pkgutil import resolve_name
@@ -14,9 +15,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipelines.faces.detectors import DetectorSettings
+from pipelines.faces.detectors import LARGE_FACE, DetectorSettings
 from pipelines.scoring.onnx import load_or_export
-from pipelines.video.resize import shrink
+from pipelines.video.resize import pyramid
 
 if TYPE_CHECKING:
     from torch import nn
@@ -95,8 +96,17 @@ class MtcnnNetworks:
 
     def propose(self, rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """P-Net and R-Net: of frames uint8 [T,H,W,3] the frame int64 [N] and box float [N,4] of what may be a face."""
+        return self._propose_from(rgb, 0)
+
+    def propose_large(self, rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """``propose`` without the levels of faces below ``LARGE_FACE`` times the smallest side."""
+        return self._propose_from(rgb, int(math.log(LARGE_FACE, 1 / PYRAMID_FACTOR)))
+
+    def _propose_from(self, rgb: np.ndarray, first_level: int) -> tuple[np.ndarray, np.ndarray]:
         levels = self._levels(rgb)
-        return self._reject(rgb, levels, *self._propose(levels))
+        if len(levels) <= first_level:
+            return np.zeros(0, np.int64), np.zeros((0, 4))
+        return self._reject(rgb, levels, *self._propose(levels[first_level:]))
 
     def look(self, crops: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """O-Net: of squares uint8 [F,3,48,48] the box offsets [F,4], landmarks [F,10] and face probabilities [F]."""
@@ -142,17 +152,14 @@ class MtcnnNetworks:
         return row[passed], box[passed] + offset[passed] * np.tile(side[passed], 2)
 
     def _levels(self, frames: np.ndarray) -> list[_Level]:
-        """The pyramid, from the smallest face's level to the largest's.
-
-        All but the first two are made from the level of twice their size, which costs a quarter of the one before.
-        """
+        """The pyramid, from the smallest face's level to the largest's."""
         h, w = frames.shape[1:3]
-        scale, levels = _PNET_SIDE_PX / self.settings.smallest_px(h, w), list[_Level]()
+        scales, scale = list[float](), _PNET_SIDE_PX / self.settings.smallest_px(h, w)
         while min(h, w) * scale >= _PNET_SIDE_PX:
-            larger = levels[-2][1] if len(levels) > 1 else frames
-            levels.append((scale, shrink(larger, int(h * scale + 1), int(w * scale + 1))))
+            scales.append(scale)
             scale *= PYRAMID_FACTOR
-        return levels
+        sizes_px = [(int(h * scale + 1), int(w * scale + 1)) for scale in scales]
+        return list(zip(scales, pyramid(frames, sizes_px), strict=True))
 
 
 def _sample(level: np.ndarray, row: np.ndarray, region: np.ndarray, side: int) -> np.ndarray:

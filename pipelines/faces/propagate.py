@@ -2,9 +2,10 @@
 
 ``refine`` (of MTCNN: its last network, O-Net) finds the face near a box, so it also finds the face near where it was
 one frame before, at a hundredth of the cost of a detection. Detections come at key frames: the first frame, on a timer,
-on both sides of a cut, soon after a followed face was lost, and at the end. A face that a key frame shows for the first
-time is followed backwards through the frames since the key frame before, so that one that enters between two detections
-is there from its first frame on.
+on both sides of a cut, soon after a followed face was lost, and at the end. The smallest faces cost most of a detection,
+so in between only every other detection looks for them. A face that a key frame shows for the first time is followed
+backwards through the frames since the last full detection, so that one that enters between two detections is there from
+its first frame on.
 """
 
 from __future__ import annotations
@@ -16,15 +17,20 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from pipelines.batches import Detections, FrameBatch
-from pipelines.faces.detectors import Detector
+from pipelines.faces.detectors import LARGE_FACE, Detector
 from pipelines.faces.track import box_iou
 from pipelines.profile import stage
 
 __all__ = ["follow_faces"]
 
-#: Frames since the last key frame are kept for the way back, but not more than so many pixels (216 MB): of 1080p 34
-#: frames, of 4K 8. A detection comes earlier then.
-_KEPT_PIXELS = 72_000_000
+#: Frames since the last full detection are kept for the way back, but not more than so many pixels (375 MB): of 1080p
+#: 60 frames, of 4K 15. A full detection comes earlier then.
+_KEPT_PIXELS = 125_000_000
+#: So many frames a detection interval are near enough to each other to follow a face through two intervals.
+_STEPS = 4
+#: A detection of large faces also finds smaller ones; below this share of its least side (in drawn clips 0.65) it is not
+#: relied on.
+_SMALL = 0.75
 #: Overlap from which a followed and a detected face are the same one.
 _SAME_FACE_IOU = 0.4
 #: Overlap of a face's box with the box before and after one step below which it moves fast: where it was is tried too.
@@ -72,13 +78,14 @@ def follow_faces(
 
 
 class _Span:
-    """The frames from the last key frame on; the next key frame may still add faces to them."""
+    """The frames from the last full detection on; the next detections may still add faces to them."""
 
     def __init__(self, detector: Detector) -> None:
         self.frames: list[_Frame] = []
         self._detector, self._settings = detector, detector.settings
-        self._before_key: _Frame | None = None
-        self._lost = False
+        self._before: _Frame | None = None  # the frame before the span
+        self._detected_s = 0.0  # time of the last detection, full or not
+        self._lost = self._lost_small = False
 
     def add(self, frame: _Frame, is_cut: bool) -> None:
         """Find the frame's faces."""
@@ -87,40 +94,69 @@ class _Span:
         if not self.frames:
             with stage("detect"):
                 frame.faces = self._detector.detect(frame.rgb)
-            self.frames = [frame]
+            self._start(frame)
             return
-        since_s = frame.pts_s - self.frames[0].pts_s
-        pixels = (len(self.frames) + 1) * frame.rgb.shape[1] * frame.rgb.shape[2]
         wait_s = self._settings.refresh_s if self._lost else self._settings.interval_s
-        if since_s >= wait_s or pixels > _KEPT_PIXELS:
-            self._begin(frame)
-            return
-        frame.faces = self._follow(frame)
-        self._lost |= len(frame.faces) < len(self.frames[-1].faces)
-        self.frames.append(frame)
+        pixels = (len(self.frames) + 1) * frame.rgb.shape[1] * frame.rgb.shape[2]
+        if pixels > _KEPT_PIXELS:
+            self._detect(frame)
+        elif frame.pts_s - self._detected_s >= wait_s:
+            self._detect(frame, large_only=not self._lost_small and self._small_can_wait(frame, pixels))
+        else:
+            frame.faces = self._follow(frame)
+            before = self.frames[-1].faces
+            if len(frame.faces) < len(before):
+                self._lost = True
+                self._lost_small |= bool(self._is_small(_without(before, frame.faces), frame).any())
+            self.frames.append(frame)
+
+    def _small_can_wait(self, frame: _Frame, pixels: int) -> bool:
+        """Whether small faces may be looked for at the next detection: with the frames until then kept for the way
+        back, and these near enough to each other to be followed through."""
+        interval_s, last = self._settings.interval_s, self.frames[-1]
+        soon = frame.pts_s - self.frames[0].pts_s < 1.5 * interval_s
+        return soon and 2 * pixels <= _KEPT_PIXELS and _STEPS * (frame.pts_s - last.pts_s) <= interval_s
 
     def close(self) -> None:
-        """Make the last frame a key frame, to find faces that entered since the one before, and clear the span."""
+        """Detect on the last frame, to find faces that entered since the detection before, and clear the span."""
         if len(self.frames) > 1:
-            self._begin(self.frames.pop())
-        self.frames, self._before_key, self._lost = [], None, False
+            self._detect(self.frames.pop())
+        self.frames, self._before = [], None
 
-    def _begin(self, key: _Frame) -> None:
-        """Detect on a frame, add its faces to the frames before it that have them too, and start anew with it.
+    def _start(self, key: _Frame) -> None:
+        """Begin a span with a frame of which all faces are known."""
+        self._before = self.frames[-1] if self.frames else None
+        self.frames = []
+        self._append(key)
+
+    def _append(self, key: _Frame) -> None:
+        self.frames.append(key)
+        self._detected_s, self._lost, self._lost_small = key.pts_s, False, False
+
+    def _detect(self, key: _Frame, large_only: bool = False) -> None:
+        """Detect on a frame, add its faces to the frames before it that have them too, and start anew if it saw all.
 
         A face that the detector is less sure of counts if it was followed up to here; one that it misses for once is
-        kept if ``refine`` is sure of it.
+        kept if ``refine`` is sure of it, or if it is too small for a detection of large faces.
         """
         sure = self._settings.min_prob
         followed = self._follow(key)
         with stage("detect"):
-            found = self._detector.detect(key.rgb, self._settings.keep_prob)
+            found = self._detector.detect(key.rgb, self._settings.keep_prob, large_only=large_only)
         known = box_iou(found.box_xyxy_px, followed.box_xyxy_px).max(1, initial=0) >= _SAME_FACE_IOU
         missed = _without(followed, found)
-        key.faces = _join(found[known | (found.prob > sure)], missed[missed.prob > sure])
+        kept = missed.prob > sure
+        if large_only:
+            kept |= self._is_small(missed, key)
+        key.faces = _join(found[known | (found.prob > sure)], missed[kept])
         self._go_back(key)
-        self._before_key = self.frames[-1]
-        self.frames, self._lost = [key], False
+        (self._append if large_only else self._start)(key)
+
+    def _is_small(self, faces: Detections, frame: _Frame) -> np.ndarray:
+        """Which faces a detection of large faces may miss because of their size, bool [F]."""
+        sides_px = faces.box_xyxy_px[:, 2:] - faces.box_xyxy_px[:, :2]
+        large_px = LARGE_FACE * self._settings.smallest_px(*frame.rgb.shape[1:3])
+        return np.asarray(sides_px.max(1, initial=0) < _SMALL * large_px)
 
     def _go_back(self, key: _Frame) -> None:
         """Follow the faces that the frame before a key frame lacks, until they are lost or known."""
@@ -133,7 +169,7 @@ class _Span:
             later, fresh = fresh, found
 
     def _follow(self, frame: _Frame) -> Detections:
-        before = self.frames[-2] if len(self.frames) > 1 else self._before_key
+        before = self.frames[-2] if len(self.frames) > 1 else self._before
         return self._near(frame, self.frames[-1].faces, before.faces if before else None)
 
     def _near(self, frame: _Frame, faces: Detections, before: Detections | None) -> Detections:

@@ -22,11 +22,12 @@ SETTINGS = DetectorSettings(min_face_px=36)
 class CountingMtcnn(Mtcnn):
     """The real networks, and how many frames they were asked to search."""
 
-    n_detections = 0
+    n_detections = n_of_large_faces = 0
 
-    def detect(self, rgb: np.ndarray, min_prob: float | None = None) -> Detections:
+    def detect(self, rgb: np.ndarray, min_prob: float | None = None, *, large_only: bool = False) -> Detections:
         self.n_detections += len(rgb)
-        return super().detect(rgb, min_prob)
+        self.n_of_large_faces += large_only * len(rgb)
+        return super().detect(rgb, min_prob, large_only=large_only)
 
 
 @pytest.fixture(scope="module")
@@ -99,17 +100,21 @@ def test_batches_make_no_difference() -> None:
         assert numbers.tolist() == track.tolist()
 
 
-def slide(positions: Iterable[int | None]) -> np.ndarray:
-    """Frames [N,144,320,3]: the photograph's face with its left edge at each position, None for an empty frame."""
-    face = np.asarray(astronaut_face())[::2, ::2][:100, :100]  # a face of about 50 px
+def slide(positions: Iterable[int | None], every: int = 2) -> np.ndarray:
+    """Frames [N,144,320,3]: the photograph's face with its left edge at each position, None for an empty frame.
+
+    ``every`` so many pixels are taken: 2 gives a face of about 50 px.
+    """
+    side = 200 // every
+    face = np.asarray(astronaut_face())[::every, ::every][:side, :side]
     rng = np.random.default_rng(0)
     background = rng.integers(90, 110, (144, 320, 3)).astype(np.uint8)
     frames = []
     for x in positions:
         frame = background.copy()
         if x is not None:
-            left, right = max(x, 0), min(x + 100, 320)
-            frame[22:122, left:right] = face[:, left - x : right - x]
+            left, right = max(x, 0), min(x + side, 320)
+            frame[22 : 22 + side, left:right] = face[:, left - x : right - x]
         frames.append(frame)
     return np.stack(frames)
 
@@ -122,6 +127,27 @@ def test_a_face_that_enters_between_detections_is_there_from_its_first_frame_on(
     assert faces.frame_row.tolist() == list(range(7, 40))
     assert set(track.tolist()) == {0}
     assert n_detections <= 6
+
+
+def test_small_faces_are_looked_for_by_every_other_detection_and_lose_no_frame() -> None:
+    clip = slide([None] * 6 + [max(320 - 8 * i, 120) for i in range(64)], every=3)  # a face of about 33 px
+    reference = exact(36).detect(clip)
+    made, counting = finder()
+    found = [(frames.frame_index[faces.frame_row], track) for frames, faces, track in made(batches(clip))]
+    rows, tracks = (np.concatenate(column) for column in zip(*found, strict=True))
+    assert rows.tolist() == reference.frame_row.tolist() == list(range(11, 70))
+    assert set(tracks.tolist()) == {0}
+    assert (counting.n_detections, counting.n_of_large_faces) == (4, 1)  # at 0, 1 (without it), 2 s and at the end
+
+
+def test_large_faces_are_found_alike_with_and_without_small_ones(detector: Detector) -> None:
+    frame = np.asarray(astronaut())[None]
+    every, large = detector.detect(frame), detector.detect(frame, large_only=True)
+    assert len(every) == 1
+    np.testing.assert_array_equal(large.landmarks_px, every.landmarks_px)
+    small = np.ascontiguousarray(frame[:, ::4, ::4])  # a face of about 45 px, with 36 the smallest
+    assert len(detector.detect(small)) == 1
+    assert len(detector.detect(small, large_only=True)) == 0
 
 
 def test_a_face_that_leaves_is_gone_at_once() -> None:

@@ -153,7 +153,7 @@ class CountingDetector:
         self.settings = self._detector.settings
         self.n_looks = 0
 
-    def detect(self, rgb: np.ndarray, min_prob: float | None = None) -> Detections:
+    def detect(self, rgb: np.ndarray, min_prob: float | None = None, *, large_only: bool = False) -> Detections:
         return self._detector.detect(rgb, min_prob)
 
     def refine(

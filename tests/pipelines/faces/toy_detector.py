@@ -34,7 +34,7 @@ class ToyDetector:
     def networks(settings: DetectorSettings, device: str) -> dict[str, Network]:
         return {"brightest": Network(brightest, by_row=True)}
 
-    def detect(self, rgb: np.ndarray, min_prob: float | None = None) -> Detections:
+    def detect(self, rgb: np.ndarray, min_prob: float | None = None, *, large_only: bool = False) -> Detections:
         (found,) = self._networks["brightest"](rgb)
         row = np.flatnonzero(found[:, 2] > 0)
         side = self.settings.smallest_px(*rgb.shape[1:3])
