@@ -27,7 +27,7 @@ class FrameTimes:
         end_s = pts_s[frame_index[-1]] + duration_s[frame_index[-1]] if len(frame_index) else 0.0
         last_s = max(end_s, pts_s[-1] + duration_s[-1]) if len(frame_index) else 0.0
         self.duration_s = np.maximum(np.diff(self.pts_s, append=last_s), 0.0)
-        self.time_s = self.pts_s - start_s
+        self.time_s = np.round(self.pts_s - start_s, 9)  # 4 s must not become 3.9999999999999996, of another second
 
     def rows_of(self, frame_index: np.ndarray) -> np.ndarray:
         """Positions int64 [T] of frames among the sampled ones."""

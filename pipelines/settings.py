@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 #: Part of ``faces_id``: bump one when the same settings would give other faces, tracks or qualities.
-ALGORITHM_VERSIONS = {"times": 2, "detect": 1, "follow": 5, "track": 1, "quality": 2, "stitch": STITCH_VERSION}
+ALGORITHM_VERSIONS = {"times": 3, "detect": 1, "follow": 5, "track": 2, "quality": 2, "stitch": STITCH_VERSION}
 #: Degrees clockwise, or ``auto``: the turn in which most faces stand upright.
 Rotation = Literal["90", "180", "270", "auto"]
 ROTATIONS: tuple[Rotation, ...] = get_args(Rotation)

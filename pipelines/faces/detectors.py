@@ -67,10 +67,10 @@ class DetectorSettings:
     frame's shorter side where that is larger; the time of a detection falls with its square. A face needs the
     probability ``min_prob``.
 
-    ``mode`` ``exact`` detects on every frame. ``tracked`` detects every ``interval_s`` seconds (faces below ``LARGE_FACE``
-    times the smallest every other time), at cuts, and ``refresh_s`` seconds after a face was lost, and follows the faces
-    in between with the detector's ``refine``, which has to give a followed face the probability ``keep_prob``; see
-    ``pipelines/faces/propagate.py`` and docs/performance.md.
+    ``mode`` ``exact`` detects on every frame. ``tracked`` detects every ``interval_s`` seconds (every other time only
+    faces from ``LARGE_FACE`` times the smallest side on), at cuts, and ``refresh_s`` seconds after a face was lost. It
+    follows the faces in between with the detector's ``refine``, which has to give a followed face the probability
+    ``keep_prob``; see ``pipelines/faces/propagate.py`` and docs/performance.md.
     """
 
     name: str = DEFAULT_DETECTOR

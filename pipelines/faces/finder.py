@@ -86,7 +86,7 @@ def _as_stored(faces: Detections) -> Detections:
 def _with_cuts(batches: Iterable[FrameBatch], tracker: Tracker) -> Iterator[tuple[FrameBatch, np.ndarray]]:
     for frames in batches:
         with stage("cuts"):
-            cuts = tracker.cuts(frames.rgb)
+            cuts = tracker.cuts(frames)
         yield frames, cuts
 
 

@@ -2,10 +2,10 @@
 
 ``refine`` (of MTCNN: its last network, O-Net) finds the face near a box, so it also finds the face near where it was
 one frame before, at a hundredth of the cost of a detection. Detections come at key frames: the first frame, on a timer,
-on both sides of a cut, soon after a followed face was lost, and at the end. The smallest faces cost most of a detection,
-so in between only every other detection looks for them. A face that a key frame shows for the first time is followed
-backwards through the frames since the last full detection, so that one that enters between two detections is there from
-its first frame on.
+on both sides of a cut, soon after a followed face was lost, and at the end. The smallest faces cost most of a
+detection, so in between only every other one looks for them. A face that a key frame shows for the first time is
+followed backwards through the frames since the last full detection, so that one that enters between two detections is
+there from its first frame on.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ __all__ = ["follow_faces"]
 _KEPT_PIXELS = 125_000_000
 #: So many frames a detection interval are near enough to each other to follow a face through two intervals.
 _STEPS = 4
-#: A detection of large faces also finds smaller ones; below this share of its least side (in drawn clips 0.65) it is not
-#: relied on.
+#: A detection of large faces also finds smaller ones; below this share of its least side (in drawn clips 0.65) it is
+#: not relied on.
 _SMALL = 0.75
 #: Overlap from which a followed and a detected face are the same one.
 _SAME_FACE_IOU = 0.4
@@ -58,7 +58,7 @@ def follow_faces(
     """Yield every batch with its cuts and its faces, possibly some frames late; the size of batches does not matter.
 
     Args:
-        batches: frames in order, and bool [T]: which of them follow a cut.
+        batches: frames in order, and int8 [T]: which of them follow a cut, or may follow one.
         detector: finds the faces and refines them.
     """
     span = _Span(detector)

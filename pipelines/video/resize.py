@@ -27,9 +27,7 @@ def pyramid(rgb: np.ndarray, sizes_px: Sequence[tuple[int, int]]) -> list[np.nda
         levels = [to_planes.reformat(whole, format="gbrp", threads=1)]
         levels.append(levels[0])
         for (height_px, width_px), shrinker, result in zip(sizes_px, shrinkers, results, strict=True):
-            level = shrinker.reformat(
-                levels[-2], width_px, height_px, interpolation=Interpolation.BILINEAR, threads=1
-            )
+            level = shrinker.reformat(levels[-2], width_px, height_px, interpolation=Interpolation.BILINEAR, threads=1)
             result[row] = level.to_ndarray()
             levels.append(level)
     return results

@@ -127,6 +127,37 @@ def test_a_hard_cut_ends_all_tracks_even_where_the_next_face_is_in_the_same_plac
     assert tracker(as_batch(carphone_frames()[:1], first=3), man).tolist() == [2]
 
 
+def test_a_cut_between_two_shots_that_look_alike_ends_the_track() -> None:
+    """Another head in the same place before the same background."""
+    picture, woman = same_place_as_carphone()
+    man = carphone_frames()[:20]
+    head = (slice(19, 110), slice(49, 126))
+    other = man[19].copy()
+    other[head] = picture[head]
+    rgb = np.concatenate([man, np.repeat(other[None], 10, 0)])
+    assert cut_scores(rgb)[0].max() < TrackerSettings().cut_threshold / 2
+    faces = without(carphone_faces(), range(20, 120))
+    per_row = np.arange(20, 30)
+    faces = Detections(
+        np.concatenate([faces.frame_row, per_row]),
+        np.concatenate([faces.box_xyxy_px, np.repeat(woman.box_xyxy_px, 10, 0)]),
+        np.concatenate([faces.landmarks_px, np.repeat(woman.landmarks_px, 10, 0)]),
+        np.concatenate([faces.prob, np.repeat(woman.prob, 10)]),
+    )
+    whole = Tracker()(as_batch(rgb), faces)
+    assert whole.tolist() == [0] * 20 + [1] * 10
+    tracker = Tracker()
+    assert np.concatenate([tracker(*part) for part in cut(as_batch(rgb), faces, 4)]).tolist() == whole.tolist()
+
+
+@pytest.mark.parametrize(("gain", "lift"), [(2.0, 0), (1.5, 40), (0.4, 0)], ids=["flash", "pale flash", "light off"])
+def test_another_light_ends_no_track(gain: float, lift: float) -> None:
+    rgb = carphone_frames()[:30].astype(np.float32)
+    rgb[12:14] = rgb[12:14] * gain + lift
+    numbers = Tracker()(as_batch(rgb.clip(0, 255).astype(np.uint8)), without(carphone_faces(), range(30, 120)))
+    assert set(numbers.tolist()) == {0}
+
+
 def test_cut_scores_tell_a_cut_from_movement_flash_and_fade() -> None:
     threshold = TrackerSettings().cut_threshold
     moving, end = cut_scores(carphone_frames()[::30].copy())  # a second apart
