@@ -55,9 +55,13 @@ QUESTIONS = {
         WHERE expression = 'happiness' ORDER BY seconds DESC, video_id, start_s LIMIT 10
     """,
     "frames without a face by week": """
-        SELECT date_trunc('week', make_timestamp(r.mtime_ns // 1000)) AS week, sum(v.n_frames) AS frames,
-               sum(v.n_frames - v.n_frames_with_face - v.n_frames_undecodable) AS without_face
-        FROM videos v JOIN runs r USING (run_id, path) GROUP BY ALL ORDER BY ALL
+        WITH files AS (
+            SELECT DISTINCT ON (video_id) v.*, r.mtime_ns
+            FROM videos v JOIN runs r USING (run_id, path, video_id) ORDER BY video_id, r.mtime_ns
+        )
+        SELECT date_trunc('week', make_timestamp(mtime_ns // 1000)) AS week, sum(n_frames) AS frames,
+               sum(n_frames - n_frames_with_face - n_frames_undecodable) AS without_face
+        FROM files GROUP BY ALL ORDER BY ALL
     """,
 }
 

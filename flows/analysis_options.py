@@ -101,8 +101,8 @@ class AnalysisOptions:
     )
     detect_every_s: float = _option(
         1.0,
-        "Seconds between two detections of `tracked`; every other one skips faces below twice `--min-face`. After a cut or a"
-        " lost face it detects sooner.",
+        "Seconds between two detections of `tracked`; every other one skips faces below twice `--min-face`. After a cut"
+        " or a lost face it detects sooner.",
         kind="number",
         flag="--detect-every",
         least=0,

@@ -9,11 +9,14 @@ from typing import Any
 from flows.analyze import analyze_folder
 from flows.run import FolderRun, Progress, RunSummary
 from mfer.errors import ConfigError
+from pipelines.scoring.lookup import known_models
 from pipelines.settings import AnalysisSettings, DetectorSettings, QualitySettings, TrackerSettings
-from storage.delta.relations import read_errors, rows_of
+from storage.delta.relations import Connection, read_errors, rows_of
+from storage.errors import LakeError
 from storage.identity import faces_id, stream_of_video
 from storage.lake import Lake
 from storage.originals import FILES_SQL, find_object, find_original
+from storage.sql.model_choice import find_model_id
 from storage.sql.views import connect
 
 __all__ = ["Reanalysis", "reanalyze"]
@@ -37,16 +40,18 @@ class Reanalysis:
 
 
 def reanalyze(
-    lake: Lake, old_model_id: str, new_model: str, device: str = "auto", progress: Progress | None = None
+    lake: Lake, old_model: str, new_model: str, device: str = "auto", progress: Progress | None = None
 ) -> Reanalysis:
     """Score with a new model every video that an old one has scored, the shortest first, with the same settings.
 
     A video that the new model has scored already is skipped, so a run that was killed is simply started again.
+    ``old_model`` is what ``find_model_id`` takes, or a model of the lake or the package that has scored nothing yet.
 
     Raises:
-        ConfigError, ModelError, LakeError: as ``analyze_folder``.
+        LakeError: ``unknown_model``; and, with ConfigError and ModelError, as ``analyze_folder``.
     """
     with read_errors(lake.location), connect(lake) as con:
+        old_model_id = _old_model_id(con, lake, old_model)
         done = rows_of(
             con,
             "SELECT video_id, path, faces_id, settings FROM raw.videos WHERE model_id = ?"
@@ -83,6 +88,17 @@ def reanalyze(
         for (key, stream), ours in paths.items()
     )
     return Reanalysis(runs, tuple(missing), tuple(outdated))
+
+
+def _old_model_id(con: Connection, lake: Lake, name: str) -> str:
+    """The model that a name stands for; a model that is known need not have scored any video of the lake."""
+    try:
+        return find_model_id(con, lake, name)
+    except LakeError:
+        for _, card in known_models(lake):
+            if name in (card.model_id, card.name):
+                return card.model_id
+        raise
 
 
 def _settings(text: str) -> AnalysisSettings | None:

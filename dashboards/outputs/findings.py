@@ -19,12 +19,14 @@ from storage.delta.relations import Connection, rows_of
 from storage.identity import stream_of_video
 from storage.sql.selection import ChosenVideo
 
-__all__ = ["Findings", "Moment", "find"]
+__all__ = ["TURNED_DEG", "Findings", "Moment", "find"]
 
 _MAX_TRACKS = 8
 _MAX_BINS = 480
 _MAX_MOMENTS_OF_A_KIND = 2
 _PICTURE_PX = 240
+#: A face counts as turned away from this yaw on, and where its yaw is unknown.
+TURNED_DEG = 20
 
 
 @dataclass(frozen=True)
@@ -121,8 +123,8 @@ def _quality(con: Connection, video: ChosenVideo) -> dict[str, Any]:
     (faces,) = rows_of(
         con,
         "SELECT avg(CAST(quality_ok AS DOUBLE)) AS quality_ok, median(face_px) AS face_px, median(sharpness) AS"
-        " sharpness, avg(CAST(coalesce(abs(yaw_deg) > 20, true) AS DOUBLE)) AS turned, avg(det_prob) AS det_prob,"
-        " avg(confidence) AS confidence FROM scores WHERE video_id = ?",
+        f" sharpness, avg(CAST(coalesce(abs(yaw_deg) > {TURNED_DEG}, true) AS DOUBLE)) AS turned,"
+        " avg(det_prob) AS det_prob, avg(confidence) AS confidence FROM scores WHERE video_id = ?",
         [video.video_id],
     ).to_pylist()
     (frames,) = rows_of(

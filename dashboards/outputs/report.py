@@ -12,9 +12,10 @@ import numpy as np
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
-from dashboards.outputs.findings import Findings, Moment, find
+from dashboards.outputs.findings import TURNED_DEG, Findings, Moment, find
 from dashboards.outputs.palette import EXPRESSION_COLOURS
 from dashboards.outputs.pictures import as_jpeg
+from dashboards.outputs.shares import share_with_face
 from dashboards.outputs.svg import clock, share_bar, timeline
 from storage.delta.relations import Connection, read_errors, rows_of
 from storage.errors import LakeError
@@ -87,6 +88,7 @@ def write_report(
             blur=blur,
             videos=videos,
             max_videos=MAX_VIDEOS,
+            turned_deg=TURNED_DEG,
             colours=EXPRESSION_COLOURS,
             tiles=_tiles(videos),
             n_partial=sum(video.status == "partial" for video in videos),
@@ -109,19 +111,21 @@ def _when(moment: datetime) -> str:
 
 def _tiles(videos: Sequence[ChosenVideo]) -> list[tuple[str, str]]:
     n_frames = sum(video.n_frames for video in videos)
-    n_with = sum(video.n_frames_with_face for video in videos)
+    n_with_face = sum(video.n_frames_with_face for video in videos)
+    with_face = share_with_face(n_with_face, n_frames, sum(video.n_frames_undecodable for video in videos))
     return [
         ("videos", f"{len(videos)}"),
         ("duration", clock(sum(video.duration_s or 0 for video in videos))),
         ("frames analysed", f"{n_frames:,}"),
-        ("with a face", f"{100 * n_with / n_frames:.0f} %" if n_frames else "–"),
+        ("with a face", "–" if with_face is None else f"{100 * with_face:.0f} %"),
         ("faces", f"{sum(video.n_faces for video in videos):,}"),
         ("tracks", f"{sum(video.n_tracks for video in videos):,}"),
     ]
 
 
 def _shares(con: Connection, video_ids: list[str]) -> dict[str, Any]:
-    """The mean over videos with the interval of ``expression_shares``, of these videos only, the largest first."""
+    """The mean over videos with the interval of ``expression_shares``, of these videos only, the largest first; None
+    for a class that no model of these videos has."""
     rows = rows_of(
         con,
         "SELECT video_id, expression, share, screen_time_s FROM video_shares() WHERE video_id IN (SELECT unnest(?))"
@@ -131,14 +135,26 @@ def _shares(con: Connection, video_ids: list[str]) -> dict[str, Any]:
     if not rows:
         return {"shares": [], "n_counted": 0}
     by_name = {name: np.array([r["share"] for r in rows if r["expression"] == name]) for name in EXPRESSION_COLOURS}
+    known = _known_classes(con, video_ids)
     estimates = {name: bootstrap_means(shares) for name, shares in by_name.items()}
     n_videos = estimates["neutral"].n
-    shares = []
-    for name, found in sorted(estimates.items(), key=lambda item: -float(item[1].mean)):
+    shares: list[tuple[str, float | None, str, Markup]] = []
+    for name, found in sorted(estimates.items(), key=lambda item: (item[0] not in known, -float(item[1].mean))):
+        if name not in known:
+            shares.append((name, None, "–", Markup()))
+            continue
         interval = f"{100 * found.low:.0f} to {100 * found.high:.0f} %" if n_videos > 1 else "–"
         mean = float(found.mean)
         shares.append((name, mean, interval, Markup(share_bar({name: mean}, height=14))))
     return {"shares": shares, "n_counted": n_videos}
+
+
+def _known_classes(con: Connection, video_ids: list[str]) -> set[str]:
+    """The expressions for which a model of these videos has a class."""
+    known = ", ".join(f"count(sum_p_{name}_s) > 0 AS {name}" for name in EXPRESSION_COLOURS)
+    sql = f"SELECT {known} FROM seconds WHERE video_id IN (SELECT unnest(?))"
+    (row,) = rows_of(con, sql, [video_ids]).to_pylist()
+    return {name for name, is_known in row.items() if is_known}
 
 
 def _shown(found: Findings) -> dict[str, Any]:
@@ -154,7 +170,7 @@ def _shown(found: Findings) -> dict[str, Any]:
         "found": found,
         "video": video,
         "length": clock(video.duration_s or 0),
-        "with_face": video.n_frames_with_face / video.n_frames if video.n_frames else None,
+        "with_face": share_with_face(video.n_frames_with_face, video.n_frames, video.n_frames_undecodable),
         "bar": Markup(share_bar(found.shares)) if found.shares else "",
         "timeline": Markup(timeline(found.tracks, found.bin_s, lasts_s, marks)) if found.tracks else None,
         "moments": [_moment(moment) for moment in found.moments],

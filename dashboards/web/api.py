@@ -6,7 +6,8 @@ import csv
 import io
 import math
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,17 @@ _DAY_S = 86_400
 _MAX_QUEUE = 100
 #: Videos in the list beside the player.
 _MAX_LISTED = 200
+#: Numbers that a request names are no larger: frames, faces, tracks, seconds.
+_MAX_WHOLE = 2**31 - 1
+#: What a request may send, by name, and what its values are.
+_EDIT: dict[str, type] = {
+    **dict.fromkeys(("kind", "faces_id", "value", "undo", "accept"), str),
+    "track_id": int,
+    **dict.fromkeys(("start_s", "end_s"), float),
+}
+_LABEL: dict[str, type] = {"face": dict, **dict.fromkeys(("verdict", "expression", "rater", "shown_model_id"), str)}
+_FACE: dict[str, type] = {"video_id": str, "faces_id": str, "frame_index": int, "face_index": int}
+_KINDS = {str: "a text", int: "a whole number", float: "a number", dict: "a JSON object"}
 
 
 def make_api(source: LakeSource, author: str) -> flask.Blueprint:
@@ -60,7 +72,7 @@ def make_api(source: LakeSource, author: str) -> flask.Blueprint:
     def still(video_id: str) -> flask.Response:
         return _jpeg(pictures.still(video_id, _number("t", 0.0)))
 
-    @api.get("/picture/face/<video_id>/<int:frame_index>/<int:face_index>.jpg")
+    @api.get(f"/picture/face/<video_id>/<int(max={_MAX_WHOLE}):frame_index>/<int(max={_MAX_WHOLE}):face_index>.jpg")
     def face(video_id: str, frame_index: int, face_index: int) -> flask.Response:
         return _jpeg(pictures.face(video_id, frame_index, face_index))
 
@@ -72,7 +84,7 @@ def make_api(source: LakeSource, author: str) -> flask.Blueprint:
             raise BadRequest("from must be before to")
         n_buckets = int(min(max(_number("buckets", 600), 10), _MAX_BUCKETS))
         window_s = min(max(_number("window", 0.5), 0.0), _MAX_WINDOW_S)
-        wanted = [int(word) for word in flask.request.args.get("tracks", "").split(",") if word.lstrip("-").isdigit()]
+        wanted = [_whole("tracks", word) for word in flask.request.args.get("tracks", "").split(",") if word]
         return {
             "from_s": from_s,
             "to_s": to_s,
@@ -136,7 +148,7 @@ def make_api(source: LakeSource, author: str) -> flask.Blueprint:
 
     @api.post("/api/video/<video_id>/edits")
     def edit(video_id: str) -> dict[str, Any]:
-        payload = _payload({"kind", "faces_id", "track_id", "value", "start_s", "end_s", "undo", "accept"})
+        payload = _payload(_EDIT)
         _known(source, video_id)
         try:
             if "undo" in payload:
@@ -160,7 +172,7 @@ def make_api(source: LakeSource, author: str) -> flask.Blueprint:
     @api.get("/api/labels/face")
     def face_to_judge() -> dict[str, Any]:
         place: dict[str, Any] = {name: flask.request.args.get(name, "") for name in ("video_id", "faces_id")}
-        place |= {name: _number(name, 0) for name in ("track_id", "second")}
+        place |= {name: _whole(name, flask.request.args.get(name, "")) for name in ("track_id", "second")}
         order = flask.request.args.get("order", ORDERS[0])
         if order not in ORDERS:
             raise BadRequest(f"order must be one of {', '.join(ORDERS)}")
@@ -171,23 +183,22 @@ def make_api(source: LakeSource, author: str) -> flask.Blueprint:
 
     @api.post("/api/labels")
     def label() -> dict[str, Any]:
-        payload = _payload({"face", "verdict", "expression", "rater", "shown_model_id"})
-        face = payload.get("face")
-        if not isinstance(face, dict):
-            raise BadRequest("a judgement names its face")
-        names = ("video_id", "faces_id", "frame_index", "time_s", "face_index", "track_id")
-        _known(source, str(face.get("video_id")))
+        payload = _payload(_LABEL)
+        face = _checked({name: (payload.get("face") or {}).get(name) for name in _FACE}, _FACE)
+        if None in face.values():
+            raise BadRequest(f"a judgement names its face by {', '.join(_FACE)}")
+        found = data.face_at(source, **face)
+        if found is None:
+            raise NotFound("the lake has no such face")
         try:
             label_id = add_label(
                 source.lake,
-                {name: face[name] for name in names},
+                found,
                 str(payload.get("verdict")),
                 payload.get("expression"),
                 str(payload.get("rater") or ""),
                 shown_model_id=payload.get("shown_model_id"),
             )
-        except KeyError as error:
-            raise BadRequest(f"the face lacks {error}") from error
         except (TypeError, ValueError) as error:
             raise BadRequest(str(error)) from error
         return {"label_id": label_id}
@@ -239,10 +250,27 @@ def _number(name: str, default: float) -> float:
     return value
 
 
-def _payload(allowed: set[str]) -> dict[str, Any]:
-    payload = flask.request.get_json()
-    if not isinstance(payload, dict) or set(payload) - allowed:
-        raise BadRequest(f"send a JSON object with {', '.join(sorted(allowed))}")
+def _whole(name: str, text: str) -> int:
+    if not re.fullmatch("-?[0-9]{1,18}", text):
+        raise BadRequest(f"{name} must be a whole number")
+    return int(text)
+
+
+def _payload(kinds: Mapping[str, type]) -> dict[str, Any]:
+    return _checked(flask.request.get_json(), kinds)
+
+
+def _checked(payload: Any, kinds: Mapping[str, type]) -> dict[str, Any]:
+    """A JSON object in which every value is null or of its kind, and numbers are ones that the lake can hold."""
+    if not isinstance(payload, dict) or set(payload) - set(kinds):
+        raise BadRequest(f"send a JSON object with {', '.join(sorted(kinds))}")
+    for name, value in payload.items():
+        kind = kinds[name]
+        is_of_kind = type(value) in ((int, float) if kind is float else (kind,))
+        if kind in (int, float) and is_of_kind:
+            is_of_kind = -_MAX_WHOLE <= value <= _MAX_WHOLE  # not so for NaN and Infinity, which Python reads in JSON
+        if value is not None and not is_of_kind:
+            raise BadRequest(f"{name} must be {_KINDS[kind]}")
     return payload
 
 

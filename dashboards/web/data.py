@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from dashboards.outputs.shares import share_with_face
 from dashboards.web.curves import Curves, Frames, read_curves, read_frames
 from dashboards.web.source import LakeSource
 from storage.annotations.track_splits import shown_spans, splits_of
@@ -18,9 +19,11 @@ from storage.identity import video_name
 from storage.schema import EXPRESSIONS
 
 __all__ = [
+    "TIME_SUMS",
     "Agreement",
     "Strip",
     "VideoTracks",
+    "face_at",
     "folder_of",
     "health",
     "library",
@@ -35,7 +38,9 @@ __all__ = [
     "video_facts",
 ]
 
-_SUMS = ", ".join(f"sum(sum_p_{name}_s) AS {name}" for name in EXPRESSIONS)
+#: Over rows of ``seconds``: the time that faces were seen, and each class's probability summed over it, NULL where the
+#: model lacks the class. A mean weighted by time is the one over the other.
+TIME_SUMS = ", ".join(["sum(screen_time_s) AS seen_s", *(f"sum(sum_p_{name}_s) AS {name}" for name in EXPRESSIONS)])
 #: Videos whose faces stay in memory: three hours with one face are 25 MB.
 _MAX_VIDEOS = 4
 
@@ -45,37 +50,48 @@ def folder_of(path: str) -> str:
 
 
 def library(source: LakeSource) -> list[dict[str, Any]]:
-    """Every path with outcome, counts, share of frames with a face, folder, when it was analysed, and ``unscored``:
-    whether only models have scored it that are not shown."""
+    """Every path with outcome, counts, share of frames with a face, folder, ``analysed_utc``, and ``unscored``: whether
+    only models have scored it that are not shown.
+
+    ``analysed_utc`` is the end of the run in which the model that is shown scored the content, or in which the path
+    failed. A killed run leaves no such row: then it is the end of the first run that found the video finished.
+    """
 
     def ask() -> list[dict[str, Any]]:
         rows = source.dicts("""
-            WITH ended AS (SELECT run_id, max(finished_utc) AS analysed_utc FROM runs GROUP BY run_id)
-            SELECT v.*, e.analysed_utc, v.analysis_id IS NULL AND v.video_id IN (FROM raw.finished SELECT video_id)
-                       AS unscored
-            FROM videos v LEFT JOIN ended e USING (run_id) ORDER BY v.path
+            WITH scored AS (
+                SELECT video_id, model_id,
+                       coalesce(max(finished_utc) FILTER (status <> 'skipped'), min(finished_utc)) AS scored_utc
+                FROM runs WHERE status IN ('ok', 'partial') OR (status = 'skipped' AND code IS NULL) GROUP BY ALL
+            ), ended AS (
+                SELECT run_id, max(finished_utc) AS ended_utc FROM runs GROUP BY run_id
+            )
+            SELECT v.*, coalesce(scored_utc, CASE WHEN last_run_status = 'failed' THEN ended_utc END) AS analysed_utc,
+                   v.analysis_id IS NULL AND v.video_id IN (FROM raw.finished SELECT video_id) AS unscored
+            FROM videos v LEFT JOIN scored USING (video_id, model_id) LEFT JOIN ended USING (run_id) ORDER BY v.path
         """)
         for row in rows:
             row["folder"] = folder_of(row["path"])
             row["title"] = video_name(row["file_name"], row["video_id"])
-            row["share"] = row["n_frames_with_face"] / row["n_frames"] if row["n_frames"] else None
+            row["share"] = share_with_face(row["n_frames_with_face"], row["n_frames"], row["n_frames_undecodable"])
         return rows
 
     return source.kept(("library",), ask)
 
 
 def mean_expressions(source: LakeSource) -> dict[str, dict[str, float]]:
-    """The mean probabilities over all faces of each video that shows one, weighted by time, by video_id."""
+    """The mean probabilities over all faces of each video that shows one, weighted by time, by video_id; without the
+    classes that the model lacks."""
 
     def ask() -> dict[str, dict[str, float]]:
-        rows = source.dicts(f"SELECT video_id, sum(screen_time_s) AS seen_s, {_SUMS} FROM seconds GROUP BY video_id")
+        rows = source.dicts(f"SELECT video_id, {TIME_SUMS} FROM seconds GROUP BY video_id")
         return {row["video_id"]: _means(row) for row in rows if row["seen_s"]}
 
     return source.kept(("means",), ask)
 
 
 def _means(sums: Mapping[str, Any]) -> dict[str, float]:
-    return {name: (sums[name] or 0.0) / sums["seen_s"] for name in EXPRESSIONS}
+    return {name: sums[name] / sums["seen_s"] for name in EXPRESSIONS if sums[name] is not None}
 
 
 def trusted_shares(source: LakeSource) -> dict[str, float]:
@@ -101,7 +117,8 @@ def mean_brightness(source: LakeSource) -> dict[str, float]:
 @dataclass(frozen=True)
 class Strip:
     """A video at a glance: the leading expression of each of its parts, None where no face was seen, and its mean
-    probabilities. The leading one of a part has the highest mean over all faces, weighted by time."""
+    probabilities (see ``mean_expressions``). The leading one of a part has the highest mean over all faces, weighted by
+    time."""
 
     parts: tuple[str | None, ...]
     means: Mapping[str, float]
@@ -116,16 +133,17 @@ def strips(source: LakeSource, videos: list[dict[str, Any]], n_parts: int = 60) 
     rows = source.dicts(f"""
         WITH asked(video_id, lasts_s) AS (VALUES {listed})
         SELECT s.video_id, least(CAST(floor(second * {n_parts} / lasts_s) AS INTEGER), {n_parts - 1}) AS part,
-               sum(screen_time_s) AS seen_s, {_SUMS}
+               {TIME_SUMS}
         FROM seconds s JOIN asked a USING (video_id)
         WHERE s.video_id IN ({", ".join(f"'{name}'" for name in lasting)}) GROUP BY ALL
     """)
     found: dict[str, dict[int, str]] = {name: {} for name in lasting}
-    sums = {name: dict.fromkeys(("seen_s", *EXPRESSIONS), 0.0) for name in lasting}
+    sums: dict[str, dict[str, float | None]] = {name: dict.fromkeys(("seen_s", *EXPRESSIONS)) for name in lasting}
     for row in rows:
         found[row["video_id"]][row["part"]] = max(EXPRESSIONS, key=lambda name: row[name] or 0.0)
-        for name in sums[row["video_id"]]:
-            sums[row["video_id"]][name] += row[name] or 0.0
+        total = sums[row["video_id"]]
+        for name in (name for name in total if row[name] is not None):
+            total[name] = (total[name] or 0.0) + row[name]
     strips: dict[str, Strip] = {}
     for name, parts in found.items():
         seconds = max(lasting[name], 1e-3)  # a short video has more parts than seconds: each shows its second's
@@ -288,6 +306,25 @@ def tracks_of(source: LakeSource, video_id: str, analysis_id: str) -> VideoTrack
         return VideoTracks(read_curves(faces), read_frames(frames))
 
     return source.kept(("tracks", video_id, analysis_id), read, _MAX_VIDEOS)
+
+
+def face_at(
+    source: LakeSource, video_id: str, faces_id: str, frame_index: int, face_index: int
+) -> dict[str, Any] | None:
+    """The ids, time and track of a face that an analysis of the lake found, as the table ``labels`` has them."""
+    rows = source.dicts(
+        """
+        SELECT s.video_id, f.faces_id, s.frame_index, s.time_s, s.face_index,
+               coalesce(p.split_track_id, s.track_id) AS track_id
+        FROM scores_all s JOIN raw.finished f ON s.video_id = f.video_id AND s.analysis_id = f.analysis_id
+             LEFT JOIN raw.track_splits p ON s.video_id = p.video_id AND s.analysis_id = p.analysis_id
+             AND s.track_id = p.track_id AND s.time_s >= p.from_s AND s.time_s < p.until_s
+        WHERE s.video_id = ? AND f.faces_id = ? AND s.frame_index = ? AND s.face_index = ? LIMIT 1
+        """,
+        [video_id, faces_id, frame_index, face_index],
+        video_id=video_id,
+    )
+    return rows[0] if rows else None
 
 
 def health(source: LakeSource) -> dict[str, list[dict[str, Any]]]:

@@ -8,12 +8,13 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from dashboards.web.data import library
+from dashboards.web.data import TIME_SUMS, library
 from dashboards.web.source import LakeSource
 from storage.identity import composed
 from storage.schema import EXPRESSIONS
@@ -27,8 +28,8 @@ N_PARTS = 40
 @dataclass(frozen=True)
 class VideoMeans:
     """V videos in the order of video_id: the paths of each, its mean probabilities float64 [V,8], and the same over its
-    parts float64 [V,N_PARTS,8], NaN where no face was seen; weighted by time over all its faces. With ``people`` a row
-    is one person in one video, and the faces are theirs."""
+    parts float64 [V,N_PARTS,8], NaN where no face was seen; weighted by time over all its faces. NaN too for a class
+    that the model lacks. With ``people`` a row is one person in one video, and the faces are theirs."""
 
     video_ids: tuple[str, ...]
     paths: tuple[tuple[str, ...], ...]
@@ -37,14 +38,16 @@ class VideoMeans:
     people: tuple[str, ...] = ()
 
 
-_SUMS = ", ".join(f"sum(sum_p_{name}_s) AS {name}" for name in EXPRESSIONS)
-#: Sums of the faces of each video and part. A video with fewer seconds than parts shows each part its second.
+#: Sums of the faces of each video and part, and of all of them under the part N_PARTS. A video with fewer seconds than
+#: parts shows each part its second, so its parts do not add up to all.
 _FROM_SECONDS = f"""
     WITH lasting AS (
         SELECT video_id, greatest(any_value(duration_s), 0.001) AS lasts_s
         FROM videos WHERE analysis_id IS NOT NULL GROUP BY video_id
     ), parted AS (
-        SELECT CAST(floor((s.second + 0.5) * {N_PARTS} / lasts_s) AS INTEGER) AS part, s.*
+        SELECT {N_PARTS} AS part, s.* FROM seconds s SEMI JOIN lasting USING (video_id)
+        UNION ALL
+        SELECT least(CAST(floor((s.second + 0.5) * {N_PARTS} / lasts_s) AS INTEGER), {N_PARTS - 1}), s.*
         FROM lasting l JOIN seconds s USING (video_id) WHERE lasts_s >= {N_PARTS}
         UNION ALL
         SELECT CAST(p.part AS INTEGER), s.*
@@ -52,8 +55,7 @@ _FROM_SECONDS = f"""
              JOIN seconds s ON s.video_id = l.video_id AND s.second = floor((p.part + 0.5) * lasts_s / {N_PARTS})
         WHERE lasts_s < {N_PARTS}
     )
-    SELECT video_id, {{person}} AS person, least(part, {N_PARTS - 1}) AS part, sum(screen_time_s) AS seen_s, {_SUMS}
-    FROM parted {{people}} GROUP BY ALL
+    SELECT video_id, {{person}} AS person, part, {TIME_SUMS} FROM parted {{people}} GROUP BY ALL
 """
 #: What a row of the answer is about: a video, or a person in it who was named, merged or found.
 _OF_VIDEOS = {"person": "''", "people": ""}
@@ -63,7 +65,7 @@ _OF_PEOPLE = {
 }
 #: ``seconds`` as it would be if the model's probabilities were the reweighted ones: a row a face is read for it.
 _REWEIGHTED = (
-    "WITH seconds AS (SELECT video_id, track_id, CAST(floor(time_s) AS INTEGER) AS second,"
+    "WITH seconds AS MATERIALIZED (SELECT video_id, track_id, CAST(floor(time_s) AS INTEGER) AS second,"
     " sum(duration_s) AS screen_time_s, "
     + ", ".join(f"sum(p_{name} * duration_s) AS sum_p_{name}_s" for name in EXPRESSIONS)
     + f" FROM reweighted() GROUP BY ALL) FROM ({_FROM_SECONDS})"
@@ -81,19 +83,21 @@ def read_means(source: LakeSource, *, reweighted: bool = False, by_person: bool 
         query = _REWEIGHTED if reweighted else _FROM_SECONDS
         rows = source.rows(query.format(**(_OF_PEOPLE if by_person else _OF_VIDEOS)))
         ids = list(zip(rows["video_id"].to_pylist(), rows["person"].to_pylist(), strict=True))
-        row_of = {which: k for k, which in enumerate(sorted(set(ids)))}
-        total = np.zeros((len(row_of), N_PARTS, len(EXPRESSIONS)))
-        seen = np.zeros((len(row_of), N_PARTS, 1))
+        order = sorted(set(ids))
+        row_of = {which: k for k, which in enumerate(order)}
+        total = np.zeros((len(row_of), N_PARTS + 1, len(EXPRESSIONS)))
+        seen = np.zeros((len(row_of), N_PARTS + 1, 1))
         at = (np.array([row_of[which] for which in ids], dtype=int), rows["part"].to_numpy())
         total[at] = np.stack([rows[name].to_numpy().astype(np.float64) for name in EXPRESSIONS], axis=1)
         seen[at] = rows["seen_s"].to_numpy()[:, None]
         with np.errstate(invalid="ignore", divide="ignore"):
-            mean, parts = total.sum(1) / seen.sum(1), total / seen
-        known = ~np.isnan(mean).all(1)
+            means = total / seen
+        parts, mean = means[:, :N_PARTS], means[:, N_PARTS]
+        known = np.flatnonzero(~np.isnan(mean).all(axis=1))
         paths: dict[str, list[str]] = {}
         for row in library(source):
             paths.setdefault(row["video_id"], []).append(row["path"])
-        kept = [which for which, k in row_of.items() if known[k]]
+        kept = [order[k] for k in known]
         video_ids = tuple(video_id for video_id, _ in kept)
         people = tuple(person for _, person in kept) if by_person else ()
         return VideoMeans(
@@ -167,12 +171,13 @@ def left_out(
     return found
 
 
-def read_conditions(text: str, paths: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+def read_conditions(text: str, paths: Sequence[str], separator: str | None = None) -> tuple[dict[str, str], list[str]]:
     """Which condition each path has, from a CSV with a column ``condition`` and one of ``path`` or ``file_name``.
 
     Args:
-        text: the CSV, with a head line; comma, semicolon or tab.
+        text: the CSV, with a head line.
         paths: those of the lake.
+        separator: what separates its columns; None: comma, semicolon or tab, whichever it looks like.
 
     Returns:
         Path to condition, and the names of the CSV that no path has.
@@ -180,11 +185,12 @@ def read_conditions(text: str, paths: Sequence[str]) -> tuple[dict[str, str], li
     Raises:
         ValueError: the columns are missing; the message names those that are there.
     """
-    try:
-        dialect: Any = csv.Sniffer().sniff(text[:2000], delimiters=",;\t")
-    except csv.Error:
-        dialect = csv.excel
-    reader = csv.DictReader(io.StringIO(text.lstrip("\ufeff")), dialect=dialect)
+    text = text.lstrip("\ufeff")
+    dialect: Any = csv.excel
+    if separator is None:
+        with suppress(csv.Error):
+            dialect = csv.Sniffer().sniff(text[:2000], delimiters=",;\t")
+    reader = csv.DictReader(io.StringIO(text), dialect=dialect, delimiter=separator or dialect.delimiter)
     names = [name.strip() for name in reader.fieldnames or []]
     reader.fieldnames = names
     key = next((name for name in ("path", "file_name") if name in names), None)

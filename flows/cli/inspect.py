@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shlex
 from pathlib import Path
 from typing import Any
 
 from mfer.card import Card, read_card
-from mfer.errors import ModelError
+from mfer.errors import ConfigError, ModelError
 from pipelines.errors import VideoError
 from pipelines.remote import local_copy
 from pipelines.scoring.lookup import find_model, known_models
@@ -61,8 +62,11 @@ def inspect_video(name: str, lake_location: str, at_s: float | None = None) -> t
         The text, and whether it answers: there is such a video, and the lake has the moment that was asked for.
 
     Raises:
+        ConfigError: ``at_s`` is no finite number.
         LakeError: ``unknown_video`` where the name stands for several videos.
     """
+    if at_s is not None and not math.isfinite(at_s):
+        raise ConfigError(f"--at needs a moment in seconds, got {at_s}")
     lake = open_lake(lake_location)
     name = name if is_uri(name) else str(as_stored(name))
     known = _named(lake, name) if lake and not is_uri(name) and not os.path.lexists(name) else []
@@ -196,7 +200,29 @@ def _moment(lake: Lake, video_id: str | None, at_s: float) -> tuple[list[str], b
     )
     for face in faces:
         lines += _face_lines(face)
+    lines += [_excluded_line(face) for face in _rows(lake, _EXCLUDED, [video_id, row["frame_index"]])]
     return lines, True
+
+
+#: The faces of a frame that the views leave out, and the first edit that says so.
+_EXCLUDED = """
+    SELECT DISTINCT ON (s.face_index) s.face_index, e.track_id, e.start_s, e.end_s, e.author, e.value
+    FROM (FROM scores_all WHERE video_id = $1 AND frame_index = $2 AND chosen) s
+         JOIN analyses a ON s.analysis_id = a.analysis_id
+         ANTI JOIN scores k ON s.video_id = k.video_id AND s.frame_index = k.frame_index AND s.face_index = k.face_index
+         LEFT JOIN edits e ON s.video_id = e.video_id AND e.kind = 'exclude'
+              AND (e.track_id IS NULL OR (e.track_id = s.track_id AND e.faces_id = a.faces_id))
+              AND s.time_s >= coalesce(e.start_s, '-inf'::DOUBLE) AND s.time_s < coalesce(e.end_s, 'inf'::DOUBLE)
+    ORDER BY s.face_index, e.created_utc
+"""
+
+
+def _excluded_line(face: dict[str, Any]) -> str:
+    what = "the whole picture" if face["track_id"] is None else "this face"
+    ends = (("from", face["start_s"]), ("until", face["end_s"]))
+    span = "".join(f" {word} {at_s:.3f} s" for word, at_s in ends if at_s is not None)
+    why = f": {face['value']}" if face["value"] else ""
+    return f"    face {face['face_index']}: no score: {face['author'] or 'somebody'} excluded {what}{span}{why}"
 
 
 def _face_lines(face: dict[str, Any]) -> list[str]:

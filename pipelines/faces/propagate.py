@@ -23,9 +23,9 @@ from pipelines.profile import stage
 
 __all__ = ["follow_faces"]
 
-#: Frames since the last full detection are kept for the way back, but not more than so many pixels (375 MB): of 1080p
-#: 60 frames, of 4K 15. A full detection comes earlier then.
-_KEPT_PIXELS = 125_000_000
+#: Frames since the last full detection are kept for the way back, but not more than so many pixels (390 MB): of 1080p
+#: 62 frames, of 4K 15. A full detection comes earlier then.
+_KEPT_PIXELS = 130_000_000
 #: So many frames a detection interval are near enough to each other to follow a face through two intervals.
 _STEPS = 4
 #: A detection of large faces also finds smaller ones; below this share of its least side (in drawn clips 0.65) it is

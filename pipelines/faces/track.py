@@ -32,6 +32,8 @@ _SAME_LOOK, _LOOK_CROP = 0.72, CropContract()
 _THUMBNAIL_SIDE = 24
 #: C2 of SSIM for 8-bit pixels, (0.03 * 255)^2: contrast below it is noise, so two black frames are alike.
 _CONTRAST_FLOOR = (0.03 * 255) ** 2
+#: Variance of a thumbnail below which a picture is flat: nobody can be seen in it.
+_FLAT = 2.0**2
 
 
 def cut_scores(rgb: np.ndarray, previous: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray | None]:
@@ -39,7 +41,7 @@ def cut_scores(rgb: np.ndarray, previous: np.ndarray | None = None) -> tuple[np.
 
     One minus the contrast-and-structure term of SSIM (Wang et al. 2004, doi 10.1109/TIP.2003.819861, the product
     of eq. 9 and 10 with C3 = C2 / 2), taken once over a small luma thumbnail. Movement hardly shows in it, and an
-    exposure change by a factor of two costs 0.2.
+    exposure change by a factor of two costs 0.2. A picture that turns flat scores 1, as a fade has no larger step.
 
     Args:
         rgb: uint8 [T,H,W,3], consecutive frames.
@@ -57,8 +59,9 @@ def cut_scores(rgb: np.ndarray, previous: np.ndarray | None = None) -> tuple[np.
     thumbnails -= thumbnails.mean(1, keepdims=True)
     before = np.concatenate([thumbnails[:1] if previous is None else previous[None], thumbnails[:-1]])
     covariance = (thumbnails * before).mean(1)
-    variances = np.square(thumbnails).mean(1) + np.square(before).mean(1)
-    return 1 - (2 * covariance + _CONTRAST_FLOOR) / (variances + _CONTRAST_FLOOR), thumbnails[-1]
+    contrast, contrast_before = np.square(thumbnails).mean(1), np.square(before).mean(1)
+    scores = 1 - (2 * covariance + _CONTRAST_FLOOR) / (contrast + contrast_before + _CONTRAST_FLOOR)
+    return np.where((contrast < _FLAT) & (contrast_before >= _FLAT), np.float32(1), scores), thumbnails[-1]
 
 
 @lru_cache

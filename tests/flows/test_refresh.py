@@ -256,6 +256,19 @@ def test_what_one_model_scored_can_be_scored_by_another_on_the_same_boxes(
     assert rows[0]["boxes"] == rows[1]["boxes"]
 
 
+def test_an_old_model_that_nobody_knows_is_refused(made: Path, lake: Lake) -> None:
+    other = tiny_model(made / "unused", name="mfer_atto.unused_v1", seed=6)
+    unused = ModelStore(lake).publish("mfer_atto.unused_v1", other / WEIGHTS, read_card(other).to_dict())
+    old = str(production(lake))
+    outcomes = {}
+    for name in (old[:-1], "nobody", unused, old.partition("@")[0]):
+        outcomes[name] = CliRunner().invoke(main, ["models", "reanalyze", name, "--lake", str(lake.location)])
+    assert [outcome.exit_code for outcome in outcomes.values()] == [2, 2, 0, 0]
+    assert f"has scores of the model nobody; it has scores of {old}" in outcomes["nobody"].stderr
+    assert outcomes[unused].output == "0 ok, 0 partial, 0 failed, 0 skipped\n"
+    assert outcomes[old.partition("@")[0]].output == "0 ok, 0 partial, 0 failed, 3 skipped\n"
+
+
 def test_settings_that_cannot_be_are_refused_before_anything_is_trained(made: Path, lake: Lake, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="min_new_faces is 0"):
         request(made, lake, min_new_faces=0)

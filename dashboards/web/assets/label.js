@@ -107,7 +107,7 @@
     }
 
     async post(face, verdict, expression) {
-      const names = ["video_id", "faces_id", "frame_index", "time_s", "face_index", "track_id"];
+      const names = ["video_id", "faces_id", "frame_index", "face_index"];
       const payload = { face: Object.fromEntries(names.map((name) => [name, face[name]])), verdict, rater: this.rater };
       if (expression) payload.expression = expression;
       if (this.opinion) payload.shown_model_id = face.model_id;

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,8 +14,9 @@ from dashboards.web.data import folder_of, library
 from dashboards.web.groups import VideoMeans, by_condition, left_out, read_conditions, read_means
 from dashboards.web.shell import DARK_PLOT, chip, plain_text, table
 from dashboards.web.source import LakeSource
+from dashboards.web.uploads import uploaded_file
 from storage.schema import EXPRESSIONS
-from storage.sql.own_tables import decoded
+from storage.sql.own_tables import text_of_csv
 from storage.sql.statistics import Estimate, bootstrap_difference, bootstrap_means
 from storage.sql.table_functions import FUNCTIONS
 
@@ -298,8 +298,10 @@ def _named(reasons: Mapping[str, Sequence[str]], n_files: int) -> Any:
 def _read_upload(source: LakeSource, contents: str, name: str | None) -> tuple[Any, Any]:
     """Conditions from an uploaded CSV, and what became of its rows."""
     paths = [row["path"] for row in library(source)]
+    with uploaded_file(name or "", contents) as file:
+        text, separator = text_of_csv(file)
     try:
-        found, unknown = read_conditions(decoded(base64.b64decode(contents.partition(",")[2])), paths)
+        found, unknown = read_conditions(text, paths, separator)
     except ValueError as error:
         return no_update, html.Span(f"{name}: {error}", className="error")
     note: list[Any] = [f"{name}: {len(found)} of {len(paths)} files have a condition"]

@@ -196,7 +196,11 @@ def found(source: LakeSource, settings: dict[str, str], page: int) -> list[Any]:
 def _card(row: dict[str, Any], strip: Strip | None) -> html.Article:
     opens = row["analysis_id"] is not None
     name = dcc.Link(row["title"], href=f"/video?id={row['video_id']}") if opens else html.Span(row["title"])
-    share = "" if row["share"] is None else f"face in {row['share']:.0%} of {row['n_frames']:,} frames"
+    share = ""
+    if row["share"] is not None:
+        n_undecodable = row["n_frames_undecodable"] or 0
+        kind = "readable frames" if n_undecodable else "frames"
+        share = f"face in {row['share']:.0%} of {row['n_frames'] - n_undecodable:,} {kind}"
     faces = "" if not row["n_tracks"] else counted(row["n_tracks"], "face")
     is_still = row["container"] == STILL
     lasts = ["picture", faces] if is_still else [seconds_text(row["duration_s"]), faces, share]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import io
 import re
@@ -19,6 +18,7 @@ from dash import Dash, Input, Output, State, ctx, dcc, html, no_update
 from dashboards.outputs.palette import EXPRESSION_COLOURS
 from dashboards.web.shell import DARK_PLOT, plain_text, table
 from dashboards.web.source import LakeSource
+from dashboards.web.uploads import uploaded_file
 from storage.errors import LakeError
 from storage.schema import EXPRESSIONS
 from storage.sql.column_docs import column_meaning
@@ -279,9 +279,7 @@ def _csv_text(source: LakeSource, query: str, tables: Mapping[str, pa.Table]) ->
 
 def _own_table(file_name: str, content: str) -> pa.Table:
     """A table that the browser sent as a data URL. Raises LakeError where it cannot be read."""
-    with tempfile.TemporaryDirectory(prefix="mfer-") as folder:
-        file = Path(folder) / f"table{Path(file_name).suffix.lower()}"
-        file.write_bytes(base64.b64decode(content.partition(",")[2]))
+    with uploaded_file(file_name, content) as file:
         try:
             return read_own_table(file)
         except LakeError as error:

@@ -10,10 +10,12 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from dashboards.outputs.findings import TURNED_DEG
 from dashboards.outputs.palette import EXPRESSION_COLOURS
 from dashboards.outputs.pictures import crop_face, hide_faces
 from dashboards.outputs.report import write_report
@@ -30,6 +32,7 @@ from storage.lake import Lake
 from storage.sql.views import run_sql
 from tests.clips import write_clip
 from tests.faces import carphone_frames
+from tests.storage.lake_rows import add_video, face_rows
 
 NASTY = "<script>alert(1)</script> & 'talk'.mkv"
 
@@ -159,6 +162,28 @@ def test_a_report_without_the_videos_says_so_and_has_all_the_rest(lake: Lake, tm
     assert "no pictures: there is no such file" in page
     assert "<figure>" in page
     assert not pictures(page)
+
+
+def test_frames_that_could_not_be_read_and_classes_that_the_model_lacks_count_for_nothing(tmp_path: Path) -> None:
+    """Two of ten readable frames have no face; of ten faces three are turned by more than the limit, or unknown."""
+    own = Lake.open(tmp_path / "lake", create=True)
+    rows = face_rows(100, without_face=(2, 3), undecodable=tuple(range(10, 100)), lacks=("contempt",))
+    yaw = np.full(100, 5.0)
+    yaw[[0, 1]] = TURNED_DEG + 1, -TURNED_DEG - 1
+    shown = pa.array(yaw, pa.float32(), mask=np.isin(np.arange(100), (2, 3, 4, *range(10, 100))))
+    rows = rows.set_column(rows.column_names.index("yaw_deg"), "yaw_deg", shown)
+    add_video(own, 1, rows)
+    page = write_report(own, tmp_path / "r.html", n_moments=0).read_text(encoding="utf-8")
+    assert "<b>80 %</b>with a face" in page
+    rows_of_page = [re.sub(r"<[^>]+>", "|", row) for row in re.findall(r"<tr>.*?</tr>", page, re.DOTALL)]
+    cells = [[cell.strip() for cell in row.split("|") if cell.strip()] for row in rows_of_page]
+    assert ["contempt", "–", "–"] in cells
+    (of_video, quality) = (row for row in cells if row[0] == "clip 1.mp4" and len(row) > 3)
+    assert of_video[2] == "80 %"
+    assert quality[1:4] == ["100", "20 %", "90.0 %"]
+    assert "38 %" in quality  # three of eight
+    text = re.sub(r"\s+", " ", Page(page).text)
+    assert f"by more than {TURNED_DEG} degrees" in text
 
 
 def test_the_command_takes_videos_by_name_and_refuses_unknown_ones(lake: Lake, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import unicodedata
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from dashboards.web.app import create_app
+from dashboards.web.data import library, mean_expressions, strips
 from dashboards.web.groups import VideoMeans, by_condition, left_out, read_conditions, read_means
 from dashboards.web.pages import compare
 from dashboards.web.source import LakeSource
@@ -19,6 +21,7 @@ from storage.lake import Lake
 from storage.records import RunManifest, VideoOutcome
 from storage.schema import EXPRESSIONS
 from storage.sql.statistics import bootstrap_means
+from storage.sql.views import run_sql
 from tests.storage.lake_rows import FACES, MODEL_A, MODEL_B, SETTINGS, add_video, face_rows, video_id
 
 #: Three common expressions and five rare ones.
@@ -88,6 +91,46 @@ def test_people_are_compared_over_their_videos(lake: Lake) -> None:
     inputs = {"compare-conditions.data": {}, "compare-options.value": ["person", "reweighted"]}
     payload = query(client, "compare-groups.options", inputs, {"compare-groups.value": None})
     assert payload["compare-groups"]["value"] == ["Ann", "Bob"]
+
+
+@pytest.mark.parametrize("view", ["scores", "reweighted()"])
+def test_means_weigh_each_face_by_its_time_however_short_the_video(tmp_path: Path, view: str) -> None:
+    """The last second of each is not whole; that of the third is seen by no part of the curve."""
+    lake = Lake.open(tmp_path / "lake", create=True)
+    settings = SETTINGS | {"class_shares": SHARES}
+    for number, n_frames in enumerate((38, 70, 61, 1138)):
+        rows = face_rows(n_frames, n_faces=2, first_frame=40, seed=number)
+        add_video(lake, number, rows, duration_s=(40 + n_frames) / 25, settings=settings)
+        add_edit(lake, video_id(number), "name", faces_id=FACES, track_id=0, value="Ann")
+    source, reweighted = LakeSource(lake), view != "scores"
+    means = ", ".join(f"sum(s.p_{name} * s.duration_s) / sum(s.duration_s) AS {name}" for name in EXPRESSIONS)
+
+    def of_faces(joined: str = "") -> np.ndarray:
+        rows = run_sql(lake, f"SELECT {means} FROM {view} s {joined} GROUP BY video_id ORDER BY video_id")
+        return np.array([list(row.values()) for row in rows.to_pylist()])
+
+    every, anns = of_faces(), of_faces("JOIN people USING (video_id, track_id)")
+    assert len(every) == 4
+    assert read_means(source, reweighted=reweighted).mean == pytest.approx(every, abs=1e-6)
+    assert read_means(source, reweighted=reweighted, by_person=True).mean == pytest.approx(anns, abs=1e-6)
+    if not reweighted:
+        library = [list(mean.values()) for _, mean in sorted(mean_expressions(source).items())]
+        assert read_means(source).mean == pytest.approx(np.array(library), abs=1e-12)
+
+
+def test_a_class_that_the_model_lacks_is_missing_and_not_0(tmp_path: Path) -> None:
+    lake = Lake.open(tmp_path / "lake", create=True)
+    rows = face_rows(50, lacks=("contempt", "fear"))
+    add_video(lake, 1, rows, path="/films/a/clip.mp4", duration_s=2.0)
+    source = LakeSource(lake)
+    means = read_means(source)
+    lacking = [name in ("contempt", "fear") for name in EXPRESSIONS]
+    assert np.isnan(means.mean).tolist() == [lacking]
+    groups = by_condition(means, folders(means))
+    assert [p is None for p in compare.bars(means, groups)["data"][0]["y"]] == lacking
+    (of_library,) = mean_expressions(source).values()
+    (strip,) = strips(source, library(source)).values()
+    assert {*of_library} == {*strip.means} == {*EXPRESSIONS} - {"contempt", "fear"}
 
 
 def test_each_band_has_its_groups_colour_and_goes_with_its_line(lake: Lake) -> None:
@@ -187,6 +230,20 @@ def test_a_csv_may_name_any_copy_and_accents_in_either_form() -> None:
     means = VideoMeans(("v",), (("/a/one.mp4", "/b/copy.mp4"),), one, one[:, None])
     assert list(by_condition(means, {"/b/copy.mp4": "stress"})) == ["stress"]
     assert list(by_condition(means, {"/b/copy.mp4": "stress", "/a/one.mp4": "calm"})) == ["calm"]
+
+
+@pytest.mark.parametrize("head", ["sep=;\r\n", '"sep=;"\n', ""])
+def test_a_csv_of_excel_gives_the_groups(lake: Lake, head: str) -> None:
+    """Its first line may state the separator."""
+    text = f"{head}file_name;condition\nclip 0.mp4;calm, at rest\nclip 1.mp4;stress\n"
+    content = "data:text/csv;base64," + base64.b64encode(text.encode("cp1252")).decode()
+    inputs = {"compare-upload.contents": content, "compare-folders.n_clicks": None}
+    client = create_app(lake).server.test_client()
+    found = query(client, "compare-conditions", inputs, {"compare-upload.filename": "groups.csv"})
+    assert found["compare-conditions"]["data"] == {
+        "/films/a/clip 0.mp4": "calm, at rest",
+        "/films/b/clip 1.mp4": "stress",
+    }
 
 
 def test_the_page_answers_its_switches(lake: Lake) -> None:

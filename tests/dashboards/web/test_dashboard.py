@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import re
 import shutil
@@ -173,6 +174,35 @@ def test_library_filters_and_orders(source: LakeSource) -> None:
     happy = [means[row["video_id"]]["happiness"] for row in most if row["video_id"]]
     assert happy == sorted(happy, reverse=True)
     assert [r["path"] for r in library_page.choose(rows, since="2026-01-02")] == ["/films/<b>broken</b>.mp4"]
+
+
+def test_a_video_is_as_new_as_its_analysis_and_not_as_the_last_run_that_skipped_it(tmp_path: Path) -> None:
+    lake = Lake.open(tmp_path / "lake", create=True)
+    for number in (1, 2):
+        add_video(lake, number)
+    days = {"ok": (1, "ok"), "again": (2, "skipped"), "once more": (3, "skipped")}
+    for run, (day, status) in days.items():
+        when = datetime(2026, 1, day, tzinfo=UTC)
+        outcomes = [VideoOutcome(video_id(1), "/films/clip 1.mp4", status)]
+        if day > 1:  # the run that scored this one was killed, and left no row
+            outcomes.append(VideoOutcome(video_id(2), "/films/clip 2.mp4", status))
+        if day == 3:
+            outcomes.append(VideoOutcome(video_id(3), "/films/clip 3.mp4", "skipped", "interrupted"))
+        lake.append_run(RunManifest(run, when, when, {}, MODEL_A), outcomes)
+    rows = library(LakeSource(lake))
+    days_of = {row["file_name"]: row["analysed_utc"] and row["analysed_utc"].day for row in rows}
+    assert days_of == {"clip 1.mp4": 1, "clip 2.mp4": 2, "clip 3.mp4": None}
+    assert [row["file_name"] for row in library_page.choose(rows, since="2026-01-02")] == ["clip 2.mp4"]
+    assert [row["file_name"] for row in library_page.choose(rows, sort="newest")][:2] == ["clip 2.mp4", "clip 1.mp4"]
+
+
+def test_frames_that_could_not_be_read_do_not_lower_the_share_with_a_face(tmp_path: Path) -> None:
+    lake = Lake.open(tmp_path / "lake", create=True)
+    add_video(lake, 1, face_rows(100, undecodable=tuple(range(20, 100))))
+    add_video(lake, 2, face_rows(10, undecodable=tuple(range(10))))
+    source = LakeSource(lake)
+    assert [row["share"] for row in library(source)] == [1.0, None]
+    assert "face in 100% of 20 readable frames" in str(library_page.found(source, {}, 0))
 
 
 def test_strip_follows_the_leading_expression_and_is_empty_where_no_face_was(
@@ -401,7 +431,8 @@ def test_pictures_are_cut_from_the_file(film: tuple[Lake, Path, str]) -> None:
         answer = asking.get(f"/picture/{place}")
         assert answer.status_code == 200
         assert answer.data[:2] == b"\xff\xd8"
-    assert asking.get(f"/picture/face/{name}/3/7.jpg").status_code == 404
+    for place in ("3/7", f"{9 * 10**30}/0"):
+        assert asking.get(f"/picture/face/{name}/{place}.jpg").status_code == 404
     assert {p.suffix for p in lake.location.rglob("*") if p.is_file()} <= {".parquet", ".json"}
 
 
@@ -417,8 +448,20 @@ def test_edits_come_back_and_can_be_undone(film: tuple[Lake, Path, str]) -> None
     assert payload["edits"][0]["author"]
     payload = asking.post(place, json={"undo": payload["edits"][0]["edit_id"]}).json
     assert payload == {"edits": [], "people": []}
-    for wrong in ({"kind": "paint"}, {"kind": "event"}, {"kind": "name", "where": 1}, [1], {}):
+    event = {"kind": "event", "value": "here", "start_s": 0.1}
+    for wrong in (
+        {"kind": "paint"},
+        {"kind": "event"},
+        {"kind": "name", "where": 1},
+        [1],
+        {},
+        *({**event, name: value} for name in ("start_s", "end_s") for value in (math.nan, math.inf, -math.inf, "1")),
+        {**event, "faces_id": 5, "track_id": 0},
+        {**event, "faces_id": FACES, "track_id": 0.5},
+        {**event, "faces_id": FACES, "track_id": 10**30},
+    ):
         assert asking.post(place, json=wrong).status_code == 400
+    assert asking.get(place).json == {"edits": [], "people": []}
     assert asking.post(f"/api/video/{'0' * 16}/edits", json={"kind": "exclude"}).status_code == 404
 
 
@@ -623,6 +666,12 @@ def test_judgements_arrive_with_who_when_and_which_face(film: tuple[Lake, Path, 
     assert again["n_done"] == 1
     assert (face["track_id"], place["second"]) not in [(r["track_id"], r["second"]) for r in again["faces"]]
     assert asking.get("/api/labels/face?video_id=x&faces_id=y&track_id=0&second=0").status_code == 404
+    assert asking.get("/api/labels/face?video_id=x&faces_id=y&track_id=0.5&second=0").status_code == 400
+    for nowhere in ({"frame_index": 99_999}, {"face_index": 7}, {"faces_id": "f" * 16}, {"video_id": "0" * 16}):
+        assert asking.post("/api/labels", json=payload | {"face": face | nowhere}).status_code == 404
+    for no_number in (face["frame_index"] + 0.5, str(face["frame_index"]), True, 10**30, None):
+        assert asking.post("/api/labels", json=payload | {"face": face | {"frame_index": no_number}}).status_code == 400
+    assert len(run_sql(lake, "FROM labels")) == 1
     for wrong in (
         {**payload, "expression": "joy"},
         {**payload, "rater": " "},
@@ -658,7 +707,14 @@ def test_scores_of_a_view_can_be_downloaded(shared: Lake) -> None:
 
 
 @pytest.mark.parametrize(
-    "question", ["curves?from=2&to=1", "curves?from=x&to=1", "curves?from=0&to=inf", "faces?from=nan"]
+    "question",
+    [
+        "curves?from=2&to=1",
+        "curves?from=x&to=1",
+        "curves?from=0&to=inf",
+        "faces?from=nan",
+        *(f"curves?from=0&to=3&tracks={tracks}" for tracks in ("--1", "²", "0,x", "1.5", "9" * 40)),
+    ],
 )
 def test_questions_that_make_no_sense_are_refused(shared: Lake, question: str) -> None:
     assert client(shared).get(f"/api/video/{video_id(0)}/{question}").status_code == 400

@@ -24,6 +24,7 @@ import storage
 from flows.cli.main import main
 from flows.cli.results import write_result
 from mfer.card import packaged_models, read_card
+from storage.annotations.edits import add_edit
 from storage.identity import video_id_of
 from storage.lake import Lake
 from storage.models import PACKAGE_MODEL, ModelStore
@@ -342,6 +343,22 @@ def test_inspect_shows_the_scores_of_a_moment_within_a_frame(lake: Path, folder:
 )
 def test_inspect_says_why_a_moment_has_no_score(lake: Path, folder: Path, at: str, message: str, code: int) -> None:
     assert message in inspect(lake, folder / "talk.mp4", "--at", at, code=code)[-1]
+
+
+def test_inspect_names_faces_that_a_person_excluded(lake: Path, folder: Path, tmp_path: Path) -> None:
+    own, video = Path(shutil.copytree(lake, tmp_path / "lake")), video_id_of(folder / "talk.mp4")
+    shown = inspect(own, folder / "talk.mp4", "--at", "0.1")
+    add_edit(Lake.open(own), video, "exclude", start_s=0.08, end_s=0.16, author="ann", value="a passer-by")
+    hidden = inspect(own, folder / "talk.mp4", "--at", "0.1")
+    reason = "    face 0: no score: ann excluded the whole picture from 0.080 s until 0.160 s: a passer-by"
+    assert hidden == [*shown[:-2], reason]
+    assert inspect(own, folder / "talk.mp4", "--at", "0.04")[-2].startswith("    face 0 (track 0): ")
+
+
+@pytest.mark.parametrize("at", ["nan", "inf", "-inf"])
+def test_inspect_refuses_a_moment_that_is_no_number(lake: Path, folder: Path, at: str) -> None:
+    result = mfer("inspect", folder / "talk.mp4", "--at", at, "--lake", lake, code=2)
+    assert (result.stdout, "--at needs a moment in seconds" in result.stderr) == ("", True)
 
 
 def test_inspect_and_explain_take_a_path_a_file_name_and_a_video_id(lake: Path, folder: Path, tmp_path: Path) -> None:

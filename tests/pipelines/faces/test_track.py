@@ -150,6 +150,22 @@ def test_a_cut_between_two_shots_that_look_alike_ends_the_track() -> None:
     assert np.concatenate([tracker(*part) for part in cut(as_batch(rgb), faces, 4)]).tolist() == whole.tolist()
 
 
+def test_a_fade_through_black_ends_the_track() -> None:
+    """Of a man into a woman in the same place; no two frames in a row differ much."""
+    picture, woman = same_place_as_carphone()
+    light = np.linspace(1, 0, 12, dtype=np.float32)[:, None, None, None]
+    rgb = np.concatenate([carphone_frames()[:12] * light, picture[None] * light[::-1]]).astype(np.uint8)
+    assert sorted(cut_scores(rgb)[0])[-2] < TrackerSettings().cut_threshold
+    man, seen = without(carphone_faces(), range(8, 120)), np.arange(15, 24)
+    faces = Detections(
+        np.concatenate([man.frame_row, seen]),
+        np.concatenate([man.box_xyxy_px, np.repeat(woman.box_xyxy_px, 9, 0)]),
+        np.concatenate([man.landmarks_px, np.repeat(woman.landmarks_px, 9, 0)]),
+        np.concatenate([man.prob, np.repeat(woman.prob, 9)]),
+    )
+    assert Tracker()(as_batch(rgb), faces).tolist() == [0] * 8 + [1] * 9
+
+
 @pytest.mark.parametrize(("gain", "lift"), [(2.0, 0), (1.5, 40), (0.4, 0)], ids=["flash", "pale flash", "light off"])
 def test_another_light_ends_no_track(gain: float, lift: float) -> None:
     rgb = carphone_frames()[:30].astype(np.float32)
