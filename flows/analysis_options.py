@@ -7,6 +7,7 @@ docs/deployments.md are made from the fields. Quick to import: no torch, no Pref
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from flows.run import ENGINES, NETWORKS, FolderRun, ProcessLimits
+from mfer.errors import ConfigError
 from pipelines.faces.detectors import DEFAULT_DETECTOR, DETECT_MODES, DETECTORS, DetectMode
 from pipelines.scoring.settings import RUNTIMES
 from pipelines.settings import ROTATIONS, AnalysisSettings, DetectorSettings, Rotation, parse_min_face
@@ -163,6 +165,11 @@ class AnalysisOptions:
 
     def run(self, paths: Sequence[str], lake: str) -> FolderRun:
         """What to analyse and how. Raises ConfigError for what is not allowed."""
+        for option in analysis_options():
+            number = getattr(self, option.name)
+            if option.kind == "number" and number is not None and not math.isfinite(number):
+                limit = f"above {option.above}" if option.least is None else f"from {option.least} on"
+                raise ConfigError(f"{option.flag} is {number}; allowed: numbers {limit}")
         settings = AnalysisSettings(
             every=self.every,
             fps=self.fps,

@@ -34,9 +34,13 @@ def sample_frames(video: Video, *, every: int = 1, fps: float | None = None) -> 
         return np.arange(0, video.info.n_frames, every, dtype=np.int64)
     if every != 1:
         raise ConfigError(f"sampling got every={every} and fps={fps}; give one of the two")
-    # Times in a file are rounded to its tick, so a frame may lie half a tick behind the grid time that it stands for.
+    # Times that are rounded to the file's tick may lie half a tick behind the grid time that they stand for. Where all
+    # steps are multiples of the shortest (a constant rate; AVI, whose tick is a frame) only the rate may be rounded.
+    steps = np.rint(np.diff(video.pts_s) / video.tick_s)
+    shortest = max(float(steps.min(initial=np.inf)), 1.0)
+    slack_s = video.tick_s * (0.5 if (steps % shortest).any() else min(0.5, shortest / 100))
     ends_s = np.append(video.pts_s, video.pts_s[-1] + max(video.duration_s[-1], 1e-9)) - video.pts_s[0]
-    next_k = np.maximum(np.ceil((ends_s - video.tick_s / 2 - 1e-9) * fps), 0)
+    next_k = np.maximum(np.ceil((ends_s - slack_s - 1e-9) * fps), 0)
     next_k[-1] = max(next_k[-1], 1)  # the first frame is always shown at k = 0
     return np.flatnonzero(np.diff(next_k) > 0).astype(np.int64)
 
@@ -97,8 +101,11 @@ def _segment_bounds(time_s: np.ndarray, segment_s: float, tick_s: float) -> np.n
     Times that leap over hours make no empty segments. Times are rounded to the file's tick.
     """
     bounds = [0]
-    while (end := int(np.searchsorted(time_s, time_s[bounds[-1]] + segment_s - tick_s / 2))) < len(time_s):
-        bounds.append(max(end, bounds[-1] + 1))
+    while True:
+        end = int(np.searchsorted(time_s, time_s[bounds[-1]] + segment_s - tick_s / 2))
+        if (end := max(end, bounds[-1] + 1)) >= len(time_s):
+            break
+        bounds.append(end)
     return np.array([*bounds, len(time_s)], np.int64)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from mfer.errors import ConfigError
 from pipelines.video.containers import open_container, video_packets, video_stream
 from pipelines.video.decode import Decoding, Video, decode
+from pipelines.video.seams import CLOCKED, JUMP_S, clock_step
 from storage.files import whole_file
 
 __all__ = ["remake_video"]
@@ -27,7 +28,7 @@ _BATCH_FRAMES = 4
 _TICK = Fraction(1, 90_000)
 #: What AAC can be sampled at, of which the last is taken for any other rate.
 _AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
-#: Times of sound that fall by more than this begin anew.
+#: Times of sound that fall by more than this begin anew, as those that jump with the picture's do (``seams.py``).
 _RESET_S = Fraction(1, 2)
 
 
@@ -102,7 +103,7 @@ def _write(
             for sound in (source.streams.audio if source else ())
             if with_sound and sound.codec_context is not None
         }
-        sound = _sound(source, sounds, from_s, until_s, shift) if source else iter(())
+        sound = _sound(video, source, sounds, from_s, until_s, shift) if source else iter(())
         waiting = next(sound, None)
         durations: dict[int, int] = {}
         n_done = 0
@@ -203,6 +204,7 @@ def _takes(container: str, source: av.AudioStream) -> bool:
 
 
 def _sound(
+    video: Video,
     source: av.container.InputContainer,
     writers: Mapping[int, _Copied | _Recoded],
     from_s: float,
@@ -212,20 +214,23 @@ def _sound(
     """Packets for the result, ``shift`` seconds earlier; where times begin anew (joined recordings), they go on."""
     if not writers:
         return
-    ends: dict[int, int] = {}
-    offset: dict[int, int] = {}
+    step = clock_step if video.info.container in CLOCKED else int
+    stated: dict[int, int] = {}  # of the last packet of each stream: its time in the file,
+    times: dict[int, int] = {}  # its time here,
+    ends: dict[int, int] = {}  # and when it ends
     for packet in video_packets(source, *(source.streams[index] for index in writers)):
         if not packet.size or packet.dts is None or not packet.time_base:
             continue
         index = packet.stream_index
-        if packet.dts + offset.get(index, 0) < ends.get(index, packet.dts) - round(_RESET_S / packet.time_base):
-            offset[index] = ends[index] - packet.dts
-        dts = packet.dts + offset.get(index, 0)
-        ends[index] = dts + (packet.duration or 0)
+        dts = times[index] + step(packet.dts - stated[index]) if index in times else packet.dts
+        after_s = (dts - ends.get(index, dts)) * packet.time_base
+        if after_s < -_RESET_S or (after_s > JUMP_S and video.is_joined and step is clock_step):
+            dts = ends[index]
+        stated[index], times[index], ends[index] = packet.dts, dts, dts + (packet.duration or 0)
         time_s = float(dts * packet.time_base)
         if from_s <= time_s < until_s:
             earlier = round(shift / packet.time_base)
-            packet.pts = (packet.dts if packet.pts is None else packet.pts) + dts - packet.dts - earlier
+            packet.pts = dts + step((packet.dts if packet.pts is None else packet.pts) - packet.dts) - earlier
             packet.dts = dts - earlier
             yield from (_Sound(made, time_s) for made in writers[index](packet))
     for writer in writers.values():

@@ -35,6 +35,7 @@ from pipelines.video.containers import (
 from pipelines.video.limits import MAX_DURATION_S, MAX_FRAMES, MAX_TIME_S
 from pipelines.video.orientation import display_matrix, turn_of
 from pipelines.video.pictures import Pictures, look_at
+from pipelines.video.seams import PARSED_AHEAD, REORDERED_PACKETS, continue_times
 from pipelines.video.shapes import Shape, ShapeChanges, canvas_of, square_pixels
 
 __all__ = ["Video", "list_streams", "open_video"]
@@ -47,10 +48,6 @@ _PLAIN_CODECS = {"h264", "hevc", "vp8", "vp9", "mpeg4", "mjpeg"}
 _CUT_SHORT_S = 1.0
 #: Bytes of a chunk's name and size in AVI, which lie between where the index points and where the packet begins.
 _AVI_CHUNK_HEAD = 8
-#: Packets among which the first in order of presentation is: codecs reorder at most 16 frames.
-_REORDERED_PACKETS = 32
-#: libav marks a loss in a transport stream on the packet that its parser holds then, one or two before the next.
-_PARSED_AHEAD = 2
 #: Frames further apart than so many usual steps have lost one between them.
 _GAP_STEPS = 1.5
 #: How exact the times of pictures are.
@@ -70,7 +67,8 @@ class Video:
     which frame, and frames are counted instead. ``can_seek`` says that the container finds
     a frame by its ``pts_s``. ``display_matrix`` is (a, b, c, d): a point (x, y), y down, of the
     stored picture is shown at (a x + c y, b x + d y). ``stored_width_px`` and ``stored_height_px`` have square pixels
-    and come before that turn; where the picture has several ``shapes``, each is drawn into that size. ``doubt`` is why
+    and come before that turn; where the picture has several ``shapes``, each is drawn into that size. ``is_joined``
+    says that recordings were joined end to end, whose times go on at the seams. ``doubt`` is why
     a decoder that does not go packet by packet is not proven right on the file. ``defect`` is the code and the message
     of what the file as a whole lacks, and ``note`` what its reader should know of it beside. ``pictures`` are the N
     files, and which picture of each, where the video is a picture or a sequence of them; None of one that is missing.
@@ -90,6 +88,7 @@ class Video:
     stored_width_px: int
     stored_height_px: int
     shapes: tuple[Shape, ...]
+    is_joined: bool
     doubt: str | None
     defect: tuple[str, str] | None
     note: str
@@ -101,7 +100,11 @@ class Video:
 
 @dataclass
 class _Scan:
-    """The packets of the video stream in decoding order, as compact arrays: an hour at 30 fps is about 3 MB."""
+    """The packets of the video stream in decoding order, as compact arrays: an hour at 30 fps is about 5 MB.
+
+    ``heard`` is how much sound was read before each, and ``sound_at`` before which the first was, in ticks and packets.
+    ``is_shifted``: the times are not those of libav.
+    """
 
     pts: array[int]
     dts: array[int]
@@ -110,13 +113,17 @@ class _Scan:
     is_corrupt: bytearray
     is_hidden: bytearray
     offset: array[int]
+    heard: array[int]
     n_empty: int = 0
     n_unstamped: int = 0
     end_s: float = 0.0
     sound_start_s: float = math.inf
+    sound_at: int = 0
+    sound_ticks: int = 0
     first_frame: VideoFrame | None = None
     has_hole: bool = False
-    was_joined: bool = False
+    is_joined: bool = False
+    is_shifted: bool = False
     shapes: tuple[Shape, ...] = ()
 
 
@@ -218,13 +225,14 @@ def _open(path: Path, video_id: str, number: int | None) -> Video:
         is_corrupt=np.frombuffer(scan.is_corrupt, bool),
         exact_pts=timeline.exact_pts,
         can_seek=timeline.exact_pts
-        and not scan.was_joined
+        and not scan.is_shifted
         and len(scan.shapes) == 1
         and container.format.name != "avi",
         display_matrix=matrix,
         stored_width_px=stored_width_px,
         stored_height_px=stored_height_px,
         shapes=scan.shapes,
+        is_joined=scan.is_joined,
         doubt=doubt,
         defect=defect,
         note=note,
@@ -262,6 +270,7 @@ def _of_pictures(found: Pictures, path: Path, video_id: str) -> Video:
         stored_width_px=found.width_px,
         stored_height_px=found.height_px,
         shapes=(Shape(0, found.width_px, found.height_px, Fraction(1)),),
+        is_joined=False,
         doubt="it is a picture",
         defect=found.defect,
         note=found.note,
@@ -270,7 +279,7 @@ def _of_pictures(found: Pictures, path: Path, video_id: str) -> Video:
 
 
 def _scan_packets(container: InputContainer, stream: VideoStream) -> _Scan:
-    scan = _Scan(array("q"), array("q"), array("q"), bytearray(), bytearray(), bytearray(), array("q"))
+    scan = _Scan(array("q"), array("q"), array("q"), bytearray(), bytearray(), bytearray(), array("q"), array("q"))
     changes = ShapeChanges(stream)
     with damage_reports(container) as complaints:
         _read_packets(scan, container, stream, changes)
@@ -281,7 +290,7 @@ def _scan_packets(container: InputContainer, stream: VideoStream) -> _Scan:
     if container.format.name == "avi" and len(stream.index_entries) > len(scan.pts) + scan.n_empty:
         _doubt_after_hole(scan, stream)
     if container.format.name != "avi":  # whose times only count packets
-        _continue_times(scan)
+        _continue_times(scan, container)
     if container.format.name == "mpegts":
         _trust_before_keys(scan)
     return scan
@@ -293,7 +302,7 @@ def _read_packets(scan: _Scan, container: InputContainer, stream: VideoStream, c
         if packet.pts is not None and packet.time_base:
             scan.end_s = max(scan.end_s, float((packet.pts + (packet.duration or 0)) * packet.time_base))
         if packet.stream_index != stream.index:
-            _note_sound(scan, packet)
+            _note_sound(scan, packet, container)
             continue
         if packet.size == 0:  # a frame that the camera dropped, or the end
             scan.n_empty += packet.dts is not None
@@ -311,6 +320,7 @@ def _read_packets(scan: _Scan, container: InputContainer, stream: VideoStream, c
         scan.is_corrupt.append(packet.is_corrupt)
         scan.is_hidden.append(packet.is_discard or _shows_nothing(packet, stream))
         scan.offset.append(packet.pos if packet.pos is not None else -1)
+        scan.heard.append(scan.sound_ticks)
         if len(scan.pts) > MAX_FRAMES:
             raise too_large(container.name, f"it has over {MAX_FRAMES} frames")
         if scan.first_frame is None and len(scan.pts) <= _PROBE_PACKETS:
@@ -331,33 +341,35 @@ def _shows_nothing(packet: av.Packet, stream: VideoStream) -> bool:
     return (name in ("vp8", "libvpx") and not first & 0x10) or (name == "theora" and first & 0x80 != 0)
 
 
-def _note_sound(scan: _Scan, packet: av.Packet) -> None:
-    """Keep when the first sound is heard. What lies before 0 is what its decoder needs to begin, and is not played."""
-    if scan.sound_start_s < math.inf or packet.stream.type != "audio" or packet.is_discard:
+def _note_sound(scan: _Scan, packet: av.Packet, container: InputContainer) -> None:
+    """Keep when the first sound is heard, and how long the first stream of sound is so far. What lies before 0 is what
+    its decoder needs to begin, and is not played."""
+    if packet.stream.type != "audio" or packet.is_discard:
         return
-    if packet.pts is not None and packet.time_base:
+    if packet.stream_index == container.streams.audio[0].index:
+        scan.sound_ticks += packet.duration or 0
+    if scan.sound_start_s == math.inf and packet.pts is not None and packet.time_base:
         scan.sound_start_s = max(float(packet.pts * packet.time_base), 0.0)
+        scan.sound_at = len(scan.pts)
 
 
-def _continue_times(scan: _Scan) -> None:
-    """Where recordings were joined end to end, let the times of each go on where those before it ended."""
-    pts, dts, duration = (np.frombuffer(values, np.int64) for values in (scan.pts, scan.dts, scan.duration))
-    shown = ~np.frombuffer(scan.is_hidden, bool)
-    shift_from, shifts = [0], [0]
-    for seam in np.flatnonzero(np.diff(dts) < 0) + 1:
-        # two packets on either side, so that a single one with a wrong time is no seam
-        if dts[seam : seam + 2].max() >= dts[max(seam - 2, 0) : seam].min():
-            continue
-        before, after = slice(shift_from[-1], seam), slice(seam, seam + _REORDERED_PACKETS)
-        if not (shown[before].any() and shown[after].any()):
-            continue
-        end = int((pts[before] + duration[before])[shown[before]].max()) + shifts[-1]
-        shift_from.append(int(seam))
-        shifts.append(end - int(pts[after][shown[after]].min()))
-    if len(shifts) > 1:
-        shift = np.repeat(shifts, np.diff([*shift_from, len(pts)]))
-        scan.pts, scan.dts = array("q", (pts + shift).tolist()), array("q", (dts + shift).tolist())
-        scan.was_joined = True
+def _continue_times(scan: _Scan, container: InputContainer) -> None:
+    """Let the times of recordings that were joined end to end go on, see ``pipelines.video.seams``."""
+    stated = np.frombuffer(scan.pts, np.int64)
+    pts, dts, starts = continue_times(
+        container=container.format.name,
+        pts=stated,
+        dts=np.frombuffer(scan.dts, np.int64),
+        duration=np.frombuffer(scan.duration, np.int64),
+        is_key=np.frombuffer(scan.is_key, bool),
+        is_hidden=np.frombuffer(scan.is_hidden, bool),
+        offset=np.frombuffer(scan.offset, np.int64),
+        heard=np.frombuffer(scan.heard, np.int64),
+    )
+    scan.is_joined, scan.is_shifted = bool(starts), bool((pts != stated).any())
+    if starts and scan.sound_at >= max(starts[0] - PARSED_AHEAD, 1):  # by the clock of a later recording
+        scan.sound_start_s = math.inf
+    scan.pts, scan.dts = array("q", pts.tobytes()), array("q", dts.tobytes())
 
 
 def _trust_before_keys(scan: _Scan) -> None:
@@ -370,9 +382,9 @@ def _trust_before_keys(scan: _Scan) -> None:
     rising = np.unique(pts)
     most = _GAP_STEPS * np.median(np.diff(rising)) if len(rising) > 1 else 0
     for key in np.flatnonzero(np.frombuffer(scan.is_key, bool)).tolist():
-        first = max(key - _PARSED_AHEAD, 0)
+        first = max(key - PARSED_AHEAD, 0)
         if any(scan.is_corrupt[first:key]):
-            around = pts[max(key - _REORDERED_PACKETS // 2, 0) : key + 1]
+            around = pts[max(key - REORDERED_PACKETS // 2, 0) : key + 1]
             steps = np.diff(rising[(rising >= around.min()) & (rising <= around.max())])
             if steps.max(initial=0) <= most:
                 scan.is_corrupt[first:key] = bytes(key - first)
@@ -385,7 +397,7 @@ def _doubt_after_hole(scan: _Scan, stream: VideoStream) -> None:
     hole = next((position for position, (got, want) in pairs if got != want), len(scan.pts))
     if stream.codec_context.has_b_frames:  # what is shown after some that are lost is too early as well
         key = scan.is_key.rfind(1, 0, hole)
-        hole = max(hole - _REORDERED_PACKETS, key + 1)
+        hole = max(hole - REORDERED_PACKETS, key + 1)
     scan.is_corrupt[hole:] = b"\x01" * (len(scan.pts) - hole)
 
 

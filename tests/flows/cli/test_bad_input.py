@@ -296,8 +296,12 @@ def test_corrupted_model_stops_a_run_of_several_processes_too(tmp_path: Path, cl
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--fps", "nan"], "fps > 0"),
-        (["--fps", "inf"], "fps > 0"),
+        (["--fps", "nan"], "--fps is nan; allowed: numbers above 0"),
+        (["--fps", "inf"], "--fps is inf; allowed: numbers above 0"),
+        (["--segment", "inf"], "--segment is inf; allowed: numbers above 0"),
+        (["--stall", "inf"], "--stall is inf; allowed: numbers above 0"),
+        (["--detect-every", "inf"], "--detect-every is inf; allowed: numbers from 0 on"),
+        (["--detect-every", "nan"], "--detect-every is nan; allowed: numbers from 0 on"),
         (["--fps", "5", "--every", "2"], "give one of the two"),
         (["--min-face", "3"], "mtcnn sees none below 12 px"),
         (["--device", "cuda:99"], "--device auto or cpu"),

@@ -237,6 +237,24 @@ def test_fps_of_the_video_itself_takes_every_frame_despite_rounded_times(tmp_pat
     assert list(sample_frames(open_video(path), fps=15)) == list(range(0, 90, 2))
 
 
+@pytest.mark.parametrize("name", ["a.avi", "a.mkv", "a.mp4", "a.ts"])
+def test_fps_takes_the_same_frames_whatever_a_container_counts_in(tmp_path: Path, name: str) -> None:
+    """AVI counts in whole frames, whose times are exact."""
+    video = open_video(write_clip(tmp_path / name, n_frames=25, codec="mpeg4"))
+    assert sample_frames(video, fps=10).tolist() == [0, 2, 5, 7, 10, 12, 15, 17, 20, 22]
+    assert sample_frames(video, fps=7).tolist() == [0, 3, 7, 10, 14, 17, 21]
+
+
+@pytest.mark.parametrize(("segment_s", "n_segments"), [(1e-9, 24), (0.01, 24), (0.02, 24), (0.08, 12), (100.0, 1)])
+@pytest.mark.parametrize("name", ["frames.avi", "ticks.mkv"])
+def test_segments_shorter_than_a_frame_hold_one_each(
+    tmp_path: Path, name: str, segment_s: float, n_segments: int
+) -> None:
+    decoding = decode(open_video(write_clip(tmp_path / name, codec="mpeg4")), segment_s=segment_s)
+    assert decoding.n_segments == n_segments
+    assert [index for batch in decoding for index in batch.frame_index] == list(range(24))
+
+
 @pytest.mark.parametrize(
     "settings", [{"every": 0}, {"fps": 0.0}, {"fps": float("nan")}, {"every": 2, "fps": 5.0}, {"batch_frames": 0}]
 )
