@@ -30,6 +30,7 @@ from storage.errors import LakeError
 from storage.files import whole_file
 from storage.identity import as_stored, stream_of_video
 from storage.lake import Lake
+from storage.originals import place_of_video
 from storage.sql.selection import ChosenVideo, choose_video
 from storage.sql.views import connect
 
@@ -86,7 +87,9 @@ def _find_video(name: str, lake: Lake | None) -> tuple[StoragePath, ChosenVideo 
             if error.code != "unknown_video" or not is_place:
                 raise
             return place_of(name), None
-    return place_of(name if is_place and not os.path.isdir(name) else known.path), known  # a folder of one sequence
+        if is_place and not os.path.isdir(name):  # a folder may be that of one sequence
+            return place_of(name), known
+        return place_of_video(con, known.video_id, known.path), known
 
 
 def _frame_at(video: Video, at_s: float) -> int:

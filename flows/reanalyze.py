@@ -15,7 +15,7 @@ from storage.delta.relations import Connection, read_errors, rows_of
 from storage.errors import LakeError
 from storage.identity import faces_id, stream_of_video
 from storage.lake import Lake
-from storage.originals import FILES_SQL, find_object, find_original
+from storage.originals import FILES_SQL, find_place
 from storage.sql.model_choice import find_model_id
 from storage.sql.views import connect
 
@@ -68,7 +68,7 @@ def reanalyze(
         settings, named = _settings(video["settings"]), files[video["video_id"]]
         if settings is None or faces_id(settings.hashed()) != video["faces_id"]:
             outdated.append(video["path"])
-        elif (path := find_original(named, video["video_id"]) or find_object(named)) is None:
+        elif (path := find_place(named, video["video_id"])) is None:
             missing.append(video["path"])
         else:
             settings_of[video["faces_id"]] = settings

@@ -30,6 +30,7 @@ __all__ = ["Lake", "Segment"]
 _P = TypeVar("_P", bound=str | StoragePath)
 #: video_id, analysis_id
 Key = tuple[str, str]
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 #: deltalake 1.6 loses or panics on these in a location; the others work.
 _UNSAFE = set("%*?[]^|\\") | {chr(code) for code in range(32)}
 #: In the prefix of an object store more characters get lost: it encodes them twice in some requests and once in others.
@@ -110,6 +111,24 @@ def _make_folder(location: Path) -> None:
         raise LakeError(message, "bad_location") from error
 
 
+def _require_usable(location: str | StoragePath) -> None:
+    """Refuse a location that is of no store, or that Delta Lake or DuckDB would read as another one."""
+    place = place_of(location)
+    if isinstance(place, ObjectPath):
+        unsafe = set(_NOT_SAFE_IN_A_STORE.findall(str(place)))
+    elif isinstance(location, str) and (scheme := _SCHEME.match(location)):
+        raise LakeError(
+            f"a lake cannot be at {scheme[0]}: it is in a folder, or in s3://, gs:// or az://. A store of one's own,"
+            " such as MinIO, is s3://BUCKET/PREFIX with AWS_ENDPOINT_URL in the environment",
+            "bad_location",
+        )
+    else:
+        unsafe = set(str(place)) & _UNSAFE
+    if unsafe:
+        listed = " ".join(map(repr, sorted(unsafe)))
+        raise LakeError(f"a lake cannot be in {str(place)!r}: choose a path without {listed}", "bad_location")
+
+
 class Lake:
     """A lake in a folder or below a prefix of an object store.
 
@@ -131,6 +150,7 @@ class Lake:
         Raises LakeError for a folder that is no lake, another schema version, a location that Delta Lake cannot
         handle, a full disk or a place that cannot be written.
         """
+        _require_usable(location)
         lake = cls(place_of(location))
         with tables.lake_errors(lake.location, "opening"):
             if create and not (lake.location / MARKER).exists():
@@ -149,12 +169,6 @@ class Lake:
             )
 
     def _create(self) -> None:
-        unsafe = sorted(set(str(self.location)) & _UNSAFE)
-        if isinstance(self.location, ObjectPath):
-            unsafe = sorted(set(_NOT_SAFE_IN_A_STORE.findall(str(self.location))))
-        if unsafe:
-            message = f"a lake cannot be in {str(self.location)!r}: choose a path without {' '.join(map(repr, unsafe))}"
-            raise LakeError(message, "bad_location")
         if isinstance(self.location, ObjectPath):
             self._require_conditional_puts(self.location)
         else:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from storage.delta.object_store import ObjectPath, Status, is_uri
+from storage.delta.object_store import ObjectPath, Status, StoragePath, is_uri, place_of
+from storage.delta.relations import Connection, rows_of
 from storage.identity import content_of_video, video_id_of
 from storage.sequences import is_file, status_of
 
-__all__ = ["FILES_SQL", "content_of", "find_object", "find_original"]
+__all__ = ["FILES_SQL", "content_of", "find_original", "find_place", "place_of_video"]
 
 #: Every path that the lake knows of every content, in a connection of ``storage.sql.views.connect``.
 FILES_SQL = """
@@ -56,9 +57,22 @@ def find_original(
     return None
 
 
-def find_object(named: Iterable[Mapping[str, Any]]) -> ObjectPath | None:
-    """The first object in a store, or sequence of pictures there, that still has the size and time of a row of
-    ``FILES_SQL``; None where none has."""
+def find_place(named: Collection[Mapping[str, Any]], video_id: str) -> StoragePath | None:
+    """``find_original``, or else the first object in a store, or sequence of pictures there, that still has the size
+    and time of a row; None where nothing is left."""
+    return find_original(named, video_id) or _find_object(named)
+
+
+def place_of_video(con: Connection, video_id: str, path: str) -> StoragePath:
+    """Where a video is by now, of all paths that the lake knows of it; ``path`` where it is at none of them.
+
+    ``con`` is from ``storage.sql.views.connect``.
+    """
+    named = rows_of(con, f"FROM ({FILES_SQL}) WHERE video_id = ?", [video_id]).to_pylist()
+    return find_place(named, video_id) or place_of(path)
+
+
+def _find_object(named: Iterable[Mapping[str, Any]]) -> ObjectPath | None:
     for row in named:
         if not is_uri(row["path"]):
             continue

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from storage.delta.relations import rows_of
 from storage.schema import EXPRESSIONS
-from storage.stitch import SPAN_MAX_GAP_S, SeamLimits, TrackPiece, join_segments
+from storage.stitch import SPAN_MAX_GAP_S, TIME_DIGITS, SeamLimits, TrackPiece, join_segments
 
 __all__ = [
     "MARGIN_SQL",
@@ -121,7 +121,8 @@ def spans_sql(faces: str) -> str:
             WINDOW one AS (PARTITION BY video_id, analysis_id, track_id ORDER BY frame_index)
         ), numbered AS (
             SELECT *, sum(
-                CASE WHEN expression = expression_before AND time_s - ended_s <= {SPAN_MAX_GAP_S} THEN 0 ELSE 1 END
+                CASE WHEN expression = expression_before AND round(time_s - ended_s, {TIME_DIGITS}) <= {SPAN_MAX_GAP_S}
+                     THEN 0 ELSE 1 END
             ) OVER (one ROWS UNBOUNDED PRECEDING) AS span
             FROM before WINDOW one AS (PARTITION BY video_id, analysis_id, track_id ORDER BY frame_index)
         )

@@ -77,7 +77,7 @@ def find(con: Connection, video: ChosenVideo, n_moments: int, blur: bool) -> Fin
         "SELECT expression, share, screen_time_s FROM video_shares() WHERE video_id = ? ORDER BY share DESC",
         [video.video_id],
     ).to_pylist()
-    shares = {row["expression"]: row["share"] for row in spoken}
+    shares = {row["expression"]: row["share"] for row in spoken if row["share"] is not None}
     tracks = rows_of(
         con,
         "SELECT track_id, start_s FROM tracks WHERE video_id = ? AND track_id IN (SELECT track_id FROM seconds WHERE"

@@ -23,6 +23,7 @@ from storage.errors import LakeError
 from storage.files import whole_file
 from storage.identity import stream_of_video
 from storage.lake import Lake
+from storage.originals import place_of_video
 from storage.sql.selection import choose_video
 from storage.sql.views import connect
 
@@ -90,7 +91,8 @@ def render_video(
     output = Path(output)
     with connect(lake, model=model, as_found=as_found) as con, read_errors(lake.location):
         chosen = choose_video(con, name)
-        place = file or place_of(name if Path(name).is_file() else chosen.path)
+        named = place_of(name) if Path(name).is_file() else None
+        place = file or named or place_of_video(con, chosen.video_id, chosen.path)
         tracks = read_face_tracks(con, chosen.video_id)
         hidden = read_face_tracks(con, chosen.video_id, as_found=True) if blur else []
     with local_copy(place) as source:

@@ -134,27 +134,20 @@ def _shares(con: Connection, video_ids: list[str]) -> dict[str, Any]:
     ).to_pylist()
     if not rows:
         return {"shares": [], "n_counted": 0}
-    by_name = {name: np.array([r["share"] for r in rows if r["expression"] == name]) for name in EXPRESSION_COLOURS}
-    known = _known_classes(con, video_ids)
-    estimates = {name: bootstrap_means(shares) for name, shares in by_name.items()}
-    n_videos = estimates["neutral"].n
+    estimates = {
+        name: bootstrap_means(np.array([r["share"] for r in rows if r["expression"] == name], np.float64))
+        for name in EXPRESSION_COLOURS
+    }
+    n_videos = max(found.n for found in estimates.values())
     shares: list[tuple[str, float | None, str, Markup]] = []
-    for name, found in sorted(estimates.items(), key=lambda item: (item[0] not in known, -float(item[1].mean))):
-        if name not in known:
+    for name, found in sorted(estimates.items(), key=lambda item: (not item[1].n, -float(item[1].mean))):
+        if not found.n:
             shares.append((name, None, "–", Markup()))
             continue
-        interval = f"{100 * found.low:.0f} to {100 * found.high:.0f} %" if n_videos > 1 else "–"
+        interval = f"{100 * found.low:.0f} to {100 * found.high:.0f} %" if found.n > 1 else "–"
         mean = float(found.mean)
         shares.append((name, mean, interval, Markup(share_bar({name: mean}, height=14))))
     return {"shares": shares, "n_counted": n_videos}
-
-
-def _known_classes(con: Connection, video_ids: list[str]) -> set[str]:
-    """The expressions for which a model of these videos has a class."""
-    known = ", ".join(f"count(sum_p_{name}_s) > 0 AS {name}" for name in EXPRESSION_COLOURS)
-    sql = f"SELECT {known} FROM seconds WHERE video_id IN (SELECT unnest(?))"
-    (row,) = rows_of(con, sql, [video_ids]).to_pylist()
-    return {name for name, is_known in row.items() if is_known}
 
 
 def _shown(found: Findings) -> dict[str, Any]:

@@ -83,11 +83,14 @@ def forget(video: str, lake: str, yes: bool) -> None:
     """
     from storage.identity import printable
     from storage.lake import Lake
-    from storage.maintenance.forget import forget_video
+    from storage.maintenance.forget import forget_video, what_would_go
 
     opened = Lake.open(lake)
     if not yes:
-        click.confirm(f"Erase all that is known of {video}, and the earlier versions of the tables?", abort=True)
+        video_ids, paths = what_would_go(opened, video)
+        listed = "".join(f"\n  {printable(name)}" for name in (*video_ids, *paths))
+        click.echo(f"This erases all that is known of:{listed}")
+        click.confirm("Go on, and erase the earlier versions of the tables too?", abort=True)
     gone = forget_video(opened, video)
     for path in gone.paths:
         click.echo(f"forgot {printable(path)}")

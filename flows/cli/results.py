@@ -18,7 +18,7 @@ from rich.table import Table
 from mfer.errors import ConfigError
 from storage.files import whole_file
 from storage.identity import printable
-from storage.sql.plain import as_objects, as_text
+from storage.sql.plain import as_objects, as_text, for_parquet
 
 __all__ = ["write_result"]
 
@@ -48,7 +48,7 @@ def write_result(rows: pa.Table, form: str, output: str | None) -> None:
     try:
         with whole_file(output) as fresh:
             if form == "parquet":
-                pq.write_table(rows, fresh, compression="zstd")
+                pq.write_table(for_parquet(rows), fresh, compression="zstd")
             else:
                 with fresh.open("w", newline="", encoding="utf-8") as file:
                     _write(rows, form, file)

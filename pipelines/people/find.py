@@ -34,7 +34,7 @@ from storage.annotations.people import (
 from storage.delta.relations import read_errors, rows_of
 from storage.identity import stream_of_video
 from storage.lake import Lake
-from storage.originals import FILES_SQL, find_object, find_original
+from storage.originals import FILES_SQL, find_place
 from storage.sql.selection import ChosenVideo, choose_videos
 from storage.sql.views import connect
 
@@ -159,7 +159,7 @@ def _embed(
     """Embeddings float32 [N,D] of each track of which a face could be read; VideoError where the video is gone."""
     if not tracks:
         return {}
-    place = find_original(named, video.video_id) or find_object(named)
+    place = find_place(named, video.video_id)
     if place is None:
         raise VideoError("missing", "open", video.path, "its file is gone or has changed since it was analysed")
     key = (video.video_id, video.faces_id)

@@ -15,8 +15,9 @@ from storage.annotations.edits import VERDICTS
 from storage.delta.object_store import StoragePath
 from storage.delta.relations import quote, read_errors, rows_of
 from storage.lake import Lake
-from storage.originals import FILES_SQL, find_object, find_original
+from storage.originals import FILES_SQL, find_place
 from storage.schema import EXPRESSIONS, LANDMARKS, TABLES
+from storage.sql.corrections import LAST_LABELS_SQL
 from storage.sql.views import connect
 from storage.summary import MARGIN_SQL
 
@@ -72,7 +73,7 @@ class LakeLabels:
     def file_of(self, video_id: str) -> StoragePath | None:
         """A file that still holds the video's bytes, or an object that has not changed."""
         named = self.files.get(video_id, ())
-        return find_original(named, video_id) or find_object(named)
+        return find_place(named, video_id)
 
 
 def read_labels(lake: Lake) -> LakeLabels:
@@ -199,7 +200,7 @@ def add_labels(lake: Lake, judgements: Sequence[Judgement]) -> tuple[int, int, l
     if not judgements:
         return 0, 0, []
     found = _find_faces(lake, judgements)
-    rows: dict[str, dict[str, Any]] = {}
+    rows: dict[tuple[Any, ...], tuple[str, dict[str, Any]]] = {}
     refused = []
     for at, judgement in enumerate(judgements):
         faces = found.get(at, [])
@@ -215,11 +216,18 @@ def add_labels(lake: Lake, judgements: Sequence[Judgement]) -> tuple[int, int, l
             "rater": judgement.rater.strip(),
             "note": judgement.note,
         }
-        named = "\n".join(str(row[name]) for name in sorted(row) if name not in ("time_s", "track_id"))
-        rows[hashlib.sha256(named.encode()).hexdigest()[:32]] = row
-    with read_errors(lake.location), connect(lake) as con:
-        known = {row["label_id"] for row in rows_of(con, "SELECT DISTINCT label_id FROM raw.labels").to_pylist()}
-    fresh = {label_id: row for label_id, row in rows.items() if label_id not in known}
+        of_face = _face_and_rater(row)
+        if of_face in rows:
+            refused.append(Refusal(rows[of_face][0], "a later row is of the same face and rater: that one counts"))
+        rows[of_face] = judgement.where, row
+    standing = _standing(lake, {row["video_id"] for _, row in rows.values()})
+    fresh = {}
+    for of_face, (_, row) in rows.items():
+        last = standing.get(of_face)
+        if last is None or _said(last) != _said(row):
+            # a rater who comes back to an earlier label says something new
+            named = _said(row) + ("" if last is None else f"\n{last['label_id']}")
+            fresh[hashlib.sha256(named.encode()).hexdigest()[:32]] = row
     if fresh:
         now = datetime.now(UTC)
         table = pa.Table.from_pylist(
@@ -228,6 +236,24 @@ def add_labels(lake: Lake, judgements: Sequence[Judgement]) -> tuple[int, int, l
         )
         lake.append("labels", table, transaction=hashlib.sha256("".join(sorted(fresh)).encode()).hexdigest())
     return len(fresh), len(rows) - len(fresh), refused
+
+
+_OF_FACE = ("video_id", "faces_id", "frame_index", "face_index", "rater")
+
+
+def _face_and_rater(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[name] for name in _OF_FACE)
+
+
+def _said(row: Mapping[str, Any]) -> str:
+    """What a row says, as text: two rows of the same text are one judgement."""
+    return "\n".join(str(row[name]) for name in sorted((*_OF_FACE, "verdict", "expression", "note")))
+
+
+def _standing(lake: Lake, video_ids: Collection[str]) -> dict[tuple[Any, ...], dict[str, Any]]:
+    """The last judgement, also a withdrawn one, of each rater on each face of some videos."""
+    with read_errors(lake.location), connect(lake, video_ids) as con:
+        return {_face_and_rater(row): row for row in rows_of(con, LAST_LABELS_SQL).to_pylist()}
 
 
 def _find_faces(lake: Lake, judgements: Sequence[Judgement]) -> dict[int, list[dict[str, Any]]]:

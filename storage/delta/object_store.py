@@ -238,7 +238,9 @@ def place_of(location: str | StoragePath) -> StoragePath:
         return location
     if is_uri(location):
         return ObjectPath(str(location))
-    return Path(location).expanduser().absolute()
+    return Path(
+        os.path.expanduser(location)
+    ).absolute()  # like a shell, it leaves ~name as it is where nobody has the name
 
 
 # -- what a lake does alike on disk and in a store --------------------------------------------------------------------

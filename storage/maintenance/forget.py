@@ -26,7 +26,7 @@ from storage.lake import Lake
 from storage.maintenance.repair import DAMAGED
 from storage.schema import TABLES
 
-__all__ = ["Forgotten", "forget_embeddings", "forget_video", "search_files"]
+__all__ = ["Forgotten", "forget_embeddings", "forget_video", "search_files", "what_would_go"]
 
 _ID = re.compile(r"[0-9a-f]{16}(-v\d+)?")
 _REDACTED = "(forgotten)"
@@ -70,6 +70,12 @@ def forget_video(lake: Lake, video: str | Path) -> Forgotten:
             _erase_traces(lake, name, video_ids)
         n_files, left = search_files(lake.location, [*video_ids, *paths], kept)
     return Forgotten(tuple(sorted(video_ids)), tuple(sorted(paths)), n_rows, n_files, tuple(left))
+
+
+def what_would_go(lake: Lake, video: str | Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The video_ids and paths that ``forget_video`` would erase; it raises the same errors."""
+    video_ids, paths, _ = _resolve(lake, str(video))
+    return tuple(sorted(video_ids)), tuple(sorted(paths))
 
 
 def forget_embeddings(lake: Lake, video_ids: Collection[str] | None = None) -> int:

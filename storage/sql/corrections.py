@@ -12,7 +12,7 @@ from collections.abc import Collection
 from storage.schema import EXPRESSIONS
 from storage.summary import SECONDS_SUMS, spans_sql
 
-__all__ = ["BASIC_VIEWS", "CORRECTED", "EDITS_SQL", "LABELS_SQL", "PEOPLE_SQL", "WHO", "corrections"]
+__all__ = ["BASIC_VIEWS", "CORRECTED", "EDITS_SQL", "LABELS_SQL", "LAST_LABELS_SQL", "PEOPLE_SQL", "WHO", "corrections"]
 
 #: In the schema ``raw``: the edits that nobody took back; the excluded spans, a row per track and span; and the
 #: pieces of tracks that were split, of which the first keeps the track's number and has no row here.
@@ -39,13 +39,14 @@ BASIC_VIEWS = {
     """,
 }
 
-LABELS_SQL = """
-    WITH last AS (
-        SELECT * FROM raw.labels QUALIFY row_number() OVER (
-            PARTITION BY video_id, faces_id, frame_index, face_index, rater ORDER BY created_utc DESC, label_id
-        ) = 1
-    )
-    SELECT f.file_name, l.* FROM last l LEFT JOIN raw.finished f ON l.video_id = f.video_id AND f.chosen
+#: Each rater's last judgement on each face, also a withdrawn one.
+LAST_LABELS_SQL = """
+    FROM raw.labels QUALIFY row_number() OVER (
+        PARTITION BY video_id, faces_id, frame_index, face_index, rater ORDER BY created_utc DESC, label_id
+    ) = 1
+"""
+LABELS_SQL = f"""
+    SELECT f.file_name, l.* FROM ({LAST_LABELS_SQL}) l LEFT JOIN raw.finished f ON l.video_id = f.video_id AND f.chosen
     WHERE l.verdict IS DISTINCT FROM 'withdrawn'
 """
 EDITS_SQL = """

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import codecs
+import csv
+import io
 import re
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -16,7 +18,7 @@ from storage.errors import LakeError
 
 __all__ = ["READERS", "decoded", "read_own_table", "text_of_csv"]
 
-_CSV = "read_csv({}, header = true, sample_size = -1{})"
+_CSV = "read_csv({}, header = true, skip = 0, sample_size = -1, quote = '\"', escape = '\"'{})"
 #: How DuckDB reads a file, by how its name ends.
 READERS = {
     ".csv": _CSV,
@@ -31,7 +33,8 @@ READERS = {
 _BOMS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 #: What Excel writes first where the separator is not the one of the reader's country.
 _SEPARATOR_LINE = re.compile(r'\A"?sep=(.)"?\r?\n', re.IGNORECASE)
-_DECIMAL_COMMA = re.compile(r"(?:^|;)\s*-?\d+,\d+\s*(?:;|$)", re.MULTILINE)
+_SEPARATORS = (",", ";", "\t", "|")
+_DECIMAL_COMMA = re.compile(r"-?\d+,\d+")
 
 
 def read_own_table(path: str | Path) -> pa.Table:
@@ -68,9 +71,22 @@ def _read(path: Path, reader: str) -> pa.Table:
 
 def _read_csv(path: Path) -> pa.Table:
     text, stated = text_of_csv(path)
-    options = f", delim = {quote(stated)}" if stated else ""
-    if _DECIMAL_COMMA.search(text):
-        options += ", decimal_separator = ','" + ("" if stated else ", delim = ';'")
+    # DuckDB would take the separator that fits most rows, and leave out the rows before those
+    separator = stated or max(_SEPARATORS, key=text.partition("\n")[0].count)
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    header = next(rows, [])
+    has_decimal_comma = False
+    for row in rows:
+        if row and len(row) != len(header):
+            raise LakeError(
+                f"{path}: line {rows.line_num} has {len(row)} values, the header {len(header)}, separated by"
+                f" {separator!r}; a value with that sign in it goes in double quotes",
+                "own_table",
+            )
+        has_decimal_comma |= any(_DECIMAL_COMMA.fullmatch(value.strip()) for value in row)
+    options = f", delim = {quote(separator)}"
+    if has_decimal_comma and separator != ",":
+        options += ", decimal_separator = ','"
     with NamedTemporaryFile("w", suffix=".csv", encoding="utf-8", newline="") as plain:
         plain.write(text)
         plain.flush()
@@ -109,6 +125,8 @@ def _read_excel(path: Path) -> pa.Table:
         except (ValueError, KeyError, BadZipFile, openpyxl.utils.exceptions.InvalidFileException) as error:
             raise LakeError(f"{path} cannot be read as .xlsx: {error}", "own_table") from error
     names = [str(name).strip() for name in header]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise LakeError(f"{path}: two columns are called {', '.join(twice)}; give each its own name", "own_table")
     columns = {}
     for k, name in enumerate(names):
         values = [row[k] for row in rows]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
 
 from storage.delta.relations import memory_connection, rows_of
 
-__all__ = ["as_objects", "as_text", "is_plain"]
+__all__ = ["as_objects", "as_text", "for_parquet", "is_plain"]
 
 
 def is_plain(kind: pa.DataType) -> bool:
@@ -27,11 +28,38 @@ def as_text(rows: pa.Table) -> pa.Table:
     return _asked(rows, f"SELECT {columns} FROM answer").rename_columns(rows.column_names)
 
 
+def for_parquet(rows: pa.Table) -> pa.Table:
+    """The same table with text in place of intervals, which Parquet cannot hold, and a name of its own for each
+    column."""
+    interval = pa.month_day_nano_interval()
+    columns = [
+        f"CAST({_name(k)} AS VARCHAR)" if field.type == interval or str(interval) in str(field.type) else _name(k)
+        for k, field in enumerate(rows.schema)
+    ]
+    if any(column.startswith("CAST") for column in columns):
+        rows = _asked(rows, f"SELECT {', '.join(columns)} FROM answer").rename_columns(rows.column_names)
+    return rows.rename_columns(_own_names(rows.column_names))
+
+
 def as_objects(rows: pa.Table) -> list[dict[str, Any]]:
-    """A dictionary per row, of what JSON can hold; lists and structures stay what they are."""
+    """A dictionary per row, of what JSON can hold; lists and structures stay what they are, and a name that is there
+    twice gets a number, as in ``for_parquet``."""
     pairs = ", ".join(f"{_name(k)} := {_text(k, field.type, keep_nested=True)}" for k, field in enumerate(rows.schema))
     texts = _asked(rows, f"SELECT to_json(struct_pack({pairs})) AS row FROM answer")["row"].to_pylist()
-    return [dict(zip(rows.column_names, json.loads(text).values(), strict=True)) for text in texts]
+    names = _own_names(rows.column_names)
+    return [dict(zip(names, json.loads(text).values(), strict=True)) for text in texts]
+
+
+def _own_names(names: Sequence[str]) -> list[str]:
+    """Names of which none is there twice: ``a``, ``a_1``, as DuckDB numbers the columns of a subquery."""
+    own: list[str] = []
+    for name in names:
+        fresh, number = name, 0
+        while fresh in own or (number and fresh in names):
+            number += 1
+            fresh = f"{name}_{number}"
+        own.append(fresh)
+    return own
 
 
 def _asked(rows: pa.Table, sql: str) -> pa.Table:

@@ -101,7 +101,8 @@ def several_videos(name: str, videos: Sequence[tuple[str, str]]) -> LakeError:
         else f"{video_id} ({path})"
         for video_id, path in videos[:5]
     )
-    message = f"{path_text(name)} stands for {len(videos)} videos; name one by its path or video_id: {listed}"
+    what = "path or video_id" if len({path for _, path in videos}) == len(videos) else "video_id"
+    message = f"{path_text(name)} stands for {len(videos)} videos; name one by its {what}: {listed}"
     return LakeError(message + (", ..." if len(videos) > 5 else ""), "unknown_video")
 
 
@@ -116,7 +117,8 @@ def _find(name: str, videos: list[ChosenVideo], copies: Sequence[tuple[str, str]
         same_path = {video_id for known, video_id in paths if form(known) == same or form(known).startswith(start)}
         if found := same_path & finished:
             return found
-        if found := {video.video_id for video in videos if form(text) in (video.video_id, form(video.file_name))}:
+        same_name = {video_id for known, video_id in paths if form(text) in (video_id, form(known).rpartition("/")[2])}
+        if found := same_name & finished:
             return found
     try:
         content = video_id_of(name) if is_file(Path(name)) else None

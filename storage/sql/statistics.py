@@ -18,7 +18,7 @@ import pyarrow as pa
 from storage.delta.relations import memory_connection, rows_of
 from storage.schema import EXPRESSIONS
 from storage.sql.table_functions import DRAW_SQL, REPLICATES, SHORTEST_S, create_function
-from storage.stitch import SPAN_MAX_GAP_S
+from storage.stitch import SPAN_MAX_GAP_S, TIME_DIGITS
 
 __all__ = ["Estimate", "baseline", "bootstrap_difference", "bootstrap_means", "smooth"]
 
@@ -51,7 +51,7 @@ def smooth(time_s: np.ndarray, duration_s: np.ndarray, prob: np.ndarray, width_s
     """
     if width_s <= 0 or len(time_s) < 2:
         return prob.astype(np.float32)
-    begins = np.append(True, time_s[1:] - (time_s[:-1] + duration_s[:-1]) > SPAN_MAX_GAP_S)
+    begins = np.append(True, (time_s[1:] - (time_s[:-1] + duration_s[:-1])).round(TIME_DIGITS) > SPAN_MAX_GAP_S)
     span = np.cumsum(begins) - 1
     edges = np.append(np.flatnonzero(begins), len(time_s))
     first = np.maximum(np.searchsorted(time_s, time_s - width_s), edges[span])

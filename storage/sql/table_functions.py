@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import duckdb
 
 from storage.schema import EXPRESSIONS
-from storage.stitch import SPAN_MAX_GAP_S
+from storage.stitch import SPAN_MAX_GAP_S, TIME_DIGITS
 
 __all__ = ["DRAW_SQL", "FUNCTIONS", "REPLICATES", "SHORTEST_S", "TableFunction", "create_function", "create_functions"]
 
@@ -64,17 +64,27 @@ SHORTEST_S = 1e-9
 _WEIGHT = f"greatest(duration_s, {SHORTEST_S})"
 _WHERE = "file_name, track_id, time_s, duration_s"
 _WHICH = "path, video_id, frame_index, analysis_id"
-_PLACED = {"path": ("", "path of the file that was analysed; copies are in videos")}
+
+
+def _positive(parameter: str) -> str:
+    return f"CASE WHEN {parameter} > 0 THEN {parameter} ELSE error('{parameter} has to be above 0') END"
+
+
+_PLACED = {"path": ("", "path at which a run found the video; copies are in videos")}
 
 # With the window 1 + cos(pi (t - s) / w) = 1 + cos(pi t / w) cos(pi s / w) + sin(pi t / w) sin(pi s / w), the kernel's
 # sum around s falls into three sums that no longer contain s: a moving window, and not a loop over pairs of frames.
 _SMOOTHED = f"""
     WITH placed AS (
-        SELECT *, CASE WHEN time_s - lag(time_s + duration_s) OVER faces <= max_gap_s THEN 0 ELSE 1 END AS begins
+        SELECT *, CASE WHEN round(time_s - lag(time_s + duration_s) OVER faces, {
+    TIME_DIGITS
+}) <= max_gap_s THEN 0 ELSE 1 END
+               AS begins
         FROM scores WINDOW faces AS (PARTITION BY video_id, track_id ORDER BY frame_index)
     ), cut AS (
         SELECT *, sum(begins) OVER (PARTITION BY video_id, track_id ORDER BY frame_index ROWS UNBOUNDED PRECEDING)
-               AS span, cos(pi() * time_s / width_s) AS c, sin(pi() * time_s / width_s) AS s, {_WEIGHT} AS w
+               AS span, cos(pi() * time_s / {_positive("width_s")}) AS c, sin(pi() * time_s / width_s) AS s,
+               {_WEIGHT} AS w
         FROM placed
     ), summed AS (
         SELECT {_WHERE}, {_WHICH}, span, {_each("p_{}")}, c, s,
@@ -125,18 +135,20 @@ _BASELINES = f"""
     ), shown AS (
         SELECT * FROM keyed QUALIFY is_good OR NOT bool_or(is_good) OVER (PARTITION BY whose, of_track)
     ), calm AS (
-        SELECT *, sum({_WEIGHT}) OVER (
+        SELECT *, round(sum({_WEIGHT}) OVER (
                    PARTITION BY whose, of_track ORDER BY arousal, frame_index, video_id, track_id
                    ROWS UNBOUNDED PRECEDING
-               ) - {_WEIGHT} AS before_s,
-               sum({_WEIGHT}) OVER (PARTITION BY whose, of_track) AS all_s
+               ) - {_WEIGHT} - {_positive("share")} * sum({_WEIGHT}) OVER (PARTITION BY whose, of_track), {
+    TIME_DIGITS
+}) < 0
+                   AS is_calm
         FROM shown
     ), measured AS (
         SELECT whose, of_track, count(*) AS n_faces, {_each("median(p_{0}) AS median_p_{0}")},
                {
     _each(
-        f"sum(p_{{0}} * {_WEIGHT}) FILTER (before_s < share * all_s)"
-        f" / sum({_WEIGHT}) FILTER (before_s < share * all_s AND p_{{0}} IS NOT NULL) AS calm_p_{{0}}"
+        f"sum(p_{{0}} * {_WEIGHT}) FILTER (is_calm)"
+        f" / sum({_WEIGHT}) FILTER (is_calm AND p_{{0}} IS NOT NULL) AS calm_p_{{0}}"
     )
 }
         FROM calm GROUP BY whose, of_track
@@ -173,12 +185,12 @@ _EVENTS = f"""
     )
     SELECT file_name, track_id, expression, onset_s, apex_s, offset_s, apex_s - onset_s AS rise_s,
            offset_s - apex_s AS fall_s, apex_p, mean_p, n_faces, path, video_id, analysis_id
-    FROM runs WHERE apex_p >= on_p AND offset_s - onset_s >= min_s
+    FROM runs WHERE apex_p >= on_p AND round(offset_s - onset_s, {TIME_DIGITS}) >= min_s
 """
 _SYNCHRONY = f"""
     WITH long AS (
         SELECT file_name, path, video_id, analysis_id, track_id, duration_s,
-               CAST(floor((time_s + duration_s / 2) / bin_s) AS BIGINT) AS bin, {_LONG}
+               CAST(floor((time_s + duration_s / 2) / {_positive("bin_s")}) AS BIGINT) AS bin, {_LONG}
         FROM scores
     ), binned AS (
         SELECT file_name, path, video_id, analysis_id, track_id, class, bin,
@@ -187,8 +199,8 @@ _SYNCHRONY = f"""
     ), pairs AS (
         SELECT a.*, b.track_id AS other_track_id, b.p AS other_p,
                unnest(range(
-                   CAST(greatest(ceil((a.bin * bin_s - window_s + bin_s / 2) / step_s), 0) AS BIGINT),
-                   CAST(floor((a.bin * bin_s + bin_s / 2) / step_s) AS BIGINT) + 1
+                   CAST(greatest(ceil((a.bin * bin_s - {_positive("window_s")} + bin_s / 2) / step_s), 0) AS BIGINT),
+                   CAST(floor((a.bin * bin_s + bin_s / 2) / {_positive("step_s")}) AS BIGINT) + 1
                )) AS step
         FROM binned a JOIN binned b ON a.video_id = b.video_id AND a.class = b.class
              AND a.track_id < b.track_id AND b.bin = a.bin + CAST(round(lag_s / bin_s) AS BIGINT)
@@ -219,11 +231,16 @@ _SHARES_OF_VIDEOS = f"""
         WHERE expression IS NOT NULL AND ("by" <> 'person' OR person_id IS NOT NULL) GROUP BY ALL
     ), totals AS (
         SELECT video_id, path, person, sum(seconds) AS seconds FROM long GROUP BY ALL
+    ), known AS (
+        SELECT video_id, {_each("bool_or(mean_p_{0} IS NOT NULL) AS has_{0}")} FROM tracks GROUP BY video_id
     )
     SELECT parse_filename(t.path, false, 'forward_slash') AS file_name,
            CASE WHEN "by" = 'person' THEN t.person ELSE regexp_extract(t.path, group_pattern, 1) END AS group_name,
-           e.expression, coalesce(l.seconds, 0) / t.seconds AS share, t.seconds AS screen_time_s, t.path, t.video_id
-    FROM totals t CROSS JOIN (SELECT unnest([{_NAMES}]) AS expression) e
+           e.expression,
+           CASE WHEN CASE e.expression {_each("WHEN '{0}' THEN has_{0}", " ")} END
+                THEN coalesce(l.seconds, 0) / t.seconds END AS share,
+           t.seconds AS screen_time_s, t.path, t.video_id
+    FROM totals t JOIN known USING (video_id) CROSS JOIN (SELECT unnest([{_NAMES}]) AS expression) e
          LEFT JOIN long l ON l.video_id = t.video_id AND l.expression = e.expression
               AND l.person IS NOT DISTINCT FROM t.person
 """
@@ -241,13 +258,16 @@ _DRAWS = f"""
         SELECT DISTINCT group_name, n FROM numbered
     ), draws AS (
         SELECT group_name, replicate, {DRAW_SQL} AS place
-        FROM (SELECT group_name, n, replicate, unnest(range(n)) AS draw FROM groups, range(replicates) r(replicate))
+        FROM (
+            SELECT group_name, n, replicate, unnest(range(n)) AS draw
+            FROM groups, range({_positive("replicates")}) r(replicate)
+        )
     ), means AS (
         SELECT d.group_name, n.expression, d.replicate, avg(n.share) AS share
         FROM draws d JOIN numbered n ON d.group_name = n.group_name AND d.place = n.place GROUP BY ALL
     ), found AS (
         SELECT group_name, expression, count(*) AS n_videos, avg(share) AS share,
-               sum(share * screen_time_s) / sum(screen_time_s) AS share_of_time
+               sum(share * screen_time_s) / sum(screen_time_s) FILTER (share IS NOT NULL) AS share_of_time
         FROM numbered GROUP BY ALL
     )
 """

@@ -25,7 +25,7 @@ from storage.schema import EXPRESSIONS, TABLES
 from storage.sql.corrections import BASIC_VIEWS, CORRECTED, EDITS_SQL, LABELS_SQL, PEOPLE_SQL, WHO, corrections
 from storage.sql.model_choice import find_model_id, mixture_note
 from storage.sql.table_functions import FUNCTIONS, create_functions
-from storage.stitch import SPAN_MAX_GAP_S
+from storage.stitch import SPAN_MAX_GAP_S, TIME_DIGITS
 
 __all__ = [
     "EPISODE_MIN_S",
@@ -60,7 +60,7 @@ class View:
 
 
 _FILE_NAME = ("", "name of the file without its folder")
-_PATH = ("", "path of the file that was analysed; copies are in videos")
+_PATH = ("", "path at which a run found the video; copies are in videos")
 _STREAM = ("", "number of the video stream in the file, from 0, without cover pictures")
 _TRACK = ("", "number of a face followed through the whole video")
 _PERSON = ("", "track that stands for the person in this video: the one merged into, else the person's first")
@@ -87,20 +87,38 @@ _PRODUCTION = f"""
     SELECT coalesce(nullif(arg_max(coalesce(model_id, ''), sequence), ''), {quote(PACKAGE_MODEL)}) AS model_id
     FROM raw.models WHERE event IN ('promote', 'rollback')
 """
-#: Finished analyses: which is chosen for a video, and how segments' track numbers map to the video's where they differ.
-_FINISHED = """
+#: What a video_id names (see ``storage.identity.with_stream``), in SQL.
+_CONTENT, _SUFFIX = "split_part(video_id, '-v', 1)", "coalesce(split_part(video_id, '-v', 2), '')"
+#: Of each content that a run has seen: the paths at which the latest run found it, the last seen first. Files are
+#: renamed, swapped and overwritten; a path of which the latest run read no bytes counts as it was.
+_PLACES = f"""
+    SELECT content, list(path ORDER BY lake_version DESC, run_id DESC, path) FILTER (content = held) AS paths
+    FROM (
+        SELECT path, {_CONTENT} AS content, lake_version, run_id,
+               first_value({_CONTENT}) OVER (PARTITION BY path ORDER BY lake_version DESC, run_id DESC) AS held
+        FROM ({{runs}}) WHERE video_id IS NOT NULL
+    ) GROUP BY content
+"""
+#: Finished analyses: where the video is, which one is chosen for it (none where no path holds it any more), and how
+#: segments' track numbers map to the video's where they differ.
+_FINISHED = f"""
     WITH joined AS (
         SELECT video_id, analysis_id, map_from_entries(list((row(segment, track), track_id))) AS track_ids
         FROM raw.tracks WHERE track <> track_id GROUP BY ALL
+    ), placed AS (
+        SELECT v.* REPLACE (CASE WHEN list_contains(p.paths, v.path) THEN v.path ELSE coalesce(p.paths[1], v.path) END
+                            AS path),
+               p.content IS NULL OR len(p.paths) > 0 AS is_there
+        FROM raw.videos v LEFT JOIN raw.places p ON p.content = {_CONTENT}
     )
-    SELECT v.*, parse_filename(v.path, false, 'forward_slash') AS file_name, joined.track_ids,
+    SELECT v.* EXCLUDE (is_there), parse_filename(v.path, false, 'forward_slash') AS file_name, joined.track_ids,
            v.model_id IS NOT DISTINCT FROM production.model_id AS in_production,
-           {wanted} AND row_number() OVER (
+           {{wanted}} AND is_there AND row_number() OVER (
                PARTITION BY v.video_id
-               ORDER BY {wanted} DESC, v.model_id IS NOT DISTINCT FROM production.model_id DESC, v.n_frames DESC,
+               ORDER BY {{wanted}} DESC, v.model_id IS NOT DISTINCT FROM production.model_id DESC, v.n_frames DESC,
                         v.lake_version DESC, v.analysis_id
            ) = 1 AS chosen
-    FROM raw.videos v CROSS JOIN raw.production production LEFT JOIN joined USING (video_id, analysis_id)
+    FROM placed v CROSS JOIN raw.production production LEFT JOIN joined USING (video_id, analysis_id)
 """
 
 _SCORES_ALL = f"""
@@ -142,9 +160,7 @@ _SPANS = """
            s.video_id, s.analysis_id
     FROM {spans} s JOIN raw.finished f USING (video_id, analysis_id) WHERE f.chosen
 """
-_EPISODES = f"SELECT * FROM spans WHERE end_s - start_s >= {EPISODE_MIN_S}"
-#: What a video_id names (see ``storage.identity.with_stream``), in SQL.
-_CONTENT, _SUFFIX = "split_part(video_id, '-v', 1)", "coalesce(split_part(video_id, '-v', 2), '')"
+_EPISODES = f"SELECT * FROM spans WHERE round(end_s - start_s, {TIME_DIGITS}) >= {EPISODE_MIN_S}"
 _COUNTS = "n_frames, n_frames_with_face, n_frames_undecodable, n_faces"
 _VIDEOS = f"""
     WITH last AS (
@@ -343,6 +359,9 @@ def connect(
             hidden = as_found and name == "edits"
             con.execute(f"CREATE VIEW raw.{name} AS {f'FROM ({files}) WHERE false' if hidden else files}")
         con.execute(f"CREATE VIEW raw.production AS {_PRODUCTION}")
+        # of all videos: another one may be at a path by now
+        runs = tables["runs"] if of_videos is None else relations_sql(lake.location, ["runs"])["runs"]
+        con.execute(f"CREATE VIEW raw.places AS {_PLACES.format(runs=runs)}")
         wanted = "true" if model is None else f"v.model_id = {quote(find_model_id(con, lake, model))}"
         con.execute(f"CREATE VIEW raw.finished AS {_FINISHED.format(wanted=wanted)}")
         con.execute(f"CREATE VIEW scores_all AS {_SCORES_ALL}")

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from dashboards.outputs.render import render_video
 from flows.analyze import analyze_folder
 from flows.run import FolderRun, Progress, RunSummary
 from pipelines.settings import AnalysisSettings, DetectorSettings
@@ -141,6 +142,44 @@ def test_copy_is_skipped_and_has_its_own_row_in_videos(lake: Path, model: Path, 
     assert (copy["video_id"], copy["status"], copy["n_faces"]) == (talk["video_id"], "ok", 7)
     assert copy["path"] == str(folder / "copy.mp4")
     assert rows(lake, "SELECT count(*) AS n FROM scores") == [{"n": 7}]
+
+
+def test_a_file_that_was_overwritten_counts_with_its_new_content_alone(
+    lake: Path, model: Path, folder: Path, tmp_path: Path
+) -> None:
+    new = write_clip(tmp_path / "new.mp4", n_frames=3)
+    shutil.copy(new, folder / "talk.mp4")
+    assert analyze(lake, model, folder).count("ok") == 1
+    for view in ("frames", "videos"):
+        (video,) = rows(lake, f"SELECT DISTINCT video_id FROM {view} WHERE file_name = 'talk.mp4'")
+        assert video["video_id"] == video_id_of(new)
+    assert rows(lake, "SELECT count(*) AS n FROM frames WHERE file_name = 'talk.mp4'") == [{"n": 3}]
+    assert rows(lake, "SELECT count(DISTINCT video_id) AS n FROM scores_all") == [{"n": 1}]  # the old one is kept
+
+
+def test_files_that_were_swapped_keep_their_contents_apart(lake: Path, model: Path, folder: Path) -> None:
+    names = ("talk.mp4", "bars.mp4")
+    ids = {name: video_id_of(next(folder.rglob(name))) for name in names}
+    paths = {name: next(folder.rglob(name)) for name in names}
+    paths[names[0]].rename(folder / "x")
+    paths[names[1]].rename(paths[names[0]])
+    (folder / "x").rename(paths[names[1]])
+    assert analyze(lake, model, folder).count("skipped") == 2
+    for view in ("frames", "videos"):
+        found = rows(lake, f"SELECT DISTINCT file_name, video_id FROM {view} WHERE file_name IN {names}")
+        assert {row["file_name"]: row["video_id"] for row in found} == {
+            names[0]: ids[names[1]],
+            names[1]: ids[names[0]],
+        }
+    assert {row["file_name"] for row in rows(lake, "SELECT file_name FROM scores")} == {"bars.mp4"}
+
+
+def test_a_renamed_video_is_found_by_its_new_name(lake: Path, model: Path, folder: Path, tmp_path: Path) -> None:
+    (folder / "talk.mp4").rename(folder / "renamed.mp4")
+    assert analyze(lake, model, folder).count("skipped") == 2
+    for i, name in enumerate(("renamed.mp4", video_id_of(folder / "renamed.mp4"))):
+        render_video(Lake.open(lake), name, tmp_path / f"{i}.mp4")
+        assert (tmp_path / f"{i}.mp4").stat().st_size
 
 
 def test_the_same_video_twice_in_one_run_is_analysed_once(tmp_path: Path, model: Path, folder: Path) -> None:

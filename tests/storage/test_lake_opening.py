@@ -69,6 +69,27 @@ def test_a_location_that_delta_lake_cannot_handle_is_refused(tmp_path: Path, nam
     assert not (tmp_path / name).exists()
 
 
+def test_a_lake_that_was_renamed_to_such_a_location_is_refused(tmp_path: Path) -> None:
+    Lake.open(tmp_path / "a b", create=True).location.rename(tmp_path / "a%20b")
+    assert refusal(tmp_path / "a%20b").code == "bad_location"
+
+
+@pytest.mark.parametrize("address", ["http://host/lake", "file:///tmp/lake", "minio://bucket/lake"])
+def test_an_address_that_is_of_no_store_is_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(LakeError, match="s3://, gs:// or az://") as error:
+        Lake.open(address, create=True)
+    assert error.value.code == "bad_location"
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_home_that_nobody_has_is_a_lake_that_is_not_there() -> None:
+    with pytest.raises(LakeError, match="~nosuch/lake is not a lake"):
+        Lake.open("~nosuch/lake")
+
+
 @pytest.mark.parametrize("name", ["with space", "ünï", "日本", "it's", "a#b", "a{b}`<c>", "a&b=c+d,e;f@g~h!i$j(k)"])
 def test_other_names_work(tmp_path: Path, name: str) -> None:
     lake = Lake.open(tmp_path / name, create=True)

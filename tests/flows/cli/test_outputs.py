@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
@@ -53,3 +55,13 @@ def test_what_is_no_plain_file_is_written_and_not_replaced(lake: Lake) -> None:
     query = ["sql", "SELECT 1 AS n", "--format", "csv", "-o", "/dev/null", "--lake", str(lake.location)]
     assert CliRunner().invoke(main, query).exit_code == 0
     assert Path("/dev/null").is_char_device()
+
+
+def test_columns_of_one_name_and_intervals_are_kept_in_every_form(lake: Lake, tmp_path: Path) -> None:
+    query = "SELECT 1 AS a, 2 AS a, TIMESTAMP '2026-01-02' - TIMESTAMP '2026-01-01' AS took"
+    expected = {"a": 1, "a_1": 2, "took": "1 day"}
+    for form in ("json", "parquet"):
+        run = ["sql", query, "--lake", str(lake.location), "--format", form, "--output", str(tmp_path / form)]
+        assert CliRunner().invoke(main, run).exit_code == 0
+    assert json.loads((tmp_path / "json").read_text()) == [expected]
+    assert pq.read_table(tmp_path / "parquet").to_pylist() == [expected]

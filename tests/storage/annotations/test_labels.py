@@ -125,6 +125,31 @@ def test_judgements_of_a_file_become_the_rows_that_the_dashboard_writes(lake: La
     assert len(read_labels(lake).faces) == 2
 
 
+def test_a_rater_may_come_back_to_an_earlier_label(lake: Lake) -> None:
+    def says() -> list[str]:
+        rows: list[dict[str, Any]] = run_sql(lake, "SELECT expression FROM labels WHERE rater = 'ann'").to_pylist()
+        return [row["expression"] for row in rows]
+
+    for expression in ("fear", "anger", "fear"):
+        assert add_labels(lake, [output(expression=expression)]) == (1, 0, [])
+        assert says() == [expression]
+        assert add_labels(lake, [output(expression=expression)]) == (0, 1, [])
+    add_labels(lake, [output(expression=None, verdict="withdrawn")])
+    assert says() == []
+    assert add_labels(lake, [output(expression="fear")]) == (1, 0, [])
+    assert says() == ["fear"]
+
+
+@pytest.mark.parametrize("expressions", [("fear", "anger"), ("anger", "fear"), ("sadness", "neutral")])
+def test_of_two_rows_of_one_face_and_rater_the_later_counts_and_the_other_is_named(
+    lake: Lake, expressions: tuple[str, str]
+) -> None:
+    given = [output(where=f"row {i}", expression=expression) for i, expression in enumerate(expressions)]
+    n_written, n_known, refused = add_labels(lake, given)
+    assert (n_written, n_known, [refusal.where for refusal in refused]) == (1, 0, ["row 0"])
+    assert run_sql(lake, "SELECT expression FROM labels").to_pylist() == [{"expression": expressions[1]}]
+
+
 def test_a_judgement_that_names_no_face_or_several_is_refused_and_the_others_are_kept(lake: Lake) -> None:
     given = [
         output(where="a", frame_index=777),

@@ -47,6 +47,42 @@ def test_a_table_is_read_as_people_save_it(tmp_path: Path, name: str, content: b
     assert read_own_table(tmp_path / name).to_pylist() == RECORDS
 
 
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [
+        ("second,rating\n0,5\n1,7\n", [{"second": 0, "rating": 5}, {"second": 1, "rating": 7}]),
+        ("second\trating\n0\t0,5\n", [{"second": 0, "rating": 0.5}]),
+        ('name,note\n"a, b","two\nlines"\n\n', [{"name": "a, b", "note": "two\nlines"}]),
+    ],
+    ids=["whole numbers", "tabs", "quoted"],
+)
+def test_a_comma_is_what_the_header_says(tmp_path: Path, text: str, rows: list[dict[str, object]]) -> None:
+    (tmp_path / "a.csv").write_text(text)
+    assert read_own_table(tmp_path / "a.csv").to_pylist() == rows
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("file_name,group\nv1.mp4,g1\nv2.mp4,g2, extra\n", "line 3 has 3 values, the header 2"),
+        ("file_name,group,age\nv1.mp4,g1,20\nv2.mp4,g2\nv3.mp4,g1,30\n", "line 3 has 2 values, the header 3"),
+    ],
+    ids=["long", "short"],
+)
+def test_a_ragged_row_is_refused_by_its_line(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.raises(LakeError, match=message):
+        read_own_table(tmp_path / "a.csv")
+
+
+def test_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    book = openpyxl.Workbook()
+    book.active.append(["file_name", "score", "score"])
+    book.save(tmp_path / "a.xlsx")
+    with pytest.raises(LakeError, match="two columns are called score"):
+        read_own_table(tmp_path / "a.xlsx")
+
+
 def test_parquet_and_excel_are_read(tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_pylist(RECORDS), tmp_path / "a.parquet")
     book = openpyxl.Workbook()

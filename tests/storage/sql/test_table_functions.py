@@ -13,6 +13,7 @@ import pytest
 import storage
 from mfer.metrics import REWEIGHT_POWER, reweight
 from storage.annotations.edits import add_edit
+from storage.errors import LakeError
 from storage.lake import Lake
 from storage.schema import EXPRESSIONS
 from storage.sql.table_functions import FUNCTIONS
@@ -248,6 +249,49 @@ def test_shares_come_out_the_same_each_time_and_change_with_the_seed(lake: Lake)
     query = "SELECT low, high FROM expression_shares(seed := {}, replicates := 50) WHERE expression = 'happiness'"
     assert ask(lake, query.format(0)) == ask(lake, query.format(0))
     assert len({tuple(ask(lake, query.format(seed))[0].values()) for seed in range(4)}) > 1
+
+
+def test_a_class_that_a_model_lacks_has_no_share(lake: Lake) -> None:
+    rows.add_video(lake, 1, rows.face_rows(5, lacks=("contempt",)))
+    for function in ("video_shares", "expression_shares"):
+        found = {row["expression"]: row["share"] for row in ask(lake, f"SELECT expression, share FROM {function}()")}
+        assert found.pop("contempt") is None
+        assert sum(found.values()) == pytest.approx(1)
+    rows.add_video(lake, 2)
+    found = ask(lake, "SELECT file_name, share FROM video_shares() WHERE expression = 'contempt' ORDER BY file_name")
+    assert [row["share"] is None for row in found] == [True, False]
+
+
+@pytest.mark.parametrize("fps", [6, 10, 24, 30, 50, 60])
+def test_what_lasts_as_long_as_a_limit_counts_whatever_rounding_says(lake: Lake, fps: int) -> None:
+    """Half a second of happiness, at each place of a long video, and half a second without a face."""
+    half = fps // 2
+    p = np.full(31 * half, 0.1)
+    for start in range(half, len(p), 2 * half):
+        p[start : start + half] = 0.9
+    rows.add_video(lake, 1, curve(list(p), np.arange(len(p)) / fps, 1 / fps))
+    assert ask(lake, "SELECT count(*) AS n FROM episodes")[0]["n"] == 31
+    events = ask(
+        lake,
+        "SELECT count(*) AS n FROM expression_events(min_s := 0.5, width_s := 0.01) WHERE expression = 'happiness'",
+    )
+    assert events[0]["n"] == 15
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        ("smoothed(width_s := 0)", "width_s"),
+        ("baselines(share := 0)", "share"),
+        ("expression_shares(replicates := 0)", "replicates"),
+        ("synchrony(bin_s := 0)", "bin_s"),
+        ("synchrony(step_s := -1)", "step_s"),
+    ],
+)
+def test_a_parameter_that_means_nothing_is_refused(lake: Lake, call: str, name: str) -> None:
+    rows.add_video(lake, 1, rows.face_rows(50, n_faces=2))
+    with pytest.raises(LakeError, match=f"{name} has to be above 0"):
+        ask(lake, f"FROM {call}")
 
 
 def test_one_video_has_a_share_without_an_interval(lake: Lake) -> None:
