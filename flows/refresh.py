@@ -10,7 +10,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import os
 import re
 import shutil
 import time
@@ -314,7 +313,7 @@ def _judge(
     card = read_card(production)
     base = read_parts(Path(request.data)).report.with_classes(card.class_names)
     prepared = prepare_faces(base, card.crop.channels, device, lambda done, n: show("find faces: report", done, n))
-    tests: list[tuple[str, PreparedFaces, Sequence[str]]] = [("base set", prepared, base.names)]
+    tests: list[tuple[str, PreparedFaces, Sequence[str]]] = [("base set", prepared, prepared.faces.names)]
     if faces.test is not None:
         tests.append(("labels", faces.test, faces.groups))
     sets, metrics = [], {}
@@ -368,8 +367,11 @@ def _next_name(parent: str, taken: Sequence[str]) -> str:
 
 
 def _work_folder(request: RefreshRequest, parent: Card, recipe: Recipe, faces: LakeFaces) -> Path:
-    """Where this very training keeps its state: another recipe, parent or label is another folder."""
+    """Where this very training keeps its state: another recipe, parent, label or base set is another folder."""
     cache = user_cache_path("mfer") / "refresh"
-    inputs = [parent.model_id, recipe.to_dict(), faces.marks, os.path.abspath(request.data)]
+    data = Path(request.data).absolute()
+    files = sorted(path for path in (data, *data.rglob("*")) if path.is_file())
+    base = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    inputs = [parent.model_id, recipe.to_dict(), faces.marks, str(data), base]
     key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
     return Path(request.work or cache) / key

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.metadata import version
@@ -27,7 +28,7 @@ from mfer.distill import Views, predict_views
 from mfer.errors import ConfigError
 from mfer.evaluate import Evaluation, Predict, evaluate
 from mfer.explain import grad_cam
-from mfer.faces import EncodedPictures, LabelledFaces, halves
+from mfer.faces import EncodedPictures, LabelledFaces, halves, name_bytes
 from mfer.network import ExpressionNetwork
 from mfer.precision import fast_bfloat16
 from mfer.prepared import PreparedFaces
@@ -78,6 +79,19 @@ class DataParts:
     how: str
 
 
+@dataclasses.dataclass(frozen=True)
+class _Prepared:
+    """The parts with landmarks, as they are learned and measured; ``dropped`` counts what all parts lost, by reason,
+    ``n_seen`` the faces of the other parts whose picture is in the training part too."""
+
+    train: PreparedFaces
+    selection: PreparedFaces
+    report: PreparedFaces
+    how: str
+    dropped: dict[str, int]
+    n_seen: int
+
+
 def train_model(
     recipe: Recipe,
     data: Path,
@@ -119,31 +133,26 @@ def train_model(
         ModelError: ``initial`` is no model.
     """
     show, tell = progress or _show_nothing, tell or (lambda note: None)
-    parts = read_parts(data)
+    _require_folder(out)
+    read = read_parts(data)
     weights, parent = None, None
     if initial is not None:
         weights, parent = _initial_weights(initial, recipe)
-        parts = _with_classes(parts, parent.class_names)
         if parent.architecture.mirror and not recipe.architecture.mirror:
             tell(
                 f"{parent.model_id} averages each face with its mirror image, the recipe {recipe.name} does not: the"
                 " new model is twice as fast and less accurate; mirror = true in the recipe's [architecture] keeps it"
             )
-    if len(parts.train) < _FEW_FACES:
-        tell(
-            f"{len(parts.train)} faces are few to learn from, and {len(parts.report)} few to measure with: expect wide "
-            "intervals" + ("" if parent else ", and start from a model (--initial default) rather than from nothing")
-        )
-    name = _model_name(name, recipe, parts.train, data)
-    train, selection, report = (
-        prepare_faces(faces, recipe.crop.channels, device, partial(show, f"find faces: {part}"))
-        for part, faces in (("train", parts.train), ("selection", parts.selection), ("report", parts.report))
-    )
     if unlabelled is not None and not teachers:
         raise ConfigError(f"{unlabelled} has no labels; name the teachers that know them")
+    name = _model_name(name, recipe, read.train, data)
+    class_names = read.train.class_names if parent is None else parent.class_names
+    parts = _prepare(data, read, class_names, recipe, device, show)
+    _tell_of(parts, parent, tell)
+    train = parts.train
     labelled = np.ones(len(train), bool)
     if unlabelled is not None:
-        unknown = read_unlabelled(unlabelled, parts.train.class_names)
+        unknown = read_unlabelled(unlabelled, train.faces.class_names)
         added = prepare_faces(unknown, recipe.crop.channels, device, partial(show, "find faces: unlabelled"))
         train, labelled = train.joined(added), np.append(labelled, np.zeros(len(added), bool))
     predictions = None
@@ -155,27 +164,37 @@ def train_model(
     if more is not None and more.faces is not None:
         train = train.joined(more.faces)  # what people said of these is learned, not what a teacher says
     recipe = recipe.taught_by(read_card(folder).model_id for folder in teachers)
-    trainer = Trainer(recipe, train, selection, out / "run", device, threads, weights, predictions)
+    trainer = Trainer(
+        recipe,
+        train,
+        parts.selection,
+        out / "run",
+        device,
+        threads,
+        weights,
+        predictions,
+        initial_id=None if parent is None else parent.model_id,
+    )
     trained = trainer.run(lambda step, n, loss: show(f"train: loss {loss:.3f}", step, n))
     card = Card(
         name=name,
-        class_names=parts.train.class_names,
+        class_names=train.faces.class_names,
         architecture=trainer.recipe.architecture,
         crop=recipe.crop,
         temperature=trained.temperature,
         weights_sha256="",
         training={
-            **_training_record(trainer.recipe, trained, parts, train, device),
+            **_training_record(trainer.recipe, trained, parts, device),
             **({} if more is None else {"labels": more.record}),
             **({} if predictions is None else {"n_unlabelled": int((~predictions.labelled).sum())}),
         },
-        licence=_licence(parts.train, trained.model),
+        licence=_licence(parts.train.faces, trained.model),
         parent=parent.model_id if parent else None,
     )
     with TemporaryDirectory() as scratch:  # the metrics are of the rounded weights that are served
         save_model(Path(scratch), trained.model, card)
         model, card = load_model(Path(scratch))
-    found = _evaluate(model.to(device), card, report, "report", device, show)
+    found = _evaluate(model.to(device), card, parts.report, "report", device, show)
     metrics = _metrics(found, parts, trained, trainer.recipe)
     return save_model(out, model, dataclasses.replace(card, metrics=metrics)), found
 
@@ -216,6 +235,8 @@ def evaluate_model(
         ModelError: the folder holds no sound model.
     """
     show = progress or _show_nothing
+    if report is not None:
+        _require_folder(report)
     model, card = load_model(folder)
     model.to(device)
     model.mirror = model.mirror or flip
@@ -239,6 +260,12 @@ def evaluate_model(
             talking=talking.line() if talking else "",
         )
     return found
+
+
+def _require_folder(path: Path) -> None:
+    """Refuse a place for results that is, or lies in, a file; before hours of work for it."""
+    if (there := next(p for p in (path, *path.absolute().parents) if p.exists())) and not there.is_dir():
+        raise ConfigError(f"{there} is a file; give the name of a folder")
 
 
 # the parts of a data set
@@ -266,12 +293,17 @@ def read_parts(data: Path) -> DataParts:
     valid = valid.with_classes(train.class_names)
     in_report = halves(valid.names)
     parts = DataParts(train, valid.take(~in_report), valid.take(in_report), how)
-    if not (len(parts.selection) and len(parts.report)):
-        raise ConfigError(
-            f"{data} leaves {len(train)} faces to train, {len(parts.selection)} to select and {len(parts.report)} to"
-            " report on; every part needs some"
-        )
+    _require_faces(parts, data)
     return parts
+
+
+def _require_faces(parts: DataParts, data: Path) -> None:
+    n_train, n_selection, n_report = len(parts.train), len(parts.selection), len(parts.report)
+    if not (n_train and n_selection and n_report):
+        raise ConfigError(
+            f"{data} leaves {n_train} faces to train, {n_selection} to select and {n_report} to report on; every part"
+            " needs some"
+        )
 
 
 def _same_sources(train: LabelledFaces, valid: LabelledFaces) -> bool:
@@ -281,7 +313,8 @@ def _same_sources(train: LabelledFaces, valid: LabelledFaces) -> bool:
 
 def _held_out(names: list[str]) -> np.ndarray:
     """A tenth of the faces, bool [N], whatever else the set holds; independent of ``halves``."""
-    return np.array([int.from_bytes(hashlib.sha256(n.encode()).digest()[1:3]) % 10 == 0 for n in names], dtype=bool)
+    digests = [hashlib.sha256(name_bytes(name)).digest() for name in names]
+    return np.array([int.from_bytes(digest[1:3]) % 10 == 0 for digest in digests], dtype=bool)
 
 
 def _shared_faces(train: LabelledFaces, valid: LabelledFaces) -> list[str]:
@@ -299,6 +332,44 @@ def _with_classes(parts: DataParts, class_names: tuple[str, ...]) -> DataParts:
         faces.with_classes(class_names) for faces in (parts.train, parts.selection, parts.report)
     )
     return DataParts(train, selection, report, parts.how)
+
+
+def _prepare(
+    data: Path, read: DataParts, class_names: tuple[str, ...], recipe: Recipe, device: str, show: StageProgress
+) -> _Prepared:
+    """The parts with landmarks and the classes that are learned. Raises ConfigError where nothing is left of one."""
+    chosen = _with_classes(read, class_names)
+    _require_faces(chosen, data)
+    train, selection, report = (
+        prepare_faces(faces, recipe.crop.channels, device, partial(show, f"find faces: {part}"))
+        for part, faces in (("train", chosen.train), ("selection", chosen.selection), ("report", chosen.report))
+    )
+    _require_faces(DataParts(train.faces, selection.faces, report.faces, read.how), data)
+    dropped = Counter(train.faces.dropped)
+    for prepared, before in ((selection, read.selection), (report, read.report)):
+        dropped.update(Counter(prepared.faces.dropped) - Counter(before.dropped))  # not what the reader dropped
+    learned = set(_picture_ids(train))
+    n_seen = sum(picture in learned for part in (selection, report) for picture in _picture_ids(part))
+    return _Prepared(train, selection, report, read.how, dict(dropped), n_seen)
+
+
+def _picture_ids(faces: PreparedFaces) -> list[bytes]:
+    return [hashlib.sha256(picture.numpy().tobytes()).digest() for picture in faces.pictures]
+
+
+def _tell_of(parts: _Prepared, parent: Card | None, tell: Callable[[str], None]) -> None:
+    """What a person should know of the faces before they are learned."""
+    n_learned, n_measured = len(parts.train), len(parts.selection) + len(parts.report)
+    if n_learned < _FEW_FACES:
+        tell(
+            f"{n_learned} faces are few to learn from, and {len(parts.report)} few to measure with: expect wide "
+            "intervals" + ("" if parent else ", and start from a model (--initial default) rather than from nothing")
+        )
+    if parts.n_seen:
+        tell(
+            f"{parts.n_seen} of the {n_measured} faces to select and to report on are also learned, as equal pictures"
+            " under other names: the metrics are better than those of new faces"
+        )
 
 
 # what the card says
@@ -331,22 +402,22 @@ def _initial_weights(folder: Path, recipe: Recipe) -> tuple[dict[str, Tensor], C
     return model.state_dict(), card
 
 
-def _training_record(
-    recipe: Recipe, trained: Trained, parts: DataParts, train: PreparedFaces, device: str
-) -> dict[str, Any]:
-    counts = np.bincount(parts.train.majority, minlength=len(parts.train.class_names))
+def _training_record(recipe: Recipe, trained: Trained, parts: _Prepared, device: str) -> dict[str, Any]:
+    faces = parts.train.faces
+    counts = np.bincount(faces.majority, minlength=len(faces.class_names))
     return {
         "recipe": recipe.to_dict(),
         "data": {
-            "source": parts.train.source,
-            "licence": parts.train.licence,
+            "source": faces.source,
+            "licence": faces.licence,
             "parts": parts.how,
             "n_train": len(parts.train),
             "n_selection": len(parts.selection),
             "n_report": len(parts.report),
-            "n_train_by_class": dict(zip(parts.train.class_names, counts.tolist(), strict=True)),
-            "dropped": dict(parts.train.dropped),
-            "landmarks_found": round(float(train.found.mean()), 4),
+            "n_seen_in_training": parts.n_seen,
+            "n_train_by_class": dict(zip(faces.class_names, counts.tolist(), strict=True)),
+            "dropped": parts.dropped,
+            "landmarks_found": round(float(parts.train.found.mean()), 4),
         },
         "epochs": {
             "n": len(trained.reports),
@@ -366,7 +437,7 @@ def _licence(faces: LabelledFaces, model: ExpressionNetwork) -> str:
     return f"{learned}; {model.pretrained_licence}" if model.pretrained_licence else learned
 
 
-def _metrics(found: Evaluation, parts: DataParts, trained: Trained, recipe: Recipe) -> dict[str, Any]:
+def _metrics(found: Evaluation, parts: _Prepared, trained: Trained, recipe: Recipe) -> dict[str, Any]:
     averaged = "logits of the crop and its mirror image averaged" if recipe.architecture.mirror else "no averaging"
     measured = found.to_dict()
     wanted = (

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mfer.card import CropContract
+from mfer.ranges import Range, require_ranges
 
 __all__ = ["Augmentation", "Perturbation", "give_mouths", "mix"]
 
@@ -26,6 +27,26 @@ _BLURS = (0.006, 0.01, 0.015, 0.021, 0.028, 0.036, 0.045)
 #: How far a mouth's surroundings reach up, down and to each side, in half widths of the mouth, and how wide the seam
 #: around them is, in parts of that.
 _NOSE, _CHIN, _CHEEK, _SEAM = 0.75, 1.9, 1.6, 0.4
+
+
+_SHARE, _LOGARITHM = Range(0, 1), Range(0, 3)
+_ALLOWED = {
+    "flip": _SHARE,
+    "rotate_deg": Range(0, 180),
+    "scale": _LOGARITHM,
+    "stretch": _LOGARITHM,
+    "shift": _SHARE,
+    "brightness": _SHARE,
+    "contrast": _LOGARITHM,
+    "gamma": _LOGARITHM,
+    "blur": _SHARE,
+    "low_resolution": _SHARE,
+    "noise": _SHARE,
+    "erase": _SHARE,
+    "erase_side": _SHARE,
+    "mixup": Range(0),
+    "open_mouth": _SHARE,
+}
 
 
 @dataclass(frozen=True)
@@ -54,6 +75,9 @@ class Augmentation:
     erase_side: float = 0.4
     mixup: float = 0.0
     open_mouth: float = 0.0
+
+    def __post_init__(self) -> None:
+        require_ranges(self, "augmentation", _ALLOWED)
 
     def unsharp(self) -> Augmentation:
         """Nothing but the blur and the lost resolution of these settings."""

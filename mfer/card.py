@@ -14,6 +14,7 @@ import numpy as np
 from mfer.classes import EXPRESSIONS
 from mfer.errors import ConfigError, ModelError
 from mfer.metrics import class_shares
+from mfer.ranges import Range, require_ranges
 
 __all__ = [
     "ARCHITECTURES",
@@ -22,6 +23,7 @@ __all__ = [
     "INT8_ARCHITECTURES",
     "MEAN_LANDMARKS_48PX",
     "PRETRAINED_ARCHITECTURES",
+    "SIDES_PX",
     "WEIGHTS_FILE",
     "Architecture",
     "Card",
@@ -83,6 +85,8 @@ ARCHITECTURES: dict[str, str] = {
 PRETRAINED_ARCHITECTURES = ("mfer_faceres", "faceres_mobilenet", "dlib_resnet")
 #: Those of them whose activations are bounded: they can be served in numbers of eight bits (``mfer.int8``).
 INT8_ARCHITECTURES = ("mfer_faceres", "faceres_mobilenet")
+#: Sides of a crop.
+SIDES_PX = Range(16, 512)
 WEIGHTS_FILE = "weights.safetensors"
 CARD_FILE = "card.json"
 _CARD_VERSION = 1
@@ -113,8 +117,7 @@ class CropContract:
         ):
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"crop {name} is {getattr(self, name)!r}; allowed: {', '.join(allowed)}")
-        if not 16 <= self.side_px <= 512:
-            raise ConfigError(f"crop side_px is {self.side_px}; allowed: 16 to 512")
+        require_ranges(self, "crop", {"side_px": SIDES_PX, "mean": Range(0, 1), "std": Range(0, above=True)})
 
     @property
     def channels(self) -> int:
@@ -174,6 +177,8 @@ class Architecture:
             got = getattr(self, name)
             if got not in values:
                 raise ConfigError(f"architecture {name} is {got!r}; allowed: {', '.join(map(str, values))}")
+        ranges = {"n_classes": Range(1), "layer_scale": Range(0), "drop_path": Range(0, 1, below=True)}
+        require_ranges(self, "architecture", ranges)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -16,9 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from mfer.classes import AFFECTNET_CLASSES, EXPRESSIONS, RAFDB_CLASSES, class_name
+from mfer.classes import AFFECTNET_CLASSES, EXPRESSIONS, FERPLUS_CLASSES, RAFDB_CLASSES, class_name
 from mfer.errors import ConfigError
-from mfer.faces import EncodedPictures, LabelledFaces, decode_picture, halves
+from mfer.faces import EncodedPictures, LabelledFaces, halves
+from mfer.pictures import decode_picture
 
 __all__ = [
     "KINDS",
@@ -48,9 +49,15 @@ _RAFDB_LISTS = (
     "EmoLabel/list_partition_label.txt",
 )
 _AFFECTNET_PARTS = {"train": ("train_set", "training.csv"), "valid": ("val_set", "validation.csv")}
+_AFFECTNET_BOX = ("face_x", "face_y", "face_width", "face_height")
 _AFFECTNET_PICTURES = (".", "Manually_Annotated_Images", "Manually_Annotated/Manually_Annotated_Images")
 #: What AffectNet's numbers above its eight expressions mean.
 _AFFECTNET_OTHERS = {8: "none", 9: "uncertain", 10: "not a face"}
+
+#: What FER2013's pictures are called, and what holds of them alone.
+_FERPLUS_NAME = re.compile(r"fer\d{7}\.png")
+_FERPLUS_LICENCE = "labels MIT (FER+); FER2013 pictures were found by web search and are for research"
+_UNSTATED_LICENCE = "not stated; it is the owner's of these pictures to say"
 
 _EXPECTED = """expected one of:
   ferplus    a Parquet file with columns name, image, votes, or a folder with train.parquet and valid.parquet
@@ -97,13 +104,14 @@ def read_faces(path: str | Path, split: str = "all", kind: str = "auto") -> Labe
 
 
 def read_ferplus(parquet: str | Path) -> LabelledFaces:
-    """Read FER+ votes on FER2013 faces (Barsoum et al. 2016, arXiv:1608.01041).
+    """Read FER+ votes on FER2013 faces (Barsoum et al. 2016, arXiv:1608.01041), or a set of one's own in its layout.
 
     A class with a single vote loses it (the authors' outlier rule); faces that then have no votes, or most of them
     for unknown or not-a-face, are dropped. The target is the share of the votes for the eight expressions that
     remain. The majority is the expression with most votes; of equal ones the first in the file's column order, as
     the argmax of the usual protocol has it. The authors' own evaluation drops faces without an absolute majority
-    too: those are kept here with ``agreed`` false, so that one reading gives both metrics.
+    too: those are kept here with ``agreed`` false, so that one reading gives both metrics. Source and licence are those
+    of FER+ where classes and names (fer0000000.png) are; else the file's name, and a licence that is not stated.
 
     Args:
         parquet: columns name (string), image (encoded bytes) and votes (a list of uint8 per face); the schema's
@@ -118,7 +126,7 @@ def read_ferplus(parquet: str | Path) -> LabelledFaces:
     path = Path(parquet)
     try:
         table = pq.read_table(path)
-    except (OSError, pa.ArrowInvalid) as error:
+    except (OSError, pa.ArrowException) as error:
         raise ConfigError(f"{path} is not a readable Parquet file of faces: {error}") from error
     classes = [c for c in (table.schema.metadata or {}).get(b"classes", b"").decode().split(",") if c]
     missing = {"name", "image", "votes"} - set(table.column_names)
@@ -129,7 +137,7 @@ def read_ferplus(parquet: str | Path) -> LabelledFaces:
         )
     try:
         given = np.array(table["votes"].to_pylist(), dtype=np.int64).reshape(len(table), len(classes))
-    except ValueError as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ConfigError(f"{path}: every face needs {len(classes)} votes, one number for each class") from error
 
     columns = [class_name(c) for c in classes[:-2]]
@@ -140,14 +148,16 @@ def read_ferplus(parquet: str | Path) -> LabelledFaces:
     kept = ~no_votes & ~no_expression
     order = [columns.index(name) for name in class_names]
     shares = votes[kept][:, order].astype(np.float32)
+    names = [str(name) for name in table["name"].filter(pa.array(kept)).to_pylist()]
+    is_ferplus = set(columns) == set(FERPLUS_CLASSES) and all(map(_FERPLUS_NAME.fullmatch, names))
     return LabelledFaces(
-        names=[str(name) for name in table["name"].filter(pa.array(kept)).to_pylist()],
-        pictures=_stack_grey(table["image"].filter(pa.array(kept)).to_pylist()),
+        names=names,
+        pictures=_stack_grey(path, table.filter(pa.array(kept))),
         target=shares / shares.sum(1, keepdims=True),
         majority=np.array([class_names.index(columns[i]) for i in most[kept]], dtype=np.int64),
         class_names=class_names,
-        source=f"FERPlus {path.stem}",
-        licence="labels MIT (FER+); FER2013 pictures were found by web search and are for research",
+        source=f"FERPlus {path.stem}" if is_ferplus else path.stem,
+        licence=_FERPLUS_LICENCE if is_ferplus else _UNSTATED_LICENCE,
         agreed=(2 * votes.max(1) > total)[kept],
         dropped={
             "no expression with two votes": int(no_votes.sum()),
@@ -174,7 +184,8 @@ def read_rafdb(folder: str | Path, split: str) -> LabelledFaces:
     places = ("Image/aligned", *(("train",) if split == "train" else _VALID_FOLDERS))
     present = {p.name: p for place in places if (root / place).is_dir() for p in (root / place).iterdir()}
     names, paths, labels, missing = [], [], [], []
-    for number, line in enumerate(list_file.read_text().splitlines(), start=1):
+    text = list_file.read_text(encoding="utf-8", errors="surrogateescape")
+    for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
             continue
         match = re.fullmatch(r"\s*(\S+)\s+([1-7])\s*", line)
@@ -220,17 +231,17 @@ def read_affectnet(folder: str | Path, classes: int = 8, split: str = "train") -
     if (root / part / "images").is_dir() and (root / part / "annotations").is_dir():
         names, pictures, numbers = _read_affectnet_arrays(root / part)
     elif csv_file is not None:
-        names, pictures, numbers = _read_affectnet_csv(root, csv_file)
+        names, pictures, numbers = _read_affectnet_csv(root, csv_file, classes)
     else:
         raise _wrong_layout(root)
     allowed = AFFECTNET_CLASSES[:classes]
     meaning = {**dict(enumerate(AFFECTNET_CLASSES)), **_AFFECTNET_OTHERS}
-    kept = np.array([n < classes for n in numbers], dtype=bool)
-    dropped = Counter(meaning.get(n, f"number {n}") for n in numbers if n >= classes)
+    kept = np.array([0 <= n < classes for n in numbers], dtype=bool)
+    dropped = Counter(meaning.get(n, f"number {n}") for n in numbers if not 0 <= n < classes)
     return _one_hot_faces(
         [names[i] for i in np.flatnonzero(kept)],
         pictures[kept],
-        [AFFECTNET_CLASSES[n] for n in numbers if n < classes],
+        [AFFECTNET_CLASSES[n] for n in numbers if 0 <= n < classes],
         allowed,
         f"AffectNet-{classes} {split}",
         "non-commercial research only, by agreement with the authors",
@@ -262,8 +273,9 @@ def read_folder(folder: str | Path) -> LabelledFaces:
         labels += [label] * len(pictures)
     names = [p.relative_to(root).as_posix() for p in paths]
     dropped = {"not a picture": others} if others else {}
-    licence = "not stated; it is the owner's of these pictures to say"
-    return _one_hot_faces(names, EncodedPictures(paths), labels, sorted(set(labels)), root.name, licence, root, dropped)
+    return _one_hot_faces(
+        names, EncodedPictures(paths), labels, sorted(set(labels)), root.name, _UNSTATED_LICENCE, root, dropped
+    )
 
 
 def read_unlabelled(path: str | Path, class_names: tuple[str, ...]) -> LabelledFaces:
@@ -284,9 +296,9 @@ def read_unlabelled(path: str | Path, class_names: tuple[str, ...]) -> LabelledF
     else:
         try:
             table = pq.read_table(path, columns=["name", "image"])
-        except (OSError, pa.ArrowInvalid) as error:
+        except (OSError, pa.ArrowException) as error:
             raise ConfigError(f"{path} is not a Parquet file of faces with columns name and image: {error}") from error
-        names, pictures = [str(name) for name in table["name"].to_pylist()], _stack_grey(table["image"].to_pylist())
+        names, pictures = [str(name) for name in table["name"].to_pylist()], _stack_grey(path, table)
     if not names:
         raise ConfigError(f"{path} holds no picture ({', '.join(sorted(_PICTURE_SUFFIXES))})")
     n, k = len(names), len(class_names)
@@ -297,7 +309,7 @@ def read_unlabelled(path: str | Path, class_names: tuple[str, ...]) -> LabelledF
         np.zeros(n, np.int64),
         class_names,
         f"{path.stem} without labels",
-        "not stated; it is the owner's of these pictures to say",
+        _UNSTATED_LICENCE,
         np.zeros(n, bool),
     )
 
@@ -334,31 +346,59 @@ def _read_affectnet_arrays(part: Path) -> tuple[list[str], EncodedPictures, list
     return [p.name for p in paths], EncodedPictures(paths), numbers
 
 
-def _read_affectnet_csv(root: Path, csv_file: Path) -> tuple[list[str], EncodedPictures, list[int]]:
-    with csv_file.open(newline="") as lines:
-        rows = list(csv.DictReader(lines))
-    corner = ("face_x", "face_y", "face_width", "face_height")
-    wanted = {"subDirectory_filePath", "expression", *corner}
+def _read_affectnet_csv(root: Path, csv_file: Path, classes: int) -> tuple[list[str], EncodedPictures, list[int]]:
+    try:
+        with csv_file.open(newline="", encoding="utf-8", errors="surrogateescape") as lines:
+            rows = list(csv.DictReader(lines))
+    except (OSError, csv.Error) as error:
+        raise ConfigError(f"{csv_file} cannot be read: {error}") from error
+    wanted = {"subDirectory_filePath", "expression", *_AFFECTNET_BOX}
     if not rows or wanted - set(rows[0]):
         found = ", ".join(rows[0]) if rows else "no rows"
         raise ConfigError(f"{csv_file} has {found}; expected the columns {', '.join(sorted(wanted))}")
-    # Faces that were not labelled as one have no box ("NULL"); they are dropped by their number.
-    boxes = [[int(float(row[c])) if row[c] not in ("NULL", "") else 0 for c in corner] for row in rows]
+    try:
+        numbers = [int(row["expression"]) for row in rows]
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{csv_file}: every expression must be a number from 0 to 10: {error}") from error
+    # What is dropped by its number has no box ("NULL"), and its picture is not needed.
+    used = [0 <= number < classes for number in numbers]
+    boxes = [_affectnet_box(row, csv_file) if use else [0, 0, 0, 0] for row, use in zip(rows, used, strict=True)]
     first = rows[0]["subDirectory_filePath"]
     pictures = next((root / place for place in _AFFECTNET_PICTURES if (root / place / first).is_file()), None)
     if pictures is None:
         raise ConfigError(f"{csv_file} names {first}, which is in none of {', '.join(_AFFECTNET_PICTURES)} of {root}")
     names = [row["subDirectory_filePath"] for row in rows]
-    encoded = EncodedPictures([pictures / name for name in names], np.array(boxes, dtype=np.int64))
+    paths = [pictures / name for name in names]
+    if missing := [name for name, path, use in zip(names, paths, used, strict=True) if use and not path.is_file()]:
+        raise ConfigError(
+            f"{csv_file} names {len(missing)} pictures that are not in {pictures} (the first: {missing[0]});"
+            " unpack them there"
+        )
+    return names, EncodedPictures(paths, np.array(boxes, dtype=np.int64)), numbers
+
+
+def _affectnet_box(row: Mapping[str, str | None], csv_file: Path) -> list[int]:
+    """The face's box as x, y, width and height, in pixels."""
+    given = [row[side] for side in _AFFECTNET_BOX]
     try:
-        return names, encoded, [int(row["expression"]) for row in rows]
-    except ValueError as error:
-        raise ConfigError(f"{csv_file}: every expression must be a number from 0 to 10: {error}") from error
+        box = [int(float(value or "")) for value in given]
+        if min(box[2:]) < 1:
+            raise ValueError
+    except (ValueError, OverflowError):
+        raise ConfigError(
+            f"{csv_file}: the face box of {row['subDirectory_filePath']} is {', '.join(map(str, given))}; expected four"
+            f" numbers of pixels ({', '.join(_AFFECTNET_BOX)})"
+        ) from None
+    return box
 
 
-def _stack_grey(encoded: list[bytes]) -> np.ndarray:
+def _stack_grey(path: Path, table: pa.Table) -> np.ndarray:
+    """The pictures of a table's column image: bytes, or the {bytes, path} that Hugging Face writes."""
     pictures = []
-    for content in encoded:
+    for name, value in zip(table["name"].to_pylist(), table["image"].to_pylist(), strict=True):
+        content = value.get("bytes") if isinstance(value, dict) else value
+        if not isinstance(content, bytes):
+            raise ConfigError(f"{path}: the image of {name} is not an encoded picture (bytes); take the row out")
         picture = decode_picture(content)
         # Grey pictures in a codec without a grey mode (WebP) come back as RGB.
         pictures.append(np.asarray(Image.fromarray(picture).convert("L")) if picture.ndim == 3 else picture)

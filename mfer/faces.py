@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,12 +10,11 @@ from pathlib import Path
 from typing import overload
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mfer.classes import class_name
-from mfer.errors import ConfigError
+from mfer.pictures import decode_picture
 
-__all__ = ["EncodedPictures", "LabelledFaces", "decode_picture", "halves"]
+__all__ = ["EncodedPictures", "LabelledFaces", "halves", "name_bytes"]
 
 
 class EncodedPictures(Sequence[np.ndarray]):
@@ -153,28 +151,15 @@ class LabelledFaces:
         return faces.take(kept)
 
 
+def name_bytes(name: str | Path) -> bytes:
+    """The name for a hash, also of a file whose name is no UTF-8."""
+    return str(name).encode(errors="surrogateescape")
+
+
 def halves(names: Iterable[str]) -> np.ndarray:
     """Which faces belong to the report half, bool [N]; the others are the selection half.
 
     The lowest bit of the first byte of sha256(name) decides, so a face never changes sides, whatever else the set
     holds. Epochs, models and temperature are chosen on the selection half and metrics are quoted from the other.
     """
-    return np.array([hashlib.sha256(name.encode()).digest()[0] & 1 == 1 for name in names], dtype=bool)
-
-
-def decode_picture(source: Path | bytes, box_xywh_px: np.ndarray | None = None) -> np.ndarray:
-    """A picture file, or its bytes, as uint8 [H,W] grey or [H,W,3] RGB, upright and cut to the box if there is one.
-
-    Raises:
-        ConfigError: it is no picture.
-    """
-    try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as opened:
-            picture = ImageOps.exif_transpose(opened)
-            if box_xywh_px is not None:
-                x, y, width, height = (int(v) for v in box_xywh_px)
-                picture = picture.crop((x, y, x + width, y + height))
-            return np.asarray(picture.convert("L" if picture.mode in ("1", "L", "LA", "I;16") else "RGB"))
-    except (OSError, UnidentifiedImageError) as error:
-        shown = f"a picture of {len(source)} bytes" if isinstance(source, bytes) else source
-        raise ConfigError(f"{shown} cannot be decoded: {error}; replace it or take it out of the set") from error
+    return np.array([hashlib.sha256(name_bytes(name)).digest()[0] & 1 == 1 for name in names], dtype=bool)

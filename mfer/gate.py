@@ -20,6 +20,7 @@ import numpy as np
 
 from mfer.errors import ConfigError
 from mfer.metrics import Metric, paired_differences
+from mfer.ranges import Range, require_ranges
 
 __all__ = ["Check", "Decision", "GateRules", "GoldenScores", "PairedScores", "Speed", "decide_promotion"]
 
@@ -48,16 +49,16 @@ class GateRules:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("max_accuracy_loss", "max_mean_recall_loss", "max_ece_rise", "max_class_recall_loss"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"gate rule {name} is {getattr(self, name)}; allowed: 0 to 1")
-        if not 0 <= self.min_golden_agreement <= 1:
-            raise ConfigError(f"gate rule min_golden_agreement is {self.min_golden_agreement}; allowed: 0 to 1")
-        if self.min_class_faces < 1 or self.min_faces < 2 or self.n_resamples < 100 or not self.max_slowdown > 0:
-            raise ConfigError(
-                "gate rules: min_class_faces must be 1 or more, min_faces 2 or more, n_resamples 100 or more and"
-                " max_slowdown above 0"
-            )
+        losses = ("max_accuracy_loss", "max_mean_recall_loss", "max_ece_rise", "max_class_recall_loss")
+        allowed = {
+            **dict.fromkeys((*losses, "min_golden_agreement"), Range(0, 1)),
+            "min_class_faces": Range(1),
+            "min_faces": Range(2),
+            "max_slowdown": Range(0, above=True),
+            "n_resamples": Range(100),
+            "seed": Range(0),
+        }
+        require_ranges(self, "gate rule", allowed)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> GateRules:
@@ -69,7 +70,7 @@ class GateRules:
         for name, value in values.items():
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise ConfigError(f"gate rule {name} is {value!r}; expected a number")
-            if known[name] is int and value != int(value):
+            if known[name] is int and not (math.isfinite(value) and value == int(value)):
                 raise ConfigError(f"gate rule {name} is {value!r}; expected a whole number")
             given[name] = known[name](value)  # JSON and Prefect make a float of 30
         return cls(**given)

@@ -7,12 +7,14 @@ import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
 from mfer.augment import Augmentation
-from mfer.card import Architecture, CropContract
+from mfer.card import SIDES_PX, Architecture, CropContract
 from mfer.errors import ConfigError
+from mfer.ranges import Range, require_ranges
 
 __all__ = ["Recipe", "recipe_names"]
 
@@ -20,19 +22,40 @@ __all__ = ["Recipe", "recipe_names"]
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text in quotes", tuple: "a list"}
 
 
+_SHARE, _BELOW_ONE, _POSITIVE, _NOT_NEGATIVE = Range(0, 1), Range(0, 1, below=True), Range(0, above=True), Range(0)
+_OPTIMISATION = {
+    "epochs": Range(1),
+    "batch_size": Range(1),
+    "learning_rate": _POSITIVE,
+    "weight_decay": _NOT_NEGATIVE,
+    "warmup_epochs": _NOT_NEGATIVE,
+    "decay": Range(0, 1, above=True),
+    "label_smoothing": _BELOW_ONE,
+    "logit_adjustment": _SHARE,
+    "feature_loss_weight": _NOT_NEGATIVE,
+    "ema": _BELOW_ONE,
+    "layer_decay": Range(0, 1, above=True),
+    "clip_norm": _NOT_NEGATIVE,
+    "small_share": _SHARE,
+    "keep_initial": _BELOW_ONE,
+    "seed": Range(0, 2**32 - 1),
+}
+
+
 @dataclass(frozen=True)
 class Optimisation:
     """How the weights move.
 
     ``optimizer`` is ``adamw`` or ``muon`` (AdamW where a parameter is no matrix); ``schedule`` is ``cosine`` or
-    ``exponential`` (times ``decay`` every epoch, as published). ``ema`` is the decay of the averaged weights per
-    step, 0 for none. With ``layer_decay`` below 1 layers learn the slower the nearer they are to the input, as suits
-    pretrained weights. ``feature_loss`` is weighted by ``feature_loss_weight``. ``logit_adjustment`` is a power of the
-    classes' shares that the network need not learn, so that rare expressions are told sooner: 0 learns the shares of
-    the training faces, 1 learns as if all were equally frequent (Menon et al. 2021, arXiv:2007.07314). For the first
-    ``small_share`` of the epochs faces of ``small_side_px`` are used, which is quicker (0: never). ``keep_initial`` is
-    the share of the weights that training began with in the mean that it ends with, which keeps more of what these knew
-    of other faces (Wortsman et al. 2022, arXiv:2109.01903).
+    ``exponential`` (times ``decay`` every epoch, as published). ``ema`` is the decay of the averaged weights per step,
+    0 for none. With ``layer_decay`` below 1 layers learn the slower the nearer they are to the input, as suits
+    pretrained weights. ``clip_norm`` is the largest norm of the whole gradient, 0 for any. ``feature_loss`` is weighted
+    by ``feature_loss_weight``. ``logit_adjustment`` is a power of the classes' shares that the network need not learn,
+    so that rare expressions are told sooner: 0 learns the shares of the training faces, 1 learns as if all were equally
+    frequent (Menon et al. 2021, arXiv:2007.07314). For the first ``small_share`` of the epochs faces of
+    ``small_side_px`` are used, which is quicker (0: never). ``keep_initial`` is the share of the weights that training
+    began with in the mean that it ends with, which keeps more of what these knew of other faces (Wortsman et al. 2022,
+    arXiv:2109.01903).
     """
 
     epochs: int = 30
@@ -65,14 +88,11 @@ class Optimisation:
         ):
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"optimisation {name} is {getattr(self, name)!r}; allowed: {', '.join(allowed)}")
-        if self.epochs < 1 or self.batch_size < 1 or self.learning_rate <= 0:
-            raise ConfigError("epochs, batch_size and learning_rate must be positive")
-        if not 0 <= self.logit_adjustment <= 1:
-            raise ConfigError(f"optimisation logit_adjustment is {self.logit_adjustment}; allowed: 0 (off) to 1")
-        if not 0 <= self.keep_initial < 1:
-            raise ConfigError(f"optimisation keep_initial is {self.keep_initial}; allowed: 0 (off) to below 1")
-        if not 0 < self.layer_decay <= 1:
-            raise ConfigError(f"optimisation layer_decay is {self.layer_decay}; allowed: above 0, up to 1 (off)")
+        require_ranges(self, "optimisation", _OPTIMISATION)
+        if len(self.betas) != 2 or not all(type(beta) in (int, float) and 0 <= beta < 1 for beta in self.betas):
+            raise ConfigError(f"optimisation betas is {list(self.betas)}; allowed: two numbers, each 0 to below 1")
+        if self.small_side_px:
+            require_ranges(self, "optimisation", {"small_side_px": SIDES_PX})
 
 
 @dataclass(frozen=True)
@@ -89,11 +109,10 @@ class Distillation:
     views: int = 8
 
     def __post_init__(self) -> None:
-        if not 0 < self.weight <= 1 or self.temperature <= 0 or self.views < 1:
-            raise ConfigError(
-                f"distillation has weight {self.weight}, temperature {self.temperature} and {self.views} views;"
-                " allowed: a weight above 0, up to 1, a positive temperature and 1 or more views"
-            )
+        allowed = {"weight": Range(0, 1, above=True), "temperature": _POSITIVE, "views": Range(1)}
+        require_ranges(self, "distillation", allowed)
+        if not all(isinstance(teacher, str) for teacher in self.teachers):
+            raise ConfigError(f"distillation teachers is {list(self.teachers)}; allowed: names or folders of models")
 
 
 @dataclass(frozen=True)
@@ -137,16 +156,16 @@ class Recipe:
         if path.suffix == ".toml":
             if not path.is_file():
                 raise ConfigError(f"no recipe file {path}")
-            text = path.read_text()
+            source: Traversable = path
         elif name_or_path in recipe_names():
-            text = (resources.files("mfer") / "recipes" / f"{name_or_path}.toml").read_text()
+            source = resources.files("mfer") / "recipes" / f"{name_or_path}.toml"
         else:
             raise ConfigError(
                 f"no recipe {name_or_path!r}; there are {', '.join(recipe_names())}, or give a .toml file"
             )
         try:
-            values = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
+            values = tomllib.loads(source.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:  # no TOML, or no UTF-8
             raise ConfigError(f"{name_or_path}: {error}") from error
         return cls.from_dict({"name": path.stem, **values}, **given)
 

@@ -100,6 +100,7 @@ class Trainer:
             comes with.
         predictions: what teachers predict for the first faces of ``train``, for a recipe with distillation; the
             faces after those are learned from their votes alone.
+        initial_id: the model that ``initial`` is of; a run that began with another is not resumed.
     """
 
     def __init__(
@@ -112,6 +113,7 @@ class Trainer:
         threads: int = 1,
         initial: dict[str, Tensor] | None = None,
         predictions: TeacherPredictions | None = None,
+        initial_id: str | None = None,
     ) -> None:
         if train.faces.class_names != valid.faces.class_names:
             raise ConfigError(f"training classes {train.faces.class_names} are not {valid.faces.class_names}")
@@ -127,6 +129,8 @@ class Trainer:
         self.recipe = recipe
         self.predictions = predictions
         self.folder = folder
+        self.initial_id = initial_id
+        self.faces_id = _faces_id(train, valid)
         self.device = torch.device(device)
         self.train_faces, self.valid_faces = train.to(self.device), valid.to(self.device)
         self.threads = 1 if self.device.type != "cpu" or recipe.architecture.drop_path > 0 else max(1, threads)
@@ -235,7 +239,8 @@ class Trainer:
         losses, grads = self._gradients(batch)
         for p, grad in zip(self.parameters, grads, strict=True):
             p.grad = grad
-        nn.utils.clip_grad_norm_(self.parameters, opt.clip_norm)
+        if opt.clip_norm:
+            nn.utils.clip_grad_norm_(self.parameters, opt.clip_norm)
         self.optimizer.step()
         self._update_average()
         loss = float(losses)
@@ -387,18 +392,13 @@ class Trainer:
             for name, value in self.optimizer.state[p].items():
                 yield f"optimizer.{i}.{name}", value
 
-    def _faces_id(self) -> str:
-        names = [
-            [*faces.faces.names, *map(int, faces.faces.majority)] for faces in (self.train_faces, self.valid_faces)
-        ]
-        return hashlib.sha256(json.dumps(names).encode()).hexdigest()[:16]
-
     def _save(self) -> None:
         """Write the whole state to one file that is either the old or the new one, whenever the power fails."""
         tensors = {name: value.detach().cpu().contiguous().clone() for name, value in self._tensors()}
         meta = {
             "recipe": self.recipe.to_dict(),
-            "faces": self._faces_id(),
+            "faces": self.faces_id,
+            "initial": self.initial_id,
             "step": self.step,
             "best_epoch": self.best_epoch,
             "loss_sum": self.loss_sum,
@@ -419,9 +419,13 @@ class Trainer:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if _what_is_learned(Recipe.from_dict(meta["recipe"])) != _what_is_learned(self.recipe):
             raise ConfigError(f"{path} is of another recipe; give another folder, or delete it to start again")
-
-        if meta.get("faces", self._faces_id()) != self._faces_id():
+        if meta["faces"] != self.faces_id:
             raise ConfigError(f"{path} is of other faces; give another folder, or delete it to start again")
+        if meta["initial"] != self.initial_id:
+            began, begins = (model or "no model" for model in (meta["initial"], self.initial_id))
+            raise ConfigError(
+                f"{path} began with {began}, this run with {begins}; give another folder, or delete it to start again"
+            )
 
         def part(prefix: str) -> dict[str, Tensor]:
             return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
@@ -435,6 +439,20 @@ class Trainer:
             self.optimizer.state[p] = {k: v if k == "step" else v.to(self.device) for k, v in state.items()}
         self.step, self.best_epoch, self.loss_sum = meta["step"], meta["best_epoch"], meta["loss_sum"]
         self.reports = [EpochReport(**r) for r in meta["reports"]]
+
+
+def _faces_id(*parts: PreparedFaces) -> str:
+    """Differs where a name, a picture, a vote or their order does."""
+    digest = hashlib.sha256()
+    for part in parts:
+        faces = part.faces
+        digest.update(json.dumps([len(faces), faces.names, faces.class_names]).encode())
+        for values in (faces.target, faces.majority):
+            digest.update(np.ascontiguousarray(values).data)
+        for picture in part.pictures:
+            digest.update(f"{tuple(picture.shape)}".encode())
+            digest.update(np.ascontiguousarray(picture.cpu().numpy()).data)
+    return digest.hexdigest()[:16]
 
 
 def _cross_entropy(head_logits: Tensor, target: Tensor) -> Tensor:

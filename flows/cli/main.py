@@ -212,6 +212,7 @@ def explain(video: str, at_s: float, model: str, output: Path, lake: str) -> Non
 @click.option("--seed", type=int, help="Instead of the recipe's.")
 @click.option("--device", default="auto", show_default=True)
 @click.option("--threads", type=click.IntRange(1), default=n_cores, show_default="cores", help="CPU threads.")
+@lake_option
 @resumable
 def train(
     recipe: str,
@@ -227,18 +228,21 @@ def train(
     seed: int | None,
     device: str,
     threads: int,
+    lake: str,
 ) -> None:
     """Train a model on labelled faces by a recipe.
 
     The result is a folder with weights and card, which --model accepts. The same command resumes a killed run,
     with the same result.
     """
+    from flows.cli.inspect import open_lake
     from flows.cli.progress import training_progress
     from flows.training import train_model
     from mfer.recipe import Recipe
     from pipelines.scoring.lookup import find_model
     from pipelines.scoring.scorer import choose_device
 
+    known = open_lake(lake)
     chosen = Recipe.load(recipe).replace(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, seed=seed)
     with training_progress() as progress:
         card, measured = train_model(
@@ -248,8 +252,8 @@ def train(
             device=choose_device(device),
             threads=threads,
             name=name,
-            initial=None if initial is None else find_model(initial),
-            teachers=[find_model(teacher) for teacher in teachers or chosen.distillation.teachers],
+            initial=None if initial is None else find_model(initial, known),
+            teachers=[find_model(teacher, known) for teacher in teachers or chosen.distillation.teachers],
             unlabelled=unlabelled,
             progress=progress,
             tell=tell,
@@ -269,7 +273,7 @@ def train(
     "--talk", multiple=True, help="Clips of people who talk with a neutral face; the predicted expressions are listed."
 )
 @click.option("--report", type=click.Path(path_type=Path), help="Folder for an HTML page with pictures.")
-@click.option("--confusion", type=click.Path(path_type=Path), help="PNG of the confusion matrix.")
+@click.option("--confusion", type=click.Path(dir_okay=False, path_type=Path), help="PNG of the confusion matrix.")
 @click.option("--device", default="auto", show_default=True)
 @lake_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")

@@ -70,7 +70,12 @@ def known_faces(
 ) -> set[str]:
     """``face_mark`` of every face that could be learned from, without cutting one out; see ``collect_faces``."""
     train = {v for v in _split(labels, tested, learned).train if labels.file_of(v) is not None}
-    return {face_mark(f) for f in labels.faces if f.video_id in train and set(f.votes) & set(class_names)}
+    return {face_mark(f) for f in labels.faces if f.video_id in train and _majority(f) in class_names}
+
+
+def _majority(face: LabelledFace) -> str:
+    """The expression that most raters named; ``read_labels`` leaves out faces without one."""
+    return max(face.votes, key=lambda expression: face.votes[expression])
 
 
 def _split(labels: LakeLabels, tested: Collection[str], learned: Collection[str]) -> Split:
@@ -95,7 +100,7 @@ def collect_faces(
 
     Args:
         labels: from ``storage.annotations.labels.read_labels``.
-        class_names: of the model; faces of other classes are left out and counted.
+        class_names: of the model; faces whose majority is of another class are left out and counted.
         channels: 1 or 3, what the crop contract wants of the pictures.
         tested, learned: ``video_mark`` of videos that earlier models were tested on or trained with.
         progress: called with (faces done, faces in all).
@@ -104,7 +109,7 @@ def collect_faces(
     dropped = Counter(labels.dropped)
     sides: dict[str, list[LabelledFace]] = {"train": [], "test": []}
     for face in labels.faces:
-        if not set(face.votes) & set(class_names):
+        if _majority(face) not in class_names:
             dropped["not a class of the model"] += 1
         elif face.video_id in split.left_out:
             dropped["a person who is on the other side too"] += 1
@@ -201,14 +206,13 @@ def _cut(frame: np.ndarray, face: LabelledFace) -> tuple[bytes, np.ndarray]:
 
 def _labelled(faces: Sequence[LabelledFace], pictures: list[bytes], class_names: tuple[str, ...]) -> LabelledFaces:
     votes = np.array([[face.votes.get(name, 0) for name in class_names] for face in faces], np.float32)
-    total = votes.sum(1)
     return LabelledFaces(
         names=[face.name for face in faces],
         pictures=EncodedPictures(pictures),
-        target=votes / total[:, None],
-        majority=votes.argmax(1).astype(np.int64),
+        target=votes / votes.sum(1, keepdims=True),
+        majority=np.array([class_names.index(_majority(face)) for face in faces], dtype=np.int64),
         class_names=class_names,
         source="labels of the lake",
         licence=_LICENCE,
-        agreed=2 * votes.max(1) > total,
+        agreed=np.array([2 * max(face.votes.values()) > sum(face.votes.values()) for face in faces], dtype=bool),
     )

@@ -17,7 +17,8 @@ from platformdirs import user_cache_path
 from torch import Tensor
 from torch.nn import functional as F
 
-from mfer.faces import LabelledFaces
+from mfer.faces import LabelledFaces, name_bytes
+from mfer.pictures import DECODING_VERSION
 from mfer.prepared import PreparedFaces, mean_landmarks
 from pipelines.faces.detectors import Detector, DetectorSettings, load_detector
 from pipelines.settings import ALGORITHM_VERSIONS
@@ -94,12 +95,13 @@ def _fingerprint(faces: LabelledFaces) -> str:
     if isinstance(faces.pictures, np.ndarray):
         digest.update(np.ascontiguousarray(faces.pictures).data)
     else:
+        digest.update(bytes([DECODING_VERSION]))
         for source in faces.pictures.sources:
             if isinstance(source, bytes):
                 digest.update(hashlib.sha256(source).digest())
             else:
                 stat = source.stat()
-                digest.update(f"{source} {stat.st_size} {stat.st_mtime_ns}".encode())
+                digest.update(name_bytes(source) + f" {stat.st_size} {stat.st_mtime_ns}".encode())
         if faces.pictures.box_xywh_px is not None:
             digest.update(np.ascontiguousarray(faces.pictures.box_xywh_px).data)
     return digest.hexdigest()[:24]

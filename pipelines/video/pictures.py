@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import warnings
@@ -16,8 +15,9 @@ import av
 import numpy as np
 from av.codec.context import CodecContext
 from av.error import FFmpegError, InvalidDataError
-from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
+from mfer.pictures import as_shown
 from pipelines.errors import VideoError
 from pipelines.heartbeat import heartbeat
 from pipelines.video.containers import check_size, require_file, too_large
@@ -66,7 +66,6 @@ _MATRICES = {
     8: (0, -1, 1, 0),
 }
 _UPRIGHT = (1, 0, 0, 1)
-_MAX_16_BIT = 65_535
 #: Missing pictures, or sizes, that a message names.
 _MAX_NAMED = 10
 
@@ -204,7 +203,7 @@ def read_frames(path: Path, frames: Sequence[int]) -> Iterator[np.ndarray]:
             if frame:
                 image.seek(frame)
             image.load()
-            yield orient(_rgb(image), _matrix(image))
+            yield orient(np.asarray(as_shown(image).convert("RGB")), _matrix(image))
 
 
 def fit(rgb: np.ndarray, width_px: int, height_px: int) -> np.ndarray:
@@ -315,40 +314,3 @@ def _require_whole_jpeg(path: Path) -> None:
         raise VideoError("decode_failed", "decode", path, message) from error
     except FFmpegError:
         return
-
-
-def _rgb(image: Image.Image) -> np.ndarray:
-    """The stored pixels as uint8 [H,W,3]. Raises ValueError for numbers without a stated range."""
-    if image.mode.startswith("I") or image.mode == "F":
-        return np.repeat(_eight_bits(np.asarray(image))[:, :, None], 3, axis=2)
-    if image.mode in ("CMYK", "LAB"):
-        image = _from_print(image)
-    if image.has_transparency_data:
-        ground = Image.new("RGBA", image.size, "white")
-        ground.alpha_composite(image.convert("RGBA"))
-        image = ground
-    return np.asarray(image.convert("RGB"))
-
-
-def _eight_bits(values: np.ndarray) -> np.ndarray:
-    """Numbers of 16 bits, or floats from 0 to 1 (or to 255), as uint8."""
-    least, most = values.min(), values.max()
-    if values.dtype.kind == "f" and least >= 0 and most <= 255:
-        return (values * (255 if most <= 1 else 1) + 0.5).astype(np.uint8)
-    if values.dtype.kind == "f" or least < 0 or most > _MAX_16_BIT:
-        raise ValueError(f"its numbers run from {least} to {most}, and nothing says what is white")
-    return (values.astype(np.int64) >> 8).astype(np.uint8)
-
-
-def _from_print(image: Image.Image) -> Image.Image:
-    """Colours of a printer, or of CIELAB, by the profile that the picture states, as a screen shows them."""
-    stated = image.info.get("icc_profile")
-    if image.mode == "CMYK" and not stated:
-        return image
-    try:
-        is_lab = image.mode == "LAB" or not stated
-        profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB") if is_lab else io.BytesIO(stated or b""))
-        shown = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
-    except (ImageCms.PyCMSError, OSError):
-        return image
-    return shown or image

@@ -58,7 +58,7 @@ def cache(tmp_path_factory):
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
-    write_parquet(folder / "train.parquet", made_faces(48, prefix="t"))
+    write_parquet(folder / "train.parquet", made_faces(48, prefix="fer00"))  # called as FER+'s own
     write_parquet(folder / "valid.parquet", made_faces(32, seed=1, prefix="v"))
     return folder
 
@@ -223,6 +223,95 @@ def test_faces_in_both_parts_are_refused_and_counted(tmp_path):
     with pytest.raises(ConfigError, match=r"3 faces are in both .* \(the first: face00000\.png\); take them out"):
         train_model(TINY, tmp_path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_equal_pictures_under_other_names_are_told_and_counted(tmp_path):
+    train, valid = made_faces(32), made_faces(32, seed=1, prefix="v")
+    leaked = dataclasses.replace(valid, pictures=np.concatenate([train.pictures[:3], valid.pictures[3:]]))
+    write_parquet(tmp_path / "train.parquet", train)
+    write_parquet(tmp_path / "valid.parquet", leaked)
+    notes = []
+    card, _ = train_model(ONE_EPOCH, tmp_path, tmp_path / "out", tell=notes.append)
+    assert card.training["data"]["n_seen_in_training"] == 3
+    assert notes[1].startswith("3 of the 32 faces to select and to report on are also learned")
+
+
+def save_nobody(folder, n):
+    """Larger pictures without a face, which are left out."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for i in range(n):
+        noise = np.random.default_rng(i).integers(0, 255, (150, 200), np.uint8)
+        Image.fromarray(noise).save(folder / f"nobody{i}.png")
+
+
+def test_the_card_counts_what_was_learned_and_measured(tmp_path):
+    for part, seed in (("train", 0), ("valid", 1)):
+        save_pictures(tmp_path / "set" / part, made_faces(32, seed=seed, prefix=part))
+    save_nobody(tmp_path / "set" / "train" / MADE_CLASSES[1], 5)
+    save_nobody(tmp_path / "set" / "valid" / MADE_CLASSES[0], 2)
+    notes = []
+    card, found = train_model(ONE_EPOCH, tmp_path / "set", tmp_path / "out", tell=notes.append)
+    described = card.training["data"]
+    assert described["n_train"] == 32
+    assert described["n_train_by_class"] == dict.fromkeys(card.class_names, 8)
+    assert card.class_shares().tolist() == [0.25] * 4
+    assert described["dropped"] == {"no face found in the picture": 7}
+    assert described["n_selection"] + described["n_report"] == 32
+    assert described["n_selection"] == card.metrics["selection"]["n"]
+    assert described["n_report"] == card.metrics["n"] == len(found)
+    assert notes[0].startswith(f"32 faces are few to learn from, and {len(found)} few to measure with")
+
+
+def test_a_part_whose_pictures_show_nobody_is_refused_before_training(tmp_path):
+    save_pictures(tmp_path / "set" / "train", made_faces(16))
+    save_nobody(tmp_path / "set" / "valid" / MADE_CLASSES[0], 8)
+    stages = []
+    with pytest.raises(ConfigError, match="leaves 16 faces to train, 0 to select and 0 to report on"):
+        train_model(TINY, tmp_path / "set", tmp_path / "out", progress=lambda stage, *_: stages.append(stage))
+    assert not any(stage.startswith("train") for stage in stages)
+
+
+def test_places_for_results_that_are_files_are_refused_at_once(trained, data, tmp_path):
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file", tmp_path / "file" / "deep"):
+        stages = []
+        with pytest.raises(ConfigError, match=r"file is a file; give the name of a folder"):
+            train_model(TINY, data, place, progress=lambda stage, *_, seen=stages: seen.append(stage))
+        with pytest.raises(ConfigError, match=r"file is a file; give the name of a folder"):
+            evaluate_model(trained[0], data, "all", report=place, progress=lambda *_, seen=stages: seen.append("score"))
+        assert not stages
+
+
+@pytest.mark.full
+def test_landmarks_of_unlabelled_faces_are_not_counted(trained, data, tmp_path):
+    out, card, _ = trained
+    folder = tmp_path / "unlabelled"
+    folder.mkdir()
+    for i in range(8):  # black: no landmarks
+        Image.fromarray(np.zeros((48, 48), np.uint8)).save(folder / f"{i}.png")
+    taught, _ = train_model(ONE_EPOCH, data, tmp_path / "out", teachers=[out], unlabelled=folder)
+    assert taught.training["n_unlabelled"] == 8
+    assert taught.training["data"]["landmarks_found"] == card.training["data"]["landmarks_found"]
+
+
+def test_a_run_that_began_with_another_model_is_refused(trained, data, tmp_path):
+    out, parent, _ = trained
+    train_model(ONE_EPOCH, data, tmp_path / "out", initial=out)
+    with pytest.raises(ConfigError, match=rf"began with {parent.model_id}, this run with no model"):
+        train_model(ONE_EPOCH, data, tmp_path / "out")
+
+
+def test_training_starts_from_a_model_of_the_lake(trained, data, tmp_path):
+    out, parent, _ = trained
+    lake = str(tmp_path / "lake")
+    assert CliRunner().invoke(main, ["models", "promote", str(out), "--lake", lake]).exit_code == 0
+    (tmp_path / "tiny.toml").write_text(RECIPE)
+    words = ["train", "--recipe", tmp_path / "tiny.toml", "--data", data, "--out", tmp_path / "out", "--lake", lake]
+    done = CliRunner().invoke(main, [*map(str, words), "--initial", "default", "--teacher", parent.name])
+    assert done.exit_code == 0, done.output
+    card = read_card(tmp_path / "out")
+    assert card.parent == parent.model_id
+    assert card.training["recipe"]["distillation"]["teachers"] == [parent.model_id]
 
 
 @pytest.mark.parametrize("present", ["train", "valid"])

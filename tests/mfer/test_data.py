@@ -1,7 +1,9 @@
 """Labelled faces read from every layout, through files made here."""
 
 import csv
+import hashlib
 import io
+import os
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +12,16 @@ import pytest
 from PIL import Image
 
 from mfer.classes import AFFECTNET_CLASSES, EXPRESSIONS, RAFDB_CLASSES
-from mfer.data import LabelledFaces, halves, read_affectnet, read_faces, read_ferplus, read_folder, read_rafdb
+from mfer.data import (
+    LabelledFaces,
+    halves,
+    read_affectnet,
+    read_faces,
+    read_ferplus,
+    read_folder,
+    read_rafdb,
+    read_unlabelled,
+)
 from mfer.errors import ConfigError
 
 COLUMNS = (*EXPRESSIONS, "unknown", "NF")
@@ -36,6 +47,13 @@ def write_votes(path, votes, columns=COLUMNS, form="PNG", images=None, metadata=
         table = table.replace_schema_metadata({"classes": ",".join(columns)})
     pq.write_table(table, path)
     return path
+
+
+def write_affectnet_csv(root, *rows):
+    fields = ["subDirectory_filePath", "face_x", "face_y", "face_width", "face_height", "expression", "valence"]
+    with (root / "training.csv").open("w", newline="") as out:
+        csv.writer(out).writerows([fields, *rows])
+    return root
 
 
 def save_picture(path, shade=0, mode="RGB", size=(20, 20)):
@@ -115,12 +133,67 @@ def test_ferplus_refuses_other_files(tmp_path):
         read_ferplus(write_votes(tmp_path / "d.parquet", [votes(fear=9)], images=[b"xx"]))
 
 
+@pytest.mark.parametrize("other", ["columns", "names"])
+def test_only_ferplus_is_called_ferplus(tmp_path, other):
+    rows = [votes(neutral=6, sadness=4), votes(happiness=10)]
+    faces = read_ferplus(write_votes(tmp_path / "valid.parquet", rows))
+    assert (faces.source, "FER+" in faces.licence) == ("FERPlus valid", True)
+    if other == "columns":
+        path = write_votes(tmp_path / "mine.parquet", [[6, 4, 0, 0]], ("neutral", "sadness", "unknown", "NF"))
+    else:
+        path = write_votes(tmp_path / "mine.parquet", rows)
+        table = pq.read_table(path)
+        pq.write_table(table.set_column(0, "name", pa.array(["fer0000000.png", "0004b1ac"])), path)
+    mine = read_ferplus(path)
+    assert mine.source == "mine"
+    assert mine.licence.startswith("not stated")
+
+
+def test_parquet_of_hugging_face_holds_bytes_and_paths(tmp_path):
+    path = write_votes(tmp_path / "f.parquet", [votes(fear=9), votes(anger=9)])
+    table = pq.read_table(path)
+    images = pa.array([{"bytes": encoded(shade), "path": "x.png"} for shade in (7, 9)])
+    pq.write_table(table.set_column(1, "image", images), path)
+    assert [int(picture[0, 0]) for picture in read_ferplus(path).pictures] == [7, 9]
+    assert [int(picture[0, 0]) for picture in read_unlabelled(path, EXPRESSIONS).pictures] == [7, 9]
+
+
+@pytest.mark.parametrize(
+    "images",
+    [[encoded(1), None], [{"bytes": encoded(1)}, {"bytes": None}], ["a.png", "b.png"]],
+    ids=["null", "struct of null", "text"],
+)
+def test_parquet_without_a_picture_names_the_face(tmp_path, images):
+    path = write_votes(tmp_path / "f.parquet", [votes(fear=9)] * 2)
+    pq.write_table(pq.read_table(path).set_column(1, "image", pa.array(images)), path)
+    for read in (read_ferplus, lambda file: read_unlabelled(file, EXPRESSIONS)):
+        with pytest.raises(ConfigError, match=r"the image of fer000000\d\.png is not an encoded picture"):
+            read(path)
+
+
+def test_parquet_with_a_missing_vote_is_refused(tmp_path):
+    path = write_votes(tmp_path / "f.parquet", [votes(fear=9), votes(fear=9)])
+    given = pa.array([votes(fear=9), [None, *votes(fear=9)[1:]]], pa.list_(pa.uint8(), len(COLUMNS)))
+    table = pq.read_table(path)
+    pq.write_table(table.set_column(2, "votes", given).replace_schema_metadata(table.schema.metadata), path)
+    with pytest.raises(ConfigError, match="every face needs 10 votes"):
+        read_ferplus(path)
+
+
 # halves
 
 
 def test_halves_never_change():
     names = ["fer0028638.png", "fer0028639.png", "fer0028640.png", "test_0001.jpg", "happiness/ü.png"]
     assert halves(names).tolist() == [True, False, False, False, True]
+
+
+def test_a_file_whose_name_is_no_utf8_has_its_half(tmp_path):
+    name = os.fsdecode(b"caf\xe9.png")
+    save_picture(tmp_path / "fear" / name)
+    faces = [read_faces(tmp_path, half) for half in ("selection", "report")]
+    assert [each.names for each in faces if len(each)] == [[f"fear/{name}"]]
+    assert halves(["café.png"]).tolist() == [hashlib.sha256("café.png".encode()).digest()[0] & 1 == 1]
 
 
 def test_halves_are_about_equal_and_do_not_depend_on_the_rest():
@@ -212,17 +285,41 @@ def test_affectnet_csv_cuts_out_the_face_box(tmp_path):
     place = tmp_path / "Manually_Annotated_Images" / "12"
     place.mkdir(parents=True)
     Image.fromarray(picture).save(place / "a.png")
-    fields = ["subDirectory_filePath", "face_x", "face_y", "face_width", "face_height", "expression", "valence"]
-    with (tmp_path / "training.csv").open("w", newline="") as out:
-        writer = csv.writer(out)
-        writer.writerow(fields)
-        writer.writerow(["12/a.png", 40, 10, 25, 20, 3, 0.1])
-        writer.writerow(["12/a.png", "NULL", "NULL", "NULL", "NULL", 10, -2])
+    write_affectnet_csv(
+        tmp_path,
+        ["12/a.png", 40, 10, 25, 20, 3, 0.1],
+        ["12/gone.png", "NULL", "NULL", "NULL", "NULL", 10, -2],  # nobody needs it
+    )
     faces = read_affectnet(tmp_path, classes=8, split="train")
     assert [faces.class_names[i] for i in faces.majority] == ["surprise"]
     assert faces.pictures[0].shape == (20, 25, 3)
     assert (faces.pictures[0] == 200).all()
     assert faces.dropped == {"not a face": 1}
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (["12/gone.png", 40, 10, 25, 20, 3], r"names 1 pictures .* \(the first: 12/gone\.png\)"),
+        (["12/a.png", "NULL", "NULL", "NULL", "NULL", 3], r"face box of 12/a\.png is NULL, NULL, NULL, NULL; expected"),
+        (["12/a.png", "left", 10, 25, 20, 3], r"face box of 12/a\.png is left, 10, 25, 20; expected four numbers"),
+        (["12/a.png", 40, 10, 0, 20, 3], r"face box of 12/a\.png is 40, 10, 0, 20"),
+        (["12/a.png", 40, 10], r"every expression must be a number from 0 to 10"),
+    ],
+    ids=["no picture", "NULL", "text", "empty", "short"],
+)
+def test_affectnet_csv_rows_that_cannot_be_are_named(tmp_path, row, message):
+    save_picture(tmp_path / "Manually_Annotated_Images" / "12" / "a.png")
+    root = write_affectnet_csv(tmp_path, ["12/a.png", 0, 0, 9, 9, 1], row)
+    with pytest.raises(ConfigError, match=message):
+        read_affectnet(root)
+
+
+def test_affectnet_numbers_below_0_are_no_expression(tmp_path):
+    faces = read_faces(make_affectnet(tmp_path, [-1, 3, 7]), "all")
+    assert [faces.class_names[i] for i in faces.majority] == ["surprise", "contempt"]
+    assert faces.names == ["1.jpg", "2.jpg"]
+    assert faces.dropped == {"number -1": 1}
 
 
 def test_affectnet_missing_annotation_is_named(tmp_path):

@@ -263,6 +263,11 @@ def test_a_decision_says_every_value_and_threshold_as_json_and_as_a_table() -> N
         {"speed": 1},
         {"min_faces": "many"},
         {"n_resamples": 200.5},
+        {"seed": -1},
+        {"min_faces": float("inf")},
+        {"min_class_faces": float("nan")},
+        {"max_slowdown": float("inf")},
+        {"max_ece_rise": float("nan")},
     ],
     ids=str,
 )

@@ -86,19 +86,46 @@ def test_options_replace_settings_and_none_leaves_them():
         ("[optimization]\nepochs = 3", r"unknown recipe sections \['optimization'\]; known: .*'optimisation'"),
         ("[optimisation]\nepochs = 'ten'", r"\[optimisation\] epochs is 'ten'; expected a whole number"),
         ("[optimisation]\nepochs = 2.5", r"epochs is 2.5; expected a whole number"),
-        ("[optimisation]\nepochs = 0", r"epochs, batch_size and learning_rate must be positive"),
+        ("[optimisation]\nepochs = 0", r"optimisation epochs is 0; allowed: 1 or more"),
         ("[optimisation]\noptimizer = 'sgd'", r"optimizer is 'sgd'; allowed: adamw, muon"),
-        ("[optimisation]\nlogit_adjustment = 2.0", r"logit_adjustment is 2.0; allowed: 0 \(off\) to 1"),
+        ("[optimisation]\nlogit_adjustment = 2.0", r"logit_adjustment is 2.0; allowed: 0 to 1"),
         ("[optimisation]\nsoft_targets = 1", r"soft_targets is 1; expected true or false"),
         ("crop = 48", r"crop is 48; expected a section \[crop\]"),
         ("[crop]\nside_px = 8", r"side_px is 8; allowed: 16 to 512"),
         ("[crop]\ncolour = 'rgb'\n[architecture]\nin_channels = 1", r"in_channels must be 1 for grey and 3 for rgb"),
+        ("[optimisation]\nseed = -1", r"optimisation seed is -1; allowed: 0 to 4294967295"),
+        ("[optimisation]\nlearning_rate = nan", r"learning_rate is nan; allowed: above 0"),
+        ("[optimisation]\nbetas = [0.9]", r"betas is \[0\.9\]; allowed: two numbers, each 0 to below 1"),
+        ("[optimisation]\nbetas = [0.9, 1.0]", r"betas is \[0\.9, 1\.0\]; allowed: two numbers"),
+        ("[optimisation]\nbetas = [0.9, 'x']", r"allowed: two numbers, each 0 to below 1"),
+        ("[optimisation]\nlabel_smoothing = 2.0", r"label_smoothing is 2\.0; allowed: 0 to below 1"),
+        ("[optimisation]\nclip_norm = -1.0", r"clip_norm is -1\.0; allowed: 0 or more"),
+        ("[optimisation]\nweight_decay = -0.1", r"weight_decay is -0\.1; allowed: 0 or more"),
+        ("[optimisation]\ndecay = 0.0", r"decay is 0\.0; allowed: above 0, up to 1"),
+        ("[optimisation]\nema = 1.0", r"ema is 1\.0; allowed: 0 to below 1"),
+        ("[optimisation]\nsmall_side_px = 8", r"optimisation small_side_px is 8; allowed: 16 to 512"),
+        ("[augmentation]\nmixup = -1.0", r"augmentation mixup is -1\.0; allowed: 0 or more"),
+        ("[augmentation]\nmixup = inf", r"mixup is inf; allowed: 0 or more"),
+        ("[augmentation]\nnoise = nan", r"noise is nan; allowed: 0 to 1"),
+        ("[augmentation]\ngamma = -0.3", r"gamma is -0\.3; allowed: 0 to 3"),
+        ("[augmentation]\nflip = 1.5", r"flip is 1\.5; allowed: 0 to 1"),
+        ("[architecture]\ndrop_path = 1.0", r"architecture drop_path is 1\.0; allowed: 0 to below 1"),
+        ("[crop]\nstd = 0.0", r"crop std is 0\.0; allowed: above 0"),
+        ("[crop]\nmean = nan", r"crop mean is nan; allowed: 0 to 1"),
+        ("[distillation]\ntemperature = nan", r"distillation temperature is nan; allowed: above 0"),
+        ("[distillation]\nteachers = [1]", r"teachers is \[1\]; allowed: names or folders of models"),
         ("[crop", r"mine\.toml: "),
     ],
 )
 def test_mistake_is_named_with_what_is_allowed(tmp_path, text, output):
     with pytest.raises(ConfigError, match=output):
         Recipe.load(write(tmp_path, text))
+
+
+def test_recipe_that_is_no_utf8_is_refused(tmp_path):
+    (tmp_path / "mine.toml").write_bytes('description = "Übung"'.encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"mine\.toml: 'utf-8' codec"):
+        Recipe.load(str(tmp_path / "mine.toml"))
 
 
 def test_unknown_recipe_is_refused_with_those_there_are(tmp_path):

@@ -207,6 +207,40 @@ def test_another_recipe_or_other_faces_in_the_same_folder_are_refused(unbroken):
         train(folder, n=52)
 
 
+@pytest.mark.parametrize("changed", ["a vote", "a pixel", "a face to select on"])
+def test_faces_that_differ_in_votes_or_pixels_alone_are_other_faces(unbroken, changed):
+    folder, _ = unbroken
+    learned, chosen = prepared_faces(48), prepared_faces(24, seed=1)
+    side = chosen if changed == "a face to select on" else learned
+    if changed == "a vote":
+        side.faces.target[0] = 0.7, 0.1, 0.1, 0.1  # the majority is the same
+    else:
+        side.pictures[0, 0, 0, 0] += 1
+    with pytest.raises(ConfigError, match="is of other faces; give another folder, or delete it"):
+        Trainer(TINY, learned, chosen, folder).run()
+
+
+def test_a_run_that_began_with_another_model_is_not_resumed(tmp_path, unbroken):
+    initial = weights(unbroken[1])
+
+    def run(initial, initial_id):
+        faces = prepared_faces(48), prepared_faces(24, seed=1)
+        return Trainer(TINY.replace(epochs=1), *faces, tmp_path, initial=initial, initial_id=initial_id).run()
+
+    first = run(initial, "one@1")
+    assert_equal_weights(weights(run(initial, "one@1")), weights(first))
+    with pytest.raises(ConfigError, match="began with one@1, this run with two@2; give another folder, or delete it"):
+        run(initial, "two@2")
+    with pytest.raises(ConfigError, match="began with one@1, this run with no model"):
+        run(None, None)
+
+
+def test_a_gradient_norm_of_0_clips_nothing(tmp_path):
+    ended = [weights(train(tmp_path / str(norm), TINY.replace(epochs=1, clip_norm=norm))) for norm in (0.0, 1e9, 0.1)]
+    assert_equal_weights(*ended[:2])
+    assert any(not torch.equal(ended[0][name], value) for name, value in ended[2].items())
+
+
 def test_finished_run_may_be_measured_with_mirror_images_too(unbroken):
     folder, plain = unbroken
     mirrored = train(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,14 @@ def test_the_face_is_found_wherever_it_is_in_the_picture(photographs: Path, tmp_
         assert (other - crops[0]).abs().mean() < 16, "the same face fills every crop"
     again = prepare_faces(read_faces(photographs), channels=1, cache=tmp_path)
     assert np.array_equal(again.landmarks_px, faces.landmarks_px), "from the cache, too"
+
+
+def test_a_picture_whose_name_is_no_utf8_is_prepared(tmp_path: Path) -> None:
+    path = tmp_path / "set" / "happiness" / os.fsdecode(b"caf\xe9.png")
+    path.parent.mkdir(parents=True)
+    Image.fromarray(astronaut()[50:180, 160:290]).save(path)
+    faces = prepare_faces(read_faces(tmp_path / "set"), channels=1, cache=tmp_path / "cache")
+    assert faces.faces.names == [f"happiness/{path.name}"]
 
 
 def test_a_folder_of_photographs_can_be_evaluated(photographs: Path) -> None:
