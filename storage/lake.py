@@ -112,7 +112,7 @@ def _make_folder(location: Path) -> None:
 
 
 def _require_usable(location: str | StoragePath) -> None:
-    """Refuse a location that is of no store, or that Delta Lake or DuckDB would read as another one."""
+    """Refuse a location that is of no store or home, or that Delta Lake or DuckDB would read as another one."""
     place = place_of(location)
     if isinstance(place, ObjectPath):
         unsafe = set(_NOT_SAFE_IN_A_STORE.findall(str(place)))
@@ -120,6 +120,12 @@ def _require_usable(location: str | StoragePath) -> None:
         raise LakeError(
             f"a lake cannot be at {scheme[0]}: it is in a folder, or in s3://, gs:// or az://. A store of one's own,"
             " such as MinIO, is s3://BUCKET/PREFIX with AWS_ENDPOINT_URL in the environment",
+            "bad_location",
+        )
+    elif str(location).startswith("~") and place == Path(location).absolute():
+        home = Path(location).parts[0]
+        raise LakeError(
+            f"nobody here has the home folder {home}; name a user, or write ./{location} for a folder of that name",
             "bad_location",
         )
     else:

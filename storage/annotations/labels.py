@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
+import uuid
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -189,10 +189,11 @@ class Refusal:
 
 
 def add_labels(lake: Lake, judgements: Sequence[Judgement]) -> tuple[int, int, list[Refusal]]:
-    """Write judgements on faces that the lake has; the same judgement twice is one.
+    """Write judgements on faces that the lake has; what a rater's last judgement of a face says already is not written.
 
     Returns:
-        How many were written, how many were there already, and those that name no face, or more than one.
+        How many were written, how many were there already, and those that do not count: they name no face or more
+        than one, or a later one of the same face and rater says something else.
 
     Raises:
         LakeError: the lake cannot be read or written.
@@ -217,37 +218,37 @@ def add_labels(lake: Lake, judgements: Sequence[Judgement]) -> tuple[int, int, l
             "note": judgement.note,
         }
         of_face = _face_and_rater(row)
-        if of_face in rows:
+        if of_face in rows and _said(rows[of_face][1]) != _said(row):
             refused.append(Refusal(rows[of_face][0], "a later row is of the same face and rater: that one counts"))
         rows[of_face] = judgement.where, row
     standing = _standing(lake, {row["video_id"] for _, row in rows.values()})
-    fresh = {}
+    now = datetime.now(UTC)
+    fresh = []
     for of_face, (_, row) in rows.items():
         last = standing.get(of_face)
         if last is None or _said(last) != _said(row):
-            # a rater who comes back to an earlier label says something new
-            named = _said(row) + ("" if last is None else f"\n{last['label_id']}")
-            fresh[hashlib.sha256(named.encode()).hexdigest()[:32]] = row
+            # the last judgement is the latest one, also where another machine's clock is ahead
+            created = now if last is None else max(now, last["created_utc"] + _TICK)
+            fresh.append({"label_id": uuid.uuid4().hex, "created_utc": created, **row})
     if fresh:
-        now = datetime.now(UTC)
-        table = pa.Table.from_pylist(
-            [{"label_id": label_id, "created_utc": now, **row} for label_id, row in fresh.items()],
-            schema=TABLES["labels"].schema,
-        )
-        lake.append("labels", table, transaction=hashlib.sha256("".join(sorted(fresh)).encode()).hexdigest())
+        table = pa.Table.from_pylist(fresh, schema=TABLES["labels"].schema)
+        # not named by its content: the lake would know that name still when the labels are forgotten
+        lake.append("labels", table, transaction=uuid.uuid4().hex)
     return len(fresh), len(rows) - len(fresh), refused
 
 
 _OF_FACE = ("video_id", "faces_id", "frame_index", "face_index", "rater")
+#: The step of the lake's clock.
+_TICK = timedelta(microseconds=1)
 
 
 def _face_and_rater(row: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(row[name] for name in _OF_FACE)
 
 
-def _said(row: Mapping[str, Any]) -> str:
-    """What a row says, as text: two rows of the same text are one judgement."""
-    return "\n".join(str(row[name]) for name in sorted((*_OF_FACE, "verdict", "expression", "note")))
+def _said(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What a row says of its face: two rows that say the same are one judgement."""
+    return row["verdict"], row["expression"], row["note"]
 
 
 def _standing(lake: Lake, video_ids: Collection[str]) -> dict[tuple[Any, ...], dict[str, Any]]:

@@ -6,6 +6,7 @@ import codecs
 import csv
 import io
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from zipfile import BadZipFile
@@ -15,10 +16,16 @@ import pyarrow as pa
 
 from storage.delta.relations import memory_connection, quote, rows_of
 from storage.errors import LakeError
+from storage.wording import counted
 
 __all__ = ["READERS", "decoded", "read_own_table", "text_of_csv"]
 
-_CSV = "read_csv({}, header = true, skip = 0, sample_size = -1, quote = '\"', escape = '\"'{})"
+#: Python's csv says what the cells of a file are, and DuckDB of what type: its sniffer would leave out rows that do not
+#: fit, and those that begin with #.
+_CSV = (
+    "read_csv({}, header = true, skip = 0, sample_size = -1, delim = ',', quote = '\"', escape = '\"', comment = ''"
+    ", new_line = '\\n'{})"
+)
 #: How DuckDB reads a file, by how its name ends.
 READERS = {
     ".csv": _CSV,
@@ -57,7 +64,7 @@ def read_own_table(path: str | Path) -> pa.Table:
         return _read(path, READERS[kind].format(quote(str(path.absolute()))))
     except OSError as error:
         raise LakeError(f"{path} cannot be read: {error.strerror or error}", "own_table") from error
-    except duckdb.Error as error:
+    except (duckdb.Error, csv.Error) as error:
         raise LakeError(f"{path} cannot be read as {kind}: {str(error).splitlines()[0]}", "own_table") from error
 
 
@@ -71,26 +78,33 @@ def _read(path: Path, reader: str) -> pa.Table:
 
 def _read_csv(path: Path) -> pa.Table:
     text, stated = text_of_csv(path)
-    # DuckDB would take the separator that fits most rows, and leave out the rows before those
-    separator = stated or max(_SEPARATORS, key=text.partition("\n")[0].count)
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
-    header = next(rows, [])
+    n_above = decoded(path.read_bytes()).count("\n") - text.count("\n")  # the line sep=
+    # that of the header: the one that fits most rows may be a decimal comma
+    separator = stated or max(_SEPARATORS, key=lambda sign: len(next(_cells(text, sign), (0, []))[1]))
+    rows = _cells(text, separator)
+    _, header = next(rows, (0, []))
     has_decimal_comma = False
-    for row in rows:
-        if row and len(row) != len(header):
-            raise LakeError(
-                f"{path}: line {rows.line_num} has {len(row)} values, the header {len(header)}, separated by"
-                f" {separator!r}; a value with that sign in it goes in double quotes",
-                "own_table",
-            )
-        has_decimal_comma |= any(_DECIMAL_COMMA.fullmatch(value.strip()) for value in row)
-    options = f", delim = {quote(separator)}"
-    if has_decimal_comma and separator != ",":
-        options += ", decimal_separator = ','"
     with NamedTemporaryFile("w", suffix=".csv", encoding="utf-8", newline="") as plain:
-        plain.write(text)
+        writer = csv.writer(plain, lineterminator="\n")
+        writer.writerow(header)
+        for line, row in rows:
+            if len(row) != len(header):
+                raise LakeError(
+                    f"{path}: line {n_above + line} has {counted(len(row), 'value')}, the header {len(header)}, separated"
+                    f" by {separator!r}; a value with that sign in it goes in double quotes",
+                    "own_table",
+                )
+            has_decimal_comma |= any(_DECIMAL_COMMA.fullmatch(value.strip()) for value in row)
+            writer.writerow(row)
         plain.flush()
-        return _read(Path(plain.name), _CSV.format(quote(plain.name), options))
+        decimals = ", decimal_separator = ','" if has_decimal_comma and separator != "," else ""
+        return _read(Path(plain.name), _CSV.format(quote(plain.name), decimals))
+
+
+def _cells(text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a CSV that are not blank, each with the number of the line that it ends in."""
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    yield from ((rows.line_num, row) for row in rows if len(row) > 1 or "".join(row).strip())
 
 
 def text_of_csv(path: Path) -> tuple[str, str | None]:
@@ -124,7 +138,7 @@ def _read_excel(path: Path) -> pa.Table:
             header, *rows = list(sheet.iter_rows(values_only=True))
         except (ValueError, KeyError, BadZipFile, openpyxl.utils.exceptions.InvalidFileException) as error:
             raise LakeError(f"{path} cannot be read as .xlsx: {error}", "own_table") from error
-    names = [str(name).strip() for name in header]
+    names = [f"column{k}" if name is None else str(name).strip() for k, name in enumerate(header)]  # as of a CSV
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise LakeError(f"{path}: two columns are called {', '.join(twice)}; give each its own name", "own_table")
     columns = {}

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from storage.delta.relations import memory_connection, rows_of
 
@@ -29,16 +30,22 @@ def as_text(rows: pa.Table) -> pa.Table:
 
 
 def for_parquet(rows: pa.Table) -> pa.Table:
-    """The same table with text in place of intervals, which Parquet cannot hold, and a name of its own for each
-    column."""
-    interval = pa.month_day_nano_interval()
-    columns = [
-        f"CAST({_name(k)} AS VARCHAR)" if field.type == interval or str(interval) in str(field.type) else _name(k)
-        for k, field in enumerate(rows.schema)
-    ]
-    if any(column.startswith("CAST") for column in columns):
-        rows = _asked(rows, f"SELECT {', '.join(columns)} FROM answer").rename_columns(rows.column_names)
-    return rows.rename_columns(_own_names(rows.column_names))
+    """The same table with text in place of what Parquet cannot hold, such as intervals and unions, and a name of its
+    own for each column."""
+    own_names = _own_names(rows.column_names)
+    held = [_parquet_holds(field) for field in rows.schema]
+    if not all(held):
+        columns = [_name(k) if holds else f"CAST({_name(k)} AS VARCHAR)" for k, holds in enumerate(held)]
+        rows = _asked(rows, f"SELECT {', '.join(columns)} FROM answer")
+    return rows.rename_columns(own_names)
+
+
+def _parquet_holds(field: pa.Field) -> bool:
+    try:
+        pq.write_table(pa.schema([field]).empty_table(), pa.BufferOutputStream())
+    except pa.ArrowNotImplementedError:
+        return False
+    return True
 
 
 def as_objects(rows: pa.Table) -> list[dict[str, Any]]:

@@ -66,8 +66,28 @@ _WHERE = "file_name, track_id, time_s, duration_s"
 _WHICH = "path, video_id, frame_index, analysis_id"
 
 
-def _positive(parameter: str) -> str:
-    return f"CASE WHEN {parameter} > 0 THEN {parameter} ELSE error('{parameter} has to be above 0') END"
+#: What a parameter has to be, in SQL and in words.
+_ALLOWED = {
+    **dict.fromkeys(("width_s", "window_s", "step_s", "bin_s"), ("{0} > 0", "above 0")),
+    **dict.fromkeys(("max_gap_s", "min_s"), ("{0} >= 0", "0 or above")),
+    **dict.fromkeys(("on_p", "off_p"), ("{0} BETWEEN 0 AND 1", "from 0 to 1")),
+    "share": ("{0} > 0 AND {0} <= 1", "above 0 and at most 1"),
+    "level": ("{0} > 0 AND {0} < 1", "above 0 and below 1"),
+    "replicates": ("{0} > 0 AND {0} = floor({0})", "a whole number above 0"),
+    **dict.fromkeys(("lag_s", "power"), ("isfinite({0}::DOUBLE)", "a number")),
+}
+
+
+def _checked(parameter: str) -> str:
+    """The value of a parameter, or an error that names it and what it has to be."""
+    test, words = _ALLOWED[parameter]
+    refused = f"error('{parameter} has to be {words}')"
+    return f"CASE WHEN {test.format(parameter)} THEN {parameter} ELSE {refused} END"
+
+
+def _steps(time_s: str, step_s: str) -> str:
+    """How many whole steps of time a time is: 0.3 s are three of 0.1 s, although 0.3 / 0.1 < 3."""
+    return f"CAST(floor(round(({time_s}) / ({step_s}), {TIME_DIGITS})) AS BIGINT)"
 
 
 _PLACED = {"path": ("", "path at which a run found the video; copies are in videos")}
@@ -76,14 +96,14 @@ _PLACED = {"path": ("", "path at which a run found the video; copies are in vide
 # sum around s falls into three sums that no longer contain s: a moving window, and not a loop over pairs of frames.
 _SMOOTHED = f"""
     WITH placed AS (
-        SELECT *, CASE WHEN round(time_s - lag(time_s + duration_s) OVER faces, {
-    TIME_DIGITS
-}) <= max_gap_s THEN 0 ELSE 1 END
+        SELECT *, CASE WHEN round(time_s - lag(time_s + duration_s) OVER faces, {TIME_DIGITS}) <= {
+    _checked("max_gap_s")
+} THEN 0 ELSE 1 END
                AS begins
         FROM scores WINDOW faces AS (PARTITION BY video_id, track_id ORDER BY frame_index)
     ), cut AS (
         SELECT *, sum(begins) OVER (PARTITION BY video_id, track_id ORDER BY frame_index ROWS UNBOUNDED PRECEDING)
-               AS span, cos(pi() * time_s / {_positive("width_s")}) AS c, sin(pi() * time_s / width_s) AS s,
+               AS span, cos(pi() * time_s / {_checked("width_s")}) AS c, sin(pi() * time_s / width_s) AS s,
                {_WEIGHT} AS w
         FROM placed
     ), summed AS (
@@ -111,7 +131,7 @@ _REWEIGHTED = f"""
     WITH trained AS (
         SELECT analysis_id, {_each("CAST(settings->'class_shares'->>'{0}' AS DOUBLE) AS share_{0}")} FROM analyses
     ), weighted AS (
-        SELECT {_WHERE}, {_WHICH}, quality_ok, {_each("p_{0} / pow(share_{0}, power) AS w_{0}")}
+        SELECT {_WHERE}, {_WHICH}, quality_ok, {_each("p_{0} / pow(share_{0}, " + _checked("power") + ") AS w_{0}")}
         FROM scores JOIN trained USING (analysis_id)
     ), normed AS (
         SELECT {_WHERE}, {_WHICH}, quality_ok,
@@ -138,7 +158,7 @@ _BASELINES = f"""
         SELECT *, round(sum({_WEIGHT}) OVER (
                    PARTITION BY whose, of_track ORDER BY arousal, frame_index, video_id, track_id
                    ROWS UNBOUNDED PRECEDING
-               ) - {_WEIGHT} - {_positive("share")} * sum({_WEIGHT}) OVER (PARTITION BY whose, of_track), {
+               ) - {_WEIGHT} - {_checked("share")} * sum({_WEIGHT}) OVER (PARTITION BY whose, of_track), {
     TIME_DIGITS
 }) < 0
                    AS is_calm
@@ -169,7 +189,7 @@ _EVENTS = f"""
             SELECT {_WHERE}, {_WHICH}, span, {_LONG} FROM smoothed(width_s := width_s, max_gap_s := max_gap_s)
         ) WHERE p IS NOT NULL
     ), marked AS (
-        SELECT *, CASE WHEN p < off_p THEN NULL
+        SELECT *, CASE WHEN p < {_checked("off_p")} THEN NULL
                        WHEN lag(p) OVER faces >= off_p THEN 0 ELSE 1 END AS begins
         FROM long WINDOW faces AS (PARTITION BY video_id, track_id, span, class ORDER BY frame_index)
     ), numbered AS (
@@ -185,12 +205,12 @@ _EVENTS = f"""
     )
     SELECT file_name, track_id, expression, onset_s, apex_s, offset_s, apex_s - onset_s AS rise_s,
            offset_s - apex_s AS fall_s, apex_p, mean_p, n_faces, path, video_id, analysis_id
-    FROM runs WHERE apex_p >= on_p AND round(offset_s - onset_s, {TIME_DIGITS}) >= min_s
+    FROM runs WHERE apex_p >= {_checked("on_p")} AND round(offset_s - onset_s, {TIME_DIGITS}) >= {_checked("min_s")}
 """
 _SYNCHRONY = f"""
     WITH long AS (
         SELECT file_name, path, video_id, analysis_id, track_id, duration_s,
-               CAST(floor((time_s + duration_s / 2) / {_positive("bin_s")}) AS BIGINT) AS bin, {_LONG}
+               {_steps("time_s + duration_s / 2", _checked("bin_s"))} AS bin, {_LONG}
         FROM scores
     ), binned AS (
         SELECT file_name, path, video_id, analysis_id, track_id, class, bin,
@@ -199,11 +219,11 @@ _SYNCHRONY = f"""
     ), pairs AS (
         SELECT a.*, b.track_id AS other_track_id, b.p AS other_p,
                unnest(range(
-                   CAST(greatest(ceil((a.bin * bin_s - {_positive("window_s")} + bin_s / 2) / step_s), 0) AS BIGINT),
-                   CAST(floor((a.bin * bin_s + bin_s / 2) / {_positive("step_s")}) AS BIGINT) + 1
+                   greatest({_steps("(a.bin + 0.5) * bin_s - " + _checked("window_s"), "step_s")} + 1, 0),
+                   {_steps("(a.bin + 0.5) * bin_s", _checked("step_s"))} + 1
                )) AS step
         FROM binned a JOIN binned b ON a.video_id = b.video_id AND a.class = b.class
-             AND a.track_id < b.track_id AND b.bin = a.bin + CAST(round(lag_s / bin_s) AS BIGINT)
+             AND a.track_id < b.track_id AND b.bin = a.bin + CAST(round({_checked("lag_s")} / bin_s) AS BIGINT)
     )
     SELECT file_name, track_id, other_track_id, class AS expression,
            step * step_s::DOUBLE AS start_s, step * step_s::DOUBLE + window_s AS end_s, count(*) AS n_bins,
@@ -226,9 +246,9 @@ _AFFECT_SQL = f"""
 #: With ``by := 'person'`` a video counts once for each person in it whom somebody named, merged or found.
 _SHARES_OF_VIDEOS = f"""
     WITH long AS (
-        SELECT video_id, path, CASE WHEN "by" = 'person' THEN person_id WHEN "by" <> 'path' THEN
-               error('by is path or person') END AS person, expression, sum({_WEIGHT}) AS seconds FROM scores
-        WHERE expression IS NOT NULL AND ("by" <> 'person' OR person_id IS NOT NULL) GROUP BY ALL
+        SELECT video_id, path, CASE "by" WHEN 'person' THEN person_id WHEN 'path' THEN NULL
+               ELSE error('by is path or person') END AS person, expression, sum({_WEIGHT}) AS seconds FROM scores
+        WHERE expression IS NOT NULL AND ("by" IS DISTINCT FROM 'person' OR person_id IS NOT NULL) GROUP BY ALL
     ), totals AS (
         SELECT video_id, path, person, sum(seconds) AS seconds FROM long GROUP BY ALL
     ), known AS (
@@ -255,42 +275,47 @@ _DRAWS = f"""
                count(*) OVER (PARTITION BY group_name, expression) AS n
         FROM video_shares(group_pattern := group_pattern, by := "by")
     ), groups AS (
-        SELECT DISTINCT group_name, n FROM numbered
+        SELECT DISTINCT group_name, n FROM numbered WHERE {_checked("level")} > 0
     ), draws AS (
         SELECT group_name, replicate, {DRAW_SQL} AS place
         FROM (
             SELECT group_name, n, replicate, unnest(range(n)) AS draw
-            FROM groups, range({_positive("replicates")}) r(replicate)
+            FROM groups, range(CAST({_checked("replicates")} AS BIGINT)) r(replicate)
         )
     ), means AS (
         SELECT d.group_name, n.expression, d.replicate, avg(n.share) AS share
         FROM draws d JOIN numbered n ON d.group_name = n.group_name AND d.place = n.place GROUP BY ALL
     ), found AS (
-        SELECT group_name, expression, count(*) AS n_videos, avg(share) AS share,
+        SELECT group_name, expression, count(*) AS n_videos, count(share) AS n_known, avg(share) AS share,
                sum(share * screen_time_s) / sum(screen_time_s) FILTER (share IS NOT NULL) AS share_of_time
         FROM numbered GROUP BY ALL
     )
 """
+
+
+def _quantile(value: str, twice: str) -> str:
+    # DuckDB wants a constant in its range even where _checked refuses the level
+    return f"quantile_cont({value}, greatest(least(({twice}) / 2, 1), 0))"
+
+
 _SHARES = f"""
     WITH {_DRAWS}
     SELECT f.group_name, f.expression, f.n_videos, f.share,
-           CASE WHEN f.n_videos > 1 THEN quantile_cont(m.share, (1 - level) / 2) END AS low,
-           CASE WHEN f.n_videos > 1 THEN quantile_cont(m.share, (1 + level) / 2) END AS high, f.share_of_time
+           CASE WHEN f.n_known > 1 THEN {_quantile("m.share", "1 - level")} END AS low,
+           CASE WHEN f.n_known > 1 THEN {_quantile("m.share", "1 + level")} END AS high, f.share_of_time
     FROM found f JOIN means m USING (group_name, expression)
-    GROUP BY f.group_name, f.expression, f.n_videos, f.share, f.share_of_time
+    GROUP BY f.group_name, f.expression, f.n_videos, f.n_known, f.share, f.share_of_time
 """
 _SHARE_DIFFERENCES = f"""
     WITH {_DRAWS}
     SELECT a.group_name, b.group_name AS other_group, a.expression, a.n_videos, b.n_videos AS other_n_videos,
            a.share - b.share AS difference,
-           CASE WHEN least(a.n_videos, b.n_videos) > 1
-                THEN quantile_cont(x.share - y.share, (1 - level) / 2) END AS low,
-           CASE WHEN least(a.n_videos, b.n_videos) > 1
-                THEN quantile_cont(x.share - y.share, (1 + level) / 2) END AS high
+           CASE WHEN least(a.n_known, b.n_known) > 1 THEN {_quantile("x.share - y.share", "1 - level")} END AS low,
+           CASE WHEN least(a.n_known, b.n_known) > 1 THEN {_quantile("x.share - y.share", "1 + level")} END AS high
     FROM found a JOIN found b ON a.expression = b.expression AND a.group_name < b.group_name
          JOIN means x ON x.group_name = a.group_name AND x.expression = a.expression
          JOIN means y ON y.group_name = b.group_name AND y.expression = b.expression AND y.replicate = x.replicate
-    GROUP BY a.group_name, b.group_name, a.expression, a.n_videos, b.n_videos, a.share, b.share
+    GROUP BY a.group_name, b.group_name, a.expression, a.n_videos, b.n_videos, a.n_known, b.n_known, a.share, b.share
 """
 
 _GROUP = (
@@ -425,7 +450,7 @@ _FUNCTIONS = (
             "group_name": _GROUP,
             "n_videos": ("", "videos with a face"),
             "share": ("0..1", "mean over videos, with equal weight for each"),
-            "low": ("0..1", "lower end of the interval; NULL for a single video"),
+            "low": ("0..1", "lower end of the interval; NULL where fewer than two videos have a share"),
             "high": ("0..1", "upper end of the interval"),
             "share_of_time": ("0..1", "share of all time together, so that long videos count more"),
         },
@@ -442,7 +467,7 @@ _FUNCTIONS = (
             "n_videos": ("", "videos with a face in the group"),
             "other_n_videos": ("", "videos with a face in the other group"),
             "difference": ("-1..1", "mean share of the group minus that of the other"),
-            "low": ("-1..1", "lower end of the interval; NULL where a group has a single video"),
+            "low": ("-1..1", "lower end of the interval; NULL where a group has fewer than two shares"),
             "high": ("-1..1", "upper end of the interval"),
         },
     ),
