@@ -195,4 +195,4 @@ def test_a_stream_that_there_is_not_is_refused_with_those_that_there_are(lake: L
     assert "h264, 352x288 px as shown, stream 1" in one.stdout
     several = run.invoke(main, ["render", str(two), "-o", str(tmp_path / "x.mp4"), "--lake", str(lake.location)])
     assert several.exit_code == 2
-    assert f"name one by its path or video_id: {ids(two)[0]} ({two}), {ids(two)[1]} (stream 1 of" in several.stderr
+    assert f"name one by its video_id: {ids(two)[0]} ({two}), {ids(two)[1]} (stream 1 of" in several.stderr
