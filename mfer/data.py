@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -124,11 +124,13 @@ def read_ferplus(parquet: str | Path) -> LabelledFaces:
         ConfigError: not such a file.
     """
     path = Path(parquet)
+    if not path.is_file():
+        raise ConfigError(f"{path} is missing; a folder of this layout holds train.parquet and valid.parquet")
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowException) as error:
         raise ConfigError(f"{path} is not a readable Parquet file of faces: {error}") from error
-    classes = [c for c in (table.schema.metadata or {}).get(b"classes", b"").decode().split(",") if c]
+    classes = [c for c in (table.schema.metadata or {}).get(b"classes", b"").decode(errors="replace").split(",") if c]
     missing = {"name", "image", "votes"} - set(table.column_names)
     if missing or len(classes) < 3:
         raise ConfigError(
@@ -291,7 +293,7 @@ def read_unlabelled(path: str | Path, class_names: tuple[str, ...]) -> LabelledF
     path = Path(path)
     pictures: np.ndarray | EncodedPictures
     if path.is_dir():
-        files = sorted(f for f in path.rglob("*") if f.suffix.lower() in _PICTURE_SUFFIXES and f.is_file())
+        files = _pictures_in(path, path.rglob("*"))
         names, pictures = [f.relative_to(path).as_posix() for f in files], EncodedPictures(files)
     else:
         try:
@@ -333,8 +335,19 @@ def _one_hot_faces(
     return LabelledFaces(names, pictures, target, majority, class_names, source, licence, agreed, dict(dropped or {}))
 
 
+def _pictures_in(root: Path, files: Iterable[Path]) -> list[Path]:
+    """The pictures by name, without hidden files and folders, such as those that macOS leaves beside each file."""
+    return sorted(
+        f
+        for f in files
+        if f.suffix.lower() in _PICTURE_SUFFIXES
+        and not any(part.startswith(".") for part in f.relative_to(root).parts)
+        and f.is_file()
+    )
+
+
 def _read_affectnet_arrays(part: Path) -> tuple[list[str], EncodedPictures, list[int]]:
-    paths = sorted(f for f in (part / "images").iterdir() if f.suffix.lower() in _PICTURE_SUFFIXES)
+    paths = _pictures_in(part, (part / "images").iterdir())
     numbers = []
     for path in paths:
         annotation = part / "annotations" / f"{path.stem}_exp.npy"

@@ -461,9 +461,11 @@ def _cross_entropy(head_logits: Tensor, target: Tensor) -> Tensor:
 
 
 def _what_is_learned(recipe: Recipe) -> Recipe:
-    """The recipe without what a finished run may change: mirror images, and what it keeps of its first weights."""
+    """The recipe without what a finished run may change: its file's name, mirror images, and what it keeps of its first
+    weights."""
     return dataclasses.replace(
         recipe,
+        name="",
         description="",
         architecture=dataclasses.replace(recipe.architecture, mirror=False),
         optimisation=dataclasses.replace(recipe.optimisation, keep_initial=0.0),

@@ -90,8 +90,8 @@ def _read_csv(path: Path) -> pa.Table:
         for line, row in rows:
             if len(row) != len(header):
                 raise LakeError(
-                    f"{path}: line {n_above + line} has {counted(len(row), 'value')}, the header {len(header)}, separated"
-                    f" by {separator!r}; a value with that sign in it goes in double quotes",
+                    f"{path}: line {n_above + line} has {counted(len(row), 'value')}, the header {len(header)},"
+                    f" separated by {separator!r}; a value with that sign in it goes in double quotes",
                     "own_table",
                 )
             has_decimal_comma |= any(_DECIMAL_COMMA.fullmatch(value.strip()) for value in row)

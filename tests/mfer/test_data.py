@@ -131,6 +131,22 @@ def test_ferplus_refuses_other_files(tmp_path):
         read_ferplus(write_votes(tmp_path / "c.parquet", [votes(fear=9)] * 2, images=mixed))
     with pytest.raises(ConfigError, match="cannot be decoded"):
         read_ferplus(write_votes(tmp_path / "d.parquet", [votes(fear=9)], images=[b"xx"]))
+    latin = pq.read_table(write_votes(tmp_path / "e.parquet", [votes(fear=9)]))
+    pq.write_table(latin.replace_schema_metadata({"classes": b"d\xe9go\xfbt,unknown,NF"}), tmp_path / "e.parquet")
+    with pytest.raises(ConfigError, match="e.parquet: every face needs 3 votes"):
+        read_ferplus(tmp_path / "e.parquet")
+    (tmp_path / "part").mkdir()
+    write_votes(tmp_path / "part" / "train.parquet", [votes(fear=9)])
+    with pytest.raises(ConfigError, match=r"valid.parquet is missing; a folder of this layout holds train.parquet"):
+        read_faces(tmp_path / "part", "report")
+
+
+def test_hidden_files_are_no_unlabelled_pictures(tmp_path):
+    """macOS leaves ._a.png beside a.png on other disks, and programs keep thumbnails in hidden folders."""
+    (tmp_path / ".thumbs").mkdir()
+    for name, content in (("a.png", encoded(7)), ("._a.png", b"no picture"), (".thumbs/a.png", encoded(9))):
+        (tmp_path / name).write_bytes(content)
+    assert read_unlabelled(tmp_path, EXPRESSIONS).names == ["a.png"]
 
 
 @pytest.mark.parametrize("other", ["columns", "names"])

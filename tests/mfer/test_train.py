@@ -243,9 +243,8 @@ def test_a_gradient_norm_of_0_clips_nothing(tmp_path):
 
 def test_finished_run_may_be_measured_with_mirror_images_too(unbroken):
     folder, plain = unbroken
-    mirrored = train(
-        folder, dataclasses.replace(TINY, architecture=dataclasses.replace(TINY.architecture, mirror=True))
-    )
+    changed = dataclasses.replace(TINY.architecture, mirror=True)
+    mirrored = train(folder, dataclasses.replace(TINY, name="renamed", architecture=changed))
     assert_equal_weights(weights(mirrored), weights(plain))
     assert mirrored.model.mirror
 

@@ -85,9 +85,14 @@ def test_an_address_that_is_of_no_store_is_no_folder(
     assert os.listdir(tmp_path) == []
 
 
-def test_a_home_that_nobody_has_is_a_lake_that_is_not_there() -> None:
-    with pytest.raises(LakeError, match="~nosuch/lake is not a lake"):
-        Lake.open("~nosuch/lake")
+@pytest.mark.parametrize("create", [False, True])
+def test_a_home_that_nobody_has_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, create: bool) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(LakeError, match="nobody here has the home folder ~nosuch") as error:
+        Lake.open("~nosuch/lake", create=create)
+    assert error.value.code == "bad_location"
+    assert os.listdir(tmp_path) == []
+    assert Lake.open("./~nosuch/lake", create=True).location == tmp_path / "~nosuch" / "lake"
 
 
 @pytest.mark.parametrize("name", ["with space", "ünï", "日本", "it's", "a#b", "a{b}`<c>", "a&b=c+d,e;f@g~h!i$j(k)"])

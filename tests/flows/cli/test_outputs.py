@@ -58,10 +58,35 @@ def test_what_is_no_plain_file_is_written_and_not_replaced(lake: Lake) -> None:
 
 
 def test_columns_of_one_name_and_intervals_are_kept_in_every_form(lake: Lake, tmp_path: Path) -> None:
-    query = "SELECT 1 AS a, 2 AS a, TIMESTAMP '2026-01-02' - TIMESTAMP '2026-01-01' AS took"
-    expected = {"a": 1, "a_1": 2, "took": "1 day"}
+    query = "SELECT 1 AS a, 2 AS a, TIMESTAMP '2026-01-02' - TIMESTAMP '2026-01-01' AS took, [1] AS list"
+    expected = {"a": 1, "a_1": 2, "took": "1 day", "list": [1]}
     for form in ("json", "parquet"):
         run = ["sql", query, "--lake", str(lake.location), "--format", form, "--output", str(tmp_path / form)]
         assert CliRunner().invoke(main, run).exit_code == 0
     assert json.loads((tmp_path / "json").read_text()) == [expected]
     assert pq.read_table(tmp_path / "parquet").to_pylist() == [expected]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("[INTERVAL 1 day]", "[1 day]"),
+        ("{'a': [INTERVAL 1 day]}", "{'a': [1 day]}"),
+        ("union_value(n := 1)", "1"),
+        ("[union_value(n := 1)]", "[1]"),
+        ("{}", "{}"),
+    ],
+)
+def test_what_parquet_cannot_hold_is_written_as_text(lake: Lake, tmp_path: Path, value: str, text: str) -> None:
+    run = [
+        "sql",
+        f"SELECT {value} AS v",
+        "--lake",
+        str(lake.location),
+        "--format",
+        "parquet",
+        "-o",
+        str(tmp_path / "x"),
+    ]
+    assert CliRunner().invoke(main, run).exit_code == 0
+    assert pq.read_table(tmp_path / "x").to_pylist() == [{"v": text}]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from storage.annotations.labels import (
 )
 from storage.delta.relations import rows_of
 from storage.lake import Lake
+from storage.maintenance.forget import forget_video
 from storage.schema import EXPRESSIONS
 from storage.sql.views import connect, run_sql
 from tests.storage.lake_rows import ANALYSIS_B, FACES, MODEL_B, add_video, face_rows, video_id
@@ -148,6 +150,27 @@ def test_of_two_rows_of_one_face_and_rater_the_later_counts_and_the_other_is_nam
     n_written, n_known, refused = add_labels(lake, given)
     assert (n_written, n_known, [refusal.where for refusal in refused]) == (1, 0, ["row 0"])
     assert run_sql(lake, "SELECT expression FROM labels").to_pylist() == [{"expression": expressions[1]}]
+
+
+def test_two_rows_that_say_the_same_are_one(lake: Lake) -> None:
+    assert add_labels(lake, [output(where="row 1"), output(where="row 2")]) == (1, 0, [])
+
+
+def test_the_last_judgement_counts_where_another_clock_is_ahead(lake: Lake) -> None:
+    place = {"video_id": video_id(1), "faces_id": FACES, "frame_index": 3, "face_index": 0, "time_s": 0.12}
+    ahead = {"created_utc": datetime.now(UTC) + timedelta(minutes=5)}
+    add_label(lake, {**place, "track_id": 0}, "expression", "anger", "ann", **ahead)
+    assert add_labels(lake, [output(expression="fear")]) == (1, 0, [])
+    assert run_sql(lake, "SELECT expression FROM labels").to_pylist() == [{"expression": "fear"}]
+
+
+def test_labels_of_a_forgotten_video_are_written_again(lake: Lake) -> None:
+    add_labels(lake, [output()])
+    forget_video(lake, video_id(1))
+    assert run_sql(lake, "FROM labels").num_rows == 0
+    add_video(lake, 1, face_rows(50, n_faces=2, seed=1))
+    assert add_labels(lake, [output()]) == (1, 0, [])
+    assert run_sql(lake, "FROM labels").num_rows == 1
 
 
 def test_a_judgement_that_names_no_face_or_several_is_refused_and_the_others_are_kept(lake: Lake) -> None:

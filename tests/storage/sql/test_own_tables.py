@@ -53,10 +53,15 @@ def test_a_table_is_read_as_people_save_it(tmp_path: Path, name: str, content: b
         ("second,rating\n0,5\n1,7\n", [{"second": 0, "rating": 5}, {"second": 1, "rating": 7}]),
         ("second\trating\n0\t0,5\n", [{"second": 0, "rating": 0.5}]),
         ('name,note\n"a, b","two\nlines"\n\n', [{"name": "a, b", "note": "two\nlines"}]),
+        ('"Smith, J, Dr";score\nx;0,5\n', [{"Smith, J, Dr": "x", "score": 0.5}]),
+        ("id,n\n1,2\n#3,4\n", [{"id": "1", "n": 2}, {"id": "#3", "n": 4}]),
+        ('\nid,note\r\n1,"a\r\nb"\n\n   \n2,c\n', [{"id": 1, "note": "a\r\nb"}, {"id": 2, "note": "c"}]),
     ],
-    ids=["whole numbers", "tabs", "quoted"],
+    ids=["whole numbers", "tabs", "quoted", "quoted header", "number sign", "blank lines and two line ends"],
 )
-def test_a_comma_is_what_the_header_says(tmp_path: Path, text: str, rows: list[dict[str, object]]) -> None:
+def test_every_row_is_read_with_the_separator_of_the_header(
+    tmp_path: Path, text: str, rows: list[dict[str, object]]
+) -> None:
     (tmp_path / "a.csv").write_text(text)
     assert read_own_table(tmp_path / "a.csv").to_pylist() == rows
 
@@ -66,10 +71,12 @@ def test_a_comma_is_what_the_header_says(tmp_path: Path, text: str, rows: list[d
     [
         ("file_name,group\nv1.mp4,g1\nv2.mp4,g2, extra\n", "line 3 has 3 values, the header 2"),
         ("file_name,group,age\nv1.mp4,g1,20\nv2.mp4,g2\nv3.mp4,g1,30\n", "line 3 has 2 values, the header 3"),
+        ("sep=;\nfile_name;group\nv1.mp4;g1\nv2.mp4\n", "line 4 has 1 value, the header 2"),
+        ("file_name,group\nv1.mp4," + "g" * 200_000, "cannot be read as .csv"),
     ],
-    ids=["long", "short"],
+    ids=["long", "short", "below sep=", "a huge cell"],
 )
-def test_a_ragged_row_is_refused_by_its_line(tmp_path: Path, text: str, message: str) -> None:
+def test_a_row_that_does_not_fit_is_refused_by_its_line(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "a.csv").write_text(text)
     with pytest.raises(LakeError, match=message):
         read_own_table(tmp_path / "a.csv")
@@ -81,6 +88,15 @@ def test_columns_of_one_name_are_refused(tmp_path: Path) -> None:
     book.save(tmp_path / "a.xlsx")
     with pytest.raises(LakeError, match="two columns are called score"):
         read_own_table(tmp_path / "a.xlsx")
+
+
+def test_columns_of_excel_without_a_name_get_one(tmp_path: Path) -> None:
+    book = openpyxl.Workbook()
+    for row in (["file_name", None, None], ["a.mp4", 1, None]):
+        book.active.append(row)
+    book.active.cell(1, 3).font = openpyxl.styles.Font(bold=True)  # so that it is a cell of the sheet
+    book.save(tmp_path / "a.xlsx")
+    assert read_own_table(tmp_path / "a.xlsx").to_pylist() == [{"file_name": "a.mp4", "column1": 1, "column2": None}]
 
 
 def test_parquet_and_excel_are_read(tmp_path: Path) -> None:

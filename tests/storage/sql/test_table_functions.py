@@ -137,6 +137,15 @@ def test_baselines_are_the_median_and_the_calmest_share(lake: Lake) -> None:
     assert above[3]["d_neutral"] == pytest.approx(-0.625)
 
 
+@pytest.mark.parametrize("fps", [6, 10, 24, 25, 30, 50, 60])
+def test_the_calmest_share_has_as_many_equal_frames_as_it_says(lake: Lake, fps: int) -> None:
+    happiness = np.arange(25) / 32
+    rows.add_video(lake, 1, curve(list(happiness), np.arange(25) / fps, 1 / fps))
+    for n in range(1, 25):
+        (found,) = ask(lake, f"SELECT calm_p_happiness AS p FROM baselines(share := {n / 25})")
+        assert found["p"] == pytest.approx(happiness[:n].mean())
+
+
 def test_a_person_is_all_of_their_tracks_over_all_videos(lake: Lake) -> None:
     shown = {1: [0.0, 0.25, 0.125], 2: [1.0, 0.75, 0.5, 0.625], 3: [0.875, 1.0]}
     for number, happiness in shown.items():
@@ -181,9 +190,9 @@ def test_an_event_ends_where_the_face_is_away(lake: Lake) -> None:
     assert [(row["onset_s"], row["offset_s"]) for row in found] == [(0, pytest.approx(0.4)), (2, pytest.approx(2.4))]
 
 
-def two_faces(first: np.ndarray, second: np.ndarray) -> pa.Table:
-    """Two tracks in every frame, ten frames a second."""
-    table = rows.face_rows(len(first), n_faces=2, fps=10)
+def two_faces(first: np.ndarray, second: np.ndarray, fps: float = 10) -> pa.Table:
+    """Two tracks in every frame."""
+    table = rows.face_rows(len(first), n_faces=2, fps=fps)
     both = np.round(np.stack([first, second], 1).ravel() * 4096) / 4096
     return set_column(table, "p_happiness", both)
 
@@ -213,6 +222,22 @@ def test_synchrony_finds_a_lag_and_is_null_where_nothing_changes(lake: Lake) -> 
     assert ask(lake, query.format(", lag_s := 0.5") + of_first)[0]["correlation"] == pytest.approx(1)
     assert abs(ask(lake, query.format("") + of_first)[0]["correlation"]) < 0.5
     assert ask(lake, query.format("") + of_second)[0]["correlation"] is None
+
+
+def test_a_lag_pairs_every_frame_also_where_its_middle_is_the_edge_of_a_bin(lake: Lake) -> None:
+    first = np.random.default_rng(3).uniform(0, 1, 100)
+    rows.add_video(lake, 1, two_faces(first, np.roll(first, 2), fps=5))
+    query = "FROM synchrony(window_s := 20, step_s := 20, lag_s := 0.4) WHERE expression = 'happiness'"
+    (found,) = ask(lake, query)
+    assert found["n_bins"] == 98
+    assert found["correlation"] == pytest.approx(1)
+
+
+def test_windows_of_synchrony_do_not_include_their_end(lake: Lake) -> None:
+    first = np.random.default_rng(4).uniform(0, 1, 100)
+    rows.add_video(lake, 1, two_faces(first, first))
+    found = ask(lake, "FROM synchrony(window_s := 1, step_s := 0.25) WHERE expression = 'happiness' AND start_s < 9")
+    assert {row["n_bins"] for row in found} == {10}
 
 
 def add_shares(lake: Lake, shares: Sequence[float], folder: str, first: int) -> None:
@@ -260,6 +285,11 @@ def test_a_class_that_a_model_lacks_has_no_share(lake: Lake) -> None:
     rows.add_video(lake, 2)
     found = ask(lake, "SELECT file_name, share FROM video_shares() WHERE expression = 'contempt' ORDER BY file_name")
     assert [row["share"] is None for row in found] == [True, False]
+    found = ask(lake, "SELECT expression, share, low FROM expression_shares() WHERE expression IN ('contempt', 'fear')")
+    of = {row["expression"]: row for row in found}
+    assert of["contempt"]["share"] is not None
+    assert of["contempt"]["low"] is None  # one video says nothing of the spread
+    assert of["fear"]["low"] is not None
 
 
 @pytest.mark.parametrize("fps", [6, 10, 24, 30, 50, 60])
@@ -279,18 +309,34 @@ def test_what_lasts_as_long_as_a_limit_counts_whatever_rounding_says(lake: Lake,
 
 
 @pytest.mark.parametrize(
-    ("call", "name"),
+    ("call", "message"),
     [
-        ("smoothed(width_s := 0)", "width_s"),
-        ("baselines(share := 0)", "share"),
-        ("expression_shares(replicates := 0)", "replicates"),
-        ("synchrony(bin_s := 0)", "bin_s"),
-        ("synchrony(step_s := -1)", "step_s"),
+        ("smoothed(width_s := 0)", "width_s has to be above 0"),
+        ("smoothed(max_gap_s := -1)", "max_gap_s has to be 0 or above"),
+        ("reweighted(power := 'inf'::DOUBLE)", "power has to be a number"),
+        ("baselines(share := 0)", "share has to be above 0 and at most 1"),
+        ("baselines(share := 20)", "share has to be above 0 and at most 1"),
+        ("expression_events(on_p := 50)", "on_p has to be from 0 to 1"),
+        ("expression_events(off_p := -0.1)", "off_p has to be from 0 to 1"),
+        ("expression_events(min_s := -1)", "min_s has to be 0 or above"),
+        ("expression_events(width_s := -1)", "width_s has to be above 0"),
+        ("synchrony(bin_s := 0)", "bin_s has to be above 0"),
+        ("synchrony(step_s := -1)", "step_s has to be above 0"),
+        ("synchrony(window_s := 0)", "window_s has to be above 0"),
+        ("synchrony(lag_s := 'nan'::DOUBLE)", "lag_s has to be a number"),
+        ("video_shares(by := NULL)", "by is path or person"),
+        ("expression_shares(replicates := 0)", "replicates has to be a whole number above 0"),
+        ("expression_shares(replicates := 2.5)", "replicates has to be a whole number above 0"),
+        ("expression_shares(level := 95)", "level has to be above 0 and below 1"),
+        ("share_differences(level := -0.95, group_pattern := '([0-9]).mp4')", "level has to be above 0 and below 1"),
     ],
 )
-def test_a_parameter_that_means_nothing_is_refused(lake: Lake, call: str, name: str) -> None:
-    rows.add_video(lake, 1, rows.face_rows(50, n_faces=2))
-    with pytest.raises(LakeError, match=f"{name} has to be above 0"):
+def test_a_parameter_that_means_nothing_is_refused(lake: Lake, call: str, message: str) -> None:
+    for number in (1, 2):
+        shares = dict.fromkeys(EXPRESSIONS, 1 / 8)
+        settings = rows.SETTINGS | {"class_shares": shares}
+        rows.add_video(lake, number, rows.face_rows(50, n_faces=2), settings=settings)
+    with pytest.raises(LakeError, match=message):
         ask(lake, f"FROM {call}")
 
 
