@@ -137,6 +137,7 @@ class RunSummary:
     def to_dict(self) -> dict[str, Any]:
         frames = sum(outcome.n_frames for outcome in self.outcomes)
         with_face = sum(outcome.n_frames_with_face for outcome in self.outcomes)
+        readable = frames - sum(outcome.n_frames_undecodable for outcome in self.outcomes)
         return {
             "run_id": self.run_id,
             "lake": self.lake,
@@ -147,7 +148,7 @@ class RunSummary:
             "pictures_left_out": self.n_pictures,
             "frames": frames,
             "frames_with_face": with_face,
-            "share_of_frames_with_face": with_face / frames if frames else None,
+            "share_of_frames_with_face": with_face / readable if readable else None,  # of those that could be read
             "faces": sum(outcome.n_faces for outcome in self.outcomes),
             "interrupted": self.was_interrupted,
             "note": self.note,

@@ -73,6 +73,10 @@ def test_summary_says_what_happened_and_is_json(tmp_path: Path, model: Path, fol
     assert (output["frames"], output["frames_with_face"], output["faces"]) == (14, 7, 7)
     assert output["share_of_frames_with_face"] == 0.5
     assert output["elapsed_s"] > 0 < output["frames_per_s"]
+    damaged = [
+        replace(outcome, n_frames=outcome.n_frames + 10, n_frames_undecodable=10) for outcome in summary.outcomes
+    ]
+    assert replace(summary, outcomes=tuple(damaged)).to_dict()["share_of_frames_with_face"] == 0.5  # of what was read
     assert output["model_id"].startswith("mfer_atto.random_v1@")
     talk = next(video for video in output["videos"] if video["path"] == str(folder / "talk.mp4"))
     assert (talk["status"], talk["n_frames"], talk["n_faces"]) == ("ok", 10, 7)
