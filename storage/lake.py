@@ -122,8 +122,8 @@ def _require_usable(location: str | StoragePath) -> None:
             " such as MinIO, is s3://BUCKET/PREFIX with AWS_ENDPOINT_URL in the environment",
             "bad_location",
         )
-    elif str(location).startswith("~") and place == Path(location).absolute():
-        home = Path(location).parts[0]
+    elif str(location).startswith("~") and str(place).endswith(f"/{Path(str(location))}"):
+        home = str(location).partition("/")[0]
         raise LakeError(
             f"nobody here has the home folder {home}; name a user, or write ./{location} for a folder of that name",
             "bad_location",

@@ -133,7 +133,7 @@ def test_ferplus_refuses_other_files(tmp_path):
         read_ferplus(write_votes(tmp_path / "d.parquet", [votes(fear=9)], images=[b"xx"]))
     latin = pq.read_table(write_votes(tmp_path / "e.parquet", [votes(fear=9)]))
     pq.write_table(latin.replace_schema_metadata({"classes": b"d\xe9go\xfbt,unknown,NF"}), tmp_path / "e.parquet")
-    with pytest.raises(ConfigError, match="e.parquet: every face needs 3 votes"):
+    with pytest.raises(ConfigError, match="every face needs 3 votes"):
         read_ferplus(tmp_path / "e.parquet")
     (tmp_path / "part").mkdir()
     write_votes(tmp_path / "part" / "train.parquet", [votes(fear=9)])
