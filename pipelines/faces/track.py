@@ -24,6 +24,9 @@ CUT, LEAP = 2, 1
 #: limit leap without a cut.
 _LEAP_TIMES, _MIN_LEAP, _LEAP_PER_S, _LEAP_STEP_S = 8.0, 0.05, 0.75, 0.25
 _MIN_LAST_SCORES, _MAX_LAST_SCORES = 3, 5
+#: A lower score, of rounding, is of the same picture again, as in a recording of 10 frames per second with 60 in its
+#: file: no stillness after which anything leaps.
+_SAME_PICTURE = 1e-6
 #: Correlation of two aligned faces from which they are the same person after a leap: across the cuts above two people
 #: have at most 0.70, one person in the light of a flash, the face lit from one side too, has 0.88 or more.
 _SAME_LOOK, _LOOK_CROP = 0.72, CropContract()
@@ -99,7 +102,7 @@ class Tracker:
         self._rgb: np.ndarray | None = None  # the frame before, uint8 [1,H,W,3]
         self._thumbnail: np.ndarray | None = None
         self._last_scores = deque[float](maxlen=_MAX_LAST_SCORES)
-        self._scored_s = -np.inf
+        self._scored_s = -np.inf  # of the last picture that was another one
 
     def cuts(self, frames: FrameBatch) -> np.ndarray:
         """Which frames of the next batch follow a cut: int8 [T], ``CUT``, ``LEAP`` or 0."""
@@ -107,6 +110,8 @@ class Tracker:
         return np.array([self._cut(*at) for at in zip(frames.pts_s.tolist(), scores.tolist(), strict=True)], np.int8)
 
     def _cut(self, pts_s: float, score: float) -> int:
+        if score < _SAME_PICTURE:
+            return 0
         last, step_s = self._last_scores, pts_s - self._scored_s
         self._scored_s = pts_s
         if score >= self.settings.cut_threshold:

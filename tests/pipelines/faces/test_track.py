@@ -166,6 +166,13 @@ def test_a_fade_through_black_ends_the_track() -> None:
     assert Tracker()(as_batch(rgb), faces).tolist() == [0] * 8 + [1] * 9
 
 
+@pytest.mark.parametrize("times", [6, 12])
+def test_pictures_that_a_file_repeats_are_no_stillness(times: int) -> None:
+    """A recording of 10 or 5 frames per second in a file of 60: no cut is between its pictures."""
+    repeated = np.repeat(carphone_frames()[:: times // 2], times, axis=0)
+    assert not Tracker().cuts(as_batch(repeated, fps=60)).any()
+
+
 @pytest.mark.parametrize(("gain", "lift"), [(2.0, 0), (1.5, 40), (0.4, 0)], ids=["flash", "pale flash", "light off"])
 def test_another_light_ends_no_track(gain: float, lift: float) -> None:
     rgb = carphone_frames()[:30].astype(np.float32)
