@@ -20,7 +20,9 @@ __all__ = ["PATIENCE_S", "ROOT", "Background", "answers", "ask", "prefect", "qui
 
 ROOT = Path(__file__).resolve().parents[1]
 #: For one command. A server needs 15 s of CPU to start, and a run imports torch.
-PATIENCE_S = 1500
+PATIENCE_S = 900
+#: For a process that was asked to end: below the twenty minutes after which a test is ended with all its processes.
+_END_S = 300
 
 
 def quiet_machine(home: Path) -> dict[str, str]:
@@ -82,7 +84,7 @@ class Background:
         """Ask it to end, as Ctrl-C does; what is left of its session is killed."""
         self._process.send_signal(with_signal)
         try:
-            self._process.wait(PATIENCE_S)
+            self._process.wait(_END_S)
         finally:
             for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
                 with contextlib.suppress(OSError):
