@@ -368,7 +368,7 @@ def _tell_of(parts: _Prepared, parent: Card | None, tell: Callable[[str], None])
     if parts.n_seen:
         tell(
             f"{parts.n_seen} of the {n_measured} faces to select and to report on are also learned, as equal pictures"
-            " under other names: the metrics are better than those of new faces"
+            " under other names: the metrics may be better than those of new faces"
         )
 
 

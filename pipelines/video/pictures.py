@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -68,8 +67,6 @@ _MATRICES = {
 _UPRIGHT = (1, 0, 0, 1)
 #: Missing pictures, or sizes, that a message names.
 _MAX_NAMED = 10
-
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # our own limit is below Pillow's
 
 
 @dataclass(frozen=True)
